@@ -1,0 +1,26 @@
+"""blindsr: a modular probabilistic-programming toolkit for blind image super-resolution.
+
+An LR image y = (x ⊗ k)↓s + n is all there is; neither the sharp image x nor the kernel k is known.
+"""
+
+from blindsr.degradation import Alignment, Degradation, Padding
+from blindsr.methods import METHODS, Method, assemble
+from blindsr.presets import PRESETS, Preset
+from blindsr.solver import Assembly, Estimate, Metrics, Solver
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "METHODS",
+    "PRESETS",
+    "Alignment",
+    "Assembly",
+    "Degradation",
+    "Estimate",
+    "Method",
+    "Metrics",
+    "Padding",
+    "Preset",
+    "Solver",
+    "assemble",
+]

@@ -1,0 +1,5 @@
+"""Errors that a user can mend."""
+
+
+class UserError(ValueError):
+    """Bad input. The message is one line: what is wrong, where, what to do. The command line ends with exit code 2."""

@@ -1,0 +1,151 @@
+"""The image generator: the skip network of the deep image prior, with every setting of the paper.
+
+References
+----------
+Ulyanov, Vedaldi, Lempitsky, "Deep Image Prior", CVPR 2018 (the encoder-decoder with skip branches);
+Wang, Girshick, Gupta, He, "Non-local Neural Networks", CVPR 2018 (the embedded-Gaussian block);
+Xia et al., "Blind Super-Resolution via Meta-learning and Markov Chain Monte Carlo Simulation", 2024.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+MIN_MAP = 4
+"""Smallest height or width of the deepest feature map; levels that would go below it are left out."""
+
+
+@dataclass(frozen=True)
+class SkipSettings:
+    """Size of the skip network; the defaults are the published ones.
+
+    Parameters
+    ----------
+    channels : int
+        Feature channels on the way down and up.
+    skip_channels : int
+        Channels of the 1x1 skip branches.
+    levels : int
+        Resolutions. A small image gets fewer (see `MIN_MAP`).
+    non_local_from : int or None
+        First level (counted from 1) that has a non-local block; None for no such block.
+    input_channels : int
+        Channels of the fixed input z_x.
+    input_std : float
+        z_x is uniform on [0, `input_std`).
+    bf16 : bool
+        Run the convolutions in bfloat16 (mixed precision); parameters stay float32.
+    """
+
+    channels: int = 128
+    skip_channels: int = 16
+    levels: int = 5
+    non_local_from: int | None = 3
+    input_channels: int = 3
+    input_std: float = 0.1
+    bf16: bool = False
+
+    def __post_init__(self) -> None:
+        if min(self.channels, self.skip_channels, self.levels, self.input_channels) < 1:
+            raise ValueError("skip network: channels, skip_channels, levels and input_channels must be at least 1")
+
+
+def _conv(c_in: int, c_out: int, size: int, stride: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(c_in, c_out, size, stride, padding=size // 2, padding_mode="reflect" if size > 1 else "zeros")
+
+
+def _block(c_in: int, c_out: int, size: int, stride: int = 1) -> nn.Sequential:
+    return nn.Sequential(_conv(c_in, c_out, size, stride), nn.BatchNorm2d(c_out), nn.LeakyReLU(0.2, inplace=True))
+
+
+class NonLocalBlock(nn.Module):
+    """Embedded-Gaussian non-local block: x + W softmax(theta(x)^T phi(x)) g(x), on features halved in channels.
+
+    The batch norm after W starts at zero, so that the block starts as the identity (Wang et al., Sec. 4.1).
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        inner = max(channels // 2, 1)
+        self.theta, self.phi, self.g = (nn.Conv2d(channels, inner, 1) for _ in range(3))
+        self.out = nn.Sequential(nn.Conv2d(inner, channels, 1), nn.BatchNorm2d(channels))
+        nn.init.zeros_(self.out[1].weight)  # type: ignore[arg-type]
+        nn.init.zeros_(self.out[1].bias)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map features (B, C, H, W) to the same shape."""
+        q, k, v = (conv(x).flatten(2).transpose(1, 2) for conv in (self.theta, self.phi, self.g))
+        y = F.scaled_dot_product_attention(q, k, v, scale=1.0)
+        return x + self.out(y.transpose(1, 2).reshape(x.shape[0], -1, *x.shape[2:]))
+
+
+class _Level(nn.Module):
+    """One resolution: skip branch beside (down, deeper levels, up), joined and convolved."""
+
+    def __init__(self, c_in: int, settings: SkipSettings, level: int, levels: int) -> None:
+        super().__init__()
+        s, c = settings, settings.channels
+        self.skip = _block(c_in, s.skip_channels, 1)
+        down = [_block(c_in, c, 3, stride=2)]
+        if s.non_local_from is not None and level >= s.non_local_from:
+            down.append(nn.Sequential(NonLocalBlock(c)))
+        self.down = nn.Sequential(*down, _block(c, c, 3))
+        self.deeper = _Level(c, s, level + 1, levels) if level < levels else nn.Identity()
+        self.join = nn.BatchNorm2d(s.skip_channels + c)
+        self.up = nn.Sequential(_block(s.skip_channels + c, c, 3), _block(c, c, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        deep = self.deeper(self.down(x))
+        deep = F.interpolate(deep, scale_factor=2.0, mode="bilinear", align_corners=False)
+        deep = deep[..., : x.shape[-2], : x.shape[-1]]  # odd sizes: 2 ceil(n/2) >= n
+        out: Tensor = self.up(self.join(torch.cat([self.skip(x), deep], dim=1)))
+        return out
+
+
+def usable_levels(height: int, width: int, wanted: int) -> int:
+    """How many of the `wanted` levels an image of this size carries (at least 1)."""
+    side, levels = min(height, width), 0
+    while levels < wanted and -(-side // 2) >= MIN_MAP:
+        side, levels = -(-side // 2), levels + 1
+    return max(levels, 1)
+
+
+class SkipNetwork(nn.Module):
+    """x = G_x(z_x, phi_x): an image from the network's weights and a fixed random input.
+
+    Parameters
+    ----------
+    channels : int
+        Colour channels of the image.
+    height, width : int
+        Size of the image in pixels.
+    settings : SkipSettings
+        Network size.
+
+    Notes
+    -----
+    Weights and z_x are drawn from torch's global random state: construct inside `blindsr.random.seeded`.
+    Output values lie in (0, 1).
+    """
+
+    z: Tensor
+
+    def __init__(self, channels: int, height: int, width: int, settings: SkipSettings | None = None) -> None:
+        super().__init__()
+        self.settings = settings or SkipSettings()
+        self.levels = usable_levels(height, width, self.settings.levels)
+        self.body = _Level(self.settings.input_channels, self.settings, 1, self.levels)
+        self.head = nn.Conv2d(self.settings.channels, channels, 1)
+        z = torch.rand(1, self.settings.input_channels, height, width) * self.settings.input_std
+        self.register_buffer("z", z.contiguous(memory_format=torch.channels_last))
+        self.to(memory_format=torch.channels_last)
+
+    def forward(self) -> Tensor:
+        """Return the image, (1, C, H, W), values in (0, 1), float32."""
+        with torch.autocast(self.z.device.type, torch.bfloat16, enabled=self.settings.bf16):
+            x = self.head(self.body(self.z))
+        return torch.sigmoid(x.float())

@@ -1,0 +1,31 @@
+"""Small facts about a kernel: its centre of mass and its widths."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def center_of_mass(kernels: Tensor) -> Tensor:
+    """Return the centre of mass (n, 2) as (column, row), pixels from index 0, of kernels (n, 1, K, K) that sum to 1."""
+    k = kernels.squeeze(1)
+    axis = torch.arange(k.shape[-1], dtype=k.dtype, device=k.device)
+    return torch.stack([(k.sum(1) * axis).sum(1), (k.sum(2) * axis).sum(1)], dim=1)
+
+
+def covariance(kernels: Tensor) -> Tensor:
+    """Return the second central moments (n, 2, 2), axes (column, row), pixels², of kernels (n, 1, K, K) summing to 1."""
+    k = kernels.squeeze(1)
+    axis = torch.arange(k.shape[-1], dtype=k.dtype, device=k.device)
+    mean = center_of_mass(kernels)
+    dx, dy = axis - mean[:, :1], axis - mean[:, 1:]
+    xx = (k.sum(1) * dx**2).sum(1)
+    yy = (k.sum(2) * dy**2).sum(1)
+    xy = (k * dy[:, :, None] * dx[:, None, :]).sum((1, 2))
+    return torch.stack([torch.stack([xx, xy], -1), torch.stack([xy, yy], -1)], -2)
+
+
+def width(kernels: Tensor) -> Tensor:
+    """Return the root mean square width (n,), sqrt(trace(covariance) / 2), in HR pixels."""
+    c = covariance(kernels)
+    return ((c[:, 0, 0] + c[:, 1, 1]) / 2).clamp_min(0).sqrt()

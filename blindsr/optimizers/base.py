@@ -1,0 +1,111 @@
+"""What the optimizers work on: a run's two blocks (image, kernel), and the energy they lower."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from blindsr.degradation import Degradation
+from blindsr.generators.base import retract_
+from blindsr.likelihood.data_term import DataTerm
+from blindsr.priors.base import ImagePrior
+
+Memory = dict[str, Tensor | int | list[Tensor]]
+
+
+class Pass(NamedTuple):
+    """One evaluation of both generators and of the energy; tensors detached except the losses."""
+
+    x: Tensor
+    k: Tensor
+    residual: Tensor
+    data: Tensor
+    prior: Tensor
+
+
+@dataclass(frozen=True)
+class Energy:
+    """The energy of Eq. 39, times 2σ²/n: data(x, k) + (2σ̄² ρ / n) Ω(x), over the n values of y.
+
+    Parameters
+    ----------
+    y : Tensor
+        (1, C, h, w).
+    degradation, data_term, image_prior
+        The parts.
+    rho : float
+        Weight ρ of the image prior. Published: 0.2, with 2σ² held at 1e-3.
+    """
+
+    y: Tensor
+    degradation: Degradation
+    data_term: DataTerm
+    image_prior: ImagePrior
+    rho: float
+
+    def data(self, x: Tensor, k: Tensor, variance: Tensor, step: int) -> tuple[Tensor, Tensor]:
+        """Data term and detached residual prediction - y."""
+        prediction = self.degradation(x, k)
+        return self.data_term.loss(prediction, self.y, variance, step), (prediction - self.y).detach()
+
+    def prior(self, x: Tensor, variance: Tensor) -> Tensor:
+        """Weighted image prior, a scalar."""
+        weight = 2 * variance.mean() * self.rho / self.y.numel()
+        return weight * self.image_prior.energy(x).sum()
+
+
+@dataclass
+class Run:
+    """Everything that changes while a run goes on; nothing else does."""
+
+    image: nn.Module
+    kernel: nn.Module
+    image_adam: torch.optim.Optimizer | None
+    kernel_adam: torch.optim.Optimizer | None
+    variance: Tensor
+    generator: torch.Generator
+    step: int = 0
+    x: Tensor | None = None
+    """Image of the last pass, detached."""
+    k: Tensor | None = None
+    """Kernel of the last pass, detached."""
+    mean_x: Tensor | None = None
+    """Running average of x, where the solver keeps one."""
+    memory: Memory = field(default_factory=dict)
+    """What the optimizer keeps between steps (accumulated gradients, counters)."""
+
+
+@runtime_checkable
+class Optimizer(Protocol):
+    """How the two blocks take turns."""
+
+    def begin_outer(self, run: Run) -> None:
+        """Take note that a new outer iteration starts."""
+        ...
+
+    def step(self, run: Run, energy: Energy) -> Pass:
+        """One inner step: at least one pass through both generators and a step on one block."""
+        ...
+
+
+def parameters(module: nn.Module) -> list[nn.Parameter]:
+    """Trainable parameters of a module."""
+    return [p for p in module.parameters() if p.requires_grad]
+
+
+def forward(run: Run, energy: Energy) -> Pass:
+    """Evaluate both generators and the energy, with graphs."""
+    x, k = run.image(), run.kernel()
+    data, residual = energy.data(x, k, run.variance, run.step)
+    return Pass(x.detach(), k.detach(), residual, data, energy.prior(x, run.variance))
+
+
+def adam_step(adam: torch.optim.Optimizer | None, module: nn.Module) -> None:
+    """Step on the gradients that stand in the module's parameters, clear them, retract."""
+    if adam is not None:
+        adam.step()
+        adam.zero_grad(set_to_none=True)
+        retract_(module)

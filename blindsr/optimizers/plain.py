@@ -1,0 +1,60 @@
+"""Plain ways for the two blocks to take turns: alternating minimisation, joint descent, image only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from blindsr.optimizers.base import Energy, Pass, Run, adam_step, forward
+
+
+@dataclass(frozen=True)
+class Alternating:
+    """Plain alternating minimisation: some steps on x with k fixed, then some on k with x fixed, each block greedily.
+
+    Steps on k use the image of the last pass and need no pass through the image generator.
+
+    Parameters
+    ----------
+    image_steps, kernel_steps : int
+        Steps on one block before the other has its turn.
+    """
+
+    image_steps: int = 5
+    kernel_steps: int = 5
+
+    def __post_init__(self) -> None:
+        if min(self.image_steps, self.kernel_steps) < 1:
+            raise ValueError("alternating minimisation: image_steps and kernel_steps must be at least 1")
+
+    def begin_outer(self, run: Run) -> None:
+        """Nothing to do."""
+
+    def step(self, run: Run, energy: Energy) -> Pass:
+        """One step on x; after every `image_steps` of them, the turn of k."""
+        done = forward(run, energy)
+        (done.data + done.prior).backward()
+        adam_step(run.image_adam, run.image)
+        if run.kernel_adam is None:
+            return done
+        run.kernel_adam.zero_grad(set_to_none=True)
+        if (run.step + 1) % self.image_steps == 0:
+            for _ in range(self.kernel_steps):
+                energy.data(done.x, run.kernel(), run.variance, run.step)[0].backward()
+                adam_step(run.kernel_adam, run.kernel)
+        return done
+
+
+@dataclass(frozen=True)
+class Joint:
+    """Both blocks step on the same loss at every step (Double-DIP). With a fixed kernel: image only (DIP)."""
+
+    def begin_outer(self, run: Run) -> None:
+        """Nothing to do."""
+
+    def step(self, run: Run, energy: Energy) -> Pass:
+        """One step on x and k together."""
+        done = forward(run, energy)
+        (done.data + done.prior).backward()
+        adam_step(run.image_adam, run.image)
+        adam_step(run.kernel_adam, run.kernel)
+        return done

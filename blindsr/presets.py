@@ -1,0 +1,51 @@
+"""Presets: how much time a run may take. They set sizes, steps and rates, never which parts a method has."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from blindsr.generators.skip import SkipSettings
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Numbers that trade quality for time.
+
+    Parameters
+    ----------
+    steps : int
+        Inner steps of a run.
+    skip : SkipSettings
+        Size and precision of the image network.
+    ssim_steps : int
+        Steps with the SSIM data term, before the squared error.
+    image_lr, kernel_lr : float
+        Adam's learning rates.
+    inner_steps : int
+        Q, inner steps in one outer iteration.
+    n_kernels, n_simulations : int
+        L and the Monte Carlo simulations per outer iteration.
+    average : float
+        Share of the old image mean kept at each step; 0 for the image of the last step.
+    noise : str
+        Noise model of the methods that name none, by its name in `blindsr.methods.NOISES`.
+    """
+
+    steps: int = 1000
+    skip: SkipSettings = field(default_factory=SkipSettings)
+    ssim_steps: int = 405
+    image_lr: float = 5e-3
+    kernel_lr: float = 1e-4
+    inner_steps: int = 5
+    n_kernels: int = 5
+    n_simulations: int = 1
+    average: float = 0.0
+    noise: str = "none"
+
+
+PRESETS: dict[str, Preset] = {
+    "paper": Preset(),
+    "balanced": Preset(steps=500, skip=SkipSettings(channels=64, bf16=True), average=0.98),
+    "fast": Preset(steps=300, skip=SkipSettings(channels=32, bf16=True), average=0.97),
+}
+"""Named presets: `paper` holds every published setting; `balanced` and `fast` were chosen by measurement."""

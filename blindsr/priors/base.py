@@ -1,0 +1,47 @@
+"""What a kernel prior and an image prior must offer."""
+
+from __future__ import annotations
+
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+
+@runtime_checkable
+class KernelPrior(Protocol):
+    """Anything that draws kernels: the least that the Monte Carlo step needs."""
+
+    kernel_size: int
+
+    def sample(self, n: int, *, generator: torch.Generator) -> Tensor:
+        """Draw n kernels (n, 1, K, K), each non-negative and summing to one."""
+        ...
+
+
+@runtime_checkable
+class KernelDensity(KernelPrior, Protocol):
+    """A kernel prior with a density over an unconstrained z: what a gradient sampler needs."""
+
+    dim: int
+
+    def sample_z(self, n: int, *, generator: torch.Generator) -> Tensor:
+        """Draw n parameter vectors (n, dim) from the prior."""
+        ...
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        """Log density of z (n, dim), normalised, with respect to Lebesgue measure on R^dim: (n,)."""
+        ...
+
+    def kernel(self, z: Tensor) -> Tensor:
+        """Kernels (n, 1, K, K) of parameters z (n, dim), differentiable."""
+        ...
+
+
+@runtime_checkable
+class ImagePrior(Protocol):
+    """An energy Ω(x), lower for likelier images."""
+
+    def energy(self, x: Tensor) -> Tensor:
+        """Energy of images (B, C, H, W): (B,)."""
+        ...

@@ -1,0 +1,121 @@
+"""Random anisotropic Gaussian kernels (Eq. 21).
+
+    k(u) ∝ exp(-½ (u-c)ᵀ Σ⁻¹ (u-c)),   Σ = R(θ) diag(λ₁, λ₂) R(θ)ᵀ,   λ in HR pixels².
+
+u counts kernel pixels as (column, row); R turns from the column axis towards the row axis.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution, Uniform
+
+from blindsr.degradation import default_kernel_size
+from blindsr.priors.parametric import Delta, IndependentParameters, ParametricKernels
+
+
+def gaussian_kernel(size: int, var1: Tensor, var2: Tensor, angle: Tensor, center: Tensor) -> Tensor:
+    """Evaluate Eq. 21 on a size x size grid and normalise.
+
+    Parameters
+    ----------
+    size : int
+        Side K in pixels.
+    var1, var2 : Tensor
+        (n,) variances along the principal axes, pixels².
+    angle : Tensor
+        (n,) radians.
+    center : Tensor
+        (n, 2) as (column, row), in pixels from index 0.
+
+    Returns
+    -------
+    Tensor
+        (n, 1, size, size), each summing to one.
+    """
+    axis = torch.arange(size, dtype=var1.dtype, device=var1.device)
+    dx = (axis - center[:, :1])[:, None, :]
+    dy = (axis - center[:, 1:])[:, :, None]
+    c, s = (f(angle)[:, None, None] for f in (torch.cos, torch.sin))
+    a, b = c * dx + s * dy, c * dy - s * dx
+    log_k = -0.5 * (a.square() / var1[:, None, None] + b.square() / var2[:, None, None])
+    return torch.softmax(log_k.flatten(1), dim=1).reshape(-1, 1, size, size)
+
+
+class GaussianKernelPrior(ParametricKernels):
+    """Random Gaussian kernels: θ = (λ₁, λ₂, angle, centre column, centre row), independent.
+
+    Parameters
+    ----------
+    kernel_size : int
+        Side K.
+    variance : Distribution
+        Of λ₁ and λ₂, pixels². Any univariate `torch.distributions` with an `icdf`.
+    variance2 : Distribution, optional
+        Of λ₂ if another; None makes the kernels isotropic (λ₂ = λ₁).
+    angle : Distribution
+        Radians.
+    center : tuple of Distribution
+        Of the centre (column, row), pixels from index 0; `Delta` for a fixed one.
+    """
+
+    def __init__(
+        self,
+        kernel_size: int,
+        variance: Distribution,
+        variance2: Distribution | None,
+        angle: Distribution,
+        center: tuple[Distribution, Distribution],
+    ) -> None:
+        self.kernel_size = kernel_size
+        self.isotropic = variance2 is None
+        second = Delta(0.0) if variance2 is None else variance2
+        self.parameters = IndependentParameters([variance, second, angle, *center])
+
+    def kernel_of(self, theta: Tensor) -> Tensor:
+        """Kernels of θ (n, 5)."""
+        var2 = theta[:, 0] if self.isotropic else theta[:, 1]
+        return gaussian_kernel(self.kernel_size, theta[:, 0], var2, theta[:, 2], theta[:, 3:5])
+
+    @classmethod
+    def uniform(
+        cls, kernel_size: int, low: float, high: float, center: float, *, isotropic: bool = False, jitter: float = 0.0
+    ) -> GaussianKernelPrior:
+        """λ ~ U[low, high] on each axis, angle ~ U[0, π), centre fixed, or free by ± `jitter` pixels.
+
+        Raises
+        ------
+        ValueError
+            If not 0 < low < high, or the jitter is negative.
+        """
+        if not 0 < low < high or jitter < 0:
+            raise ValueError(f"Gaussian prior: need 0 < low < high and jitter >= 0, got {low}, {high}, {jitter}")
+        var = Uniform(low, high)
+        mid: Distribution = Uniform(center - jitter, center + jitter) if jitter else Delta(center)
+        angle: Distribution = Delta(0.0) if isotropic else Uniform(0.0, math.pi)
+        return cls(kernel_size, var, None if isotropic else var, angle, (mid, mid))
+
+    @classmethod
+    def truth(
+        cls, scale: int, kernel_size: int = 0, *, isotropic: bool = False, jitter: float = 0.0
+    ) -> GaussianKernelPrior:
+        """Kernels of the literature's test protocol: λ ~ U[0.175 s, min(2.5 s, 10)], centre (K - s)/2."""
+        k = kernel_size or default_kernel_size(scale)
+        high = min(2.5 * scale, 10.0)
+        return cls.uniform(k, 0.175 * scale, high, (k - scale) / 2, isotropic=isotropic, jitter=jitter)
+
+    @classmethod
+    def sampling(
+        cls, scale: int, kernel_size: int = 0, *, isotropic: bool = False, jitter: float = 0.0
+    ) -> GaussianKernelPrior:
+        """Kernels that the published Monte Carlo step draws: wider than the truth, centre (K - s)/2.
+
+        λ ~ U[0.175 s + 3 + (s-4), min(2.5 s, 10) + 10 + (s-4)].
+        """
+        k = kernel_size or default_kernel_size(scale)
+        low = 0.175 * scale + 3 + (scale - 4)
+        high = min(2.5 * scale, 10.0) + 10 + (scale - 4)
+        return cls.uniform(k, low, high, (k - scale) / 2, isotropic=isotropic, jitter=jitter)

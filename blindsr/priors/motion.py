@@ -1,0 +1,173 @@
+"""Random motion kernels: straight lines (with a density) and camera-shake trajectories (for sampling only).
+
+References
+----------
+Boracchi, Foi, "Modeling the performance of image restoration from motion blur", IEEE TIP 2012 (trajectories);
+Kupyn et al., "DeblurGAN", CVPR 2018 (their use and parameter ranges).
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution, Uniform
+
+from blindsr.degradation import default_kernel_size
+from blindsr.priors.parametric import Delta, IndependentParameters, ParametricKernels
+
+
+def line_kernel(size: int, length: Tensor, angle: Tensor, center: Tensor, *, thickness: float = 0.5) -> Tensor:
+    """Rasterise straight segments blurred by an isotropic Gaussian of standard deviation `thickness`, in closed form.
+
+    In coordinates (a, b) along and across the segment,
+    k(u) ∝ exp(-b²/2w²) [Φ((a + l/2)/w) - Φ((a - l/2)/w)].
+
+    Parameters
+    ----------
+    size : int
+        Side K in pixels.
+    length, angle : Tensor
+        (n,), pixels and radians (from the column axis towards the row axis).
+    center : Tensor
+        (n, 2) as (column, row), pixels from index 0.
+    thickness : float
+        w, pixels; half a pixel stands for the pixel's own footprint.
+
+    Returns
+    -------
+    Tensor
+        (n, 1, size, size), each summing to one.
+    """
+    axis = torch.arange(size, dtype=length.dtype, device=length.device)
+    dx = (axis - center[:, :1])[:, None, :]
+    dy = (axis - center[:, 1:])[:, :, None]
+    c, s = (f(angle)[:, None, None] for f in (torch.cos, torch.sin))
+    along, across = c * dx + s * dy, c * dy - s * dx
+    half, r = length[:, None, None] / 2, 1 / (math.sqrt(2) * thickness)
+    k = torch.exp(-0.5 * (across / thickness) ** 2) * (torch.erf((along + half) * r) - torch.erf((along - half) * r))
+    k = k.clamp_min(0)
+    return (k / k.sum((1, 2), keepdim=True)).unsqueeze(1)
+
+
+class LineKernelPrior(ParametricKernels):
+    """Straight-line motion: θ = (length, angle, centre column, centre row), independent.
+
+    Parameters
+    ----------
+    kernel_size : int
+        Side K.
+    length, angle : Distribution
+        Pixels; radians.
+    center : tuple of Distribution
+        Of the centre (column, row); `Delta` for a fixed one.
+    """
+
+    def __init__(
+        self, kernel_size: int, length: Distribution, angle: Distribution, center: tuple[Distribution, Distribution]
+    ) -> None:
+        self.kernel_size = kernel_size
+        self.parameters = IndependentParameters([length, angle, *center])
+
+    def kernel_of(self, theta: Tensor) -> Tensor:
+        """Kernels of θ (n, 4)."""
+        return line_kernel(self.kernel_size, theta[:, 0], theta[:, 1], theta[:, 2:4])
+
+    @classmethod
+    def protocol(cls, scale: int, kernel_size: int = 0, *, jitter: float = 0.0) -> LineKernelPrior:
+        """Lines of length about K/2 (U[0.4 K, 0.6 K]) at a uniform angle, centre (K - s)/2, free by ± `jitter` pixels."""
+        k = kernel_size or default_kernel_size(scale)
+        mid = (k - scale) / 2
+        center: Distribution = Uniform(mid - jitter, mid + jitter) if jitter else Delta(mid)
+        return cls(k, Uniform(0.4 * k, 0.6 * k), Uniform(0.0, math.pi), (center, center))
+
+
+def shake_trajectories(n: int, *, generator: torch.Generator, steps: int = 2000) -> Tensor:
+    """Draw camera-shake trajectories (Boracchi & Foi's model with the parameter ranges of Kupyn et al.).
+
+    A unit-length path is walked in `steps` equal steps. The direction v changes by a Gaussian perturbation, by a pull
+    back towards the start, and, rarely, by a near reversal ("big shake"):
+
+        v ← v + 2 v e^{i(π + U - ½)} [U < p_big ε] + ε (g (N + iN) - c x),   v ← v / |v|,   x ← x + v / steps
+
+    with ε = 0.1 U, c = 0.7 U, p_big = 0.2 U, g = 10 U drawn once for each trajectory.
+
+    Returns
+    -------
+    Tensor
+        (n, steps) complex positions (column + i row), total length one.
+    """
+
+    def u(*shape: int) -> Tensor:
+        return torch.rand(*shape, generator=generator)
+
+    eps, pull, big, perturb = 0.1 * u(n), 0.7 * u(n), 0.2 * u(n), 10 * u(n)
+    v = torch.polar(torch.ones(n), 2 * math.pi * u(n))
+    kicks = torch.view_as_complex(torch.randn(steps - 1, n, 2, generator=generator)) * (eps * perturb)
+    shaken = u(steps - 1, n) < big * eps
+    turns = 1 + torch.polar(torch.full((steps - 1, n), 2.0), math.pi + u(steps - 1, n) - 0.5) * shaken
+    x = torch.zeros(n, dtype=torch.complex64)
+    drift = (-eps * pull).to(x.dtype)
+    path = [x]
+    for turn, kick in zip(turns.unbind(), kicks.unbind(), strict=True):
+        v = torch.sgn(torch.addcmul(kick, turn, v) + drift * x)
+        x = x.add(v, alpha=1 / (steps - 1))
+        path.append(x)
+    return torch.stack(path, dim=1)
+
+
+def splat(points: Tensor, size: int) -> Tensor:
+    """Accumulate points (n, m) complex (column + i row, pixels) on a size x size grid with bilinear weights.
+
+    Returns
+    -------
+    Tensor
+        (n, 1, size, size), each summing to one; points must lie in [0, size - 1].
+    """
+    col, row = points.real, points.imag
+    c0, r0 = col.floor().clamp(0, size - 2), row.floor().clamp(0, size - 2)
+    fc, fr = col - c0, row - r0
+    base = (r0 * size + c0).long()
+    out = torch.zeros(points.shape[0], size * size)
+    for dr, wr in ((0, 1 - fr), (1, fr)):
+        for dc, wc in ((0, 1 - fc), (1, fc)):
+            out.scatter_add_(1, base + dr * size + dc, wr * wc)
+    return (out / out.sum(1, keepdim=True)).view(-1, 1, size, size)
+
+
+class CameraShakePrior:
+    """Camera-shake kernels: trajectories, scaled to the kernel and put on its grid. No density.
+
+    Parameters
+    ----------
+    kernel_size : int
+        Side K.
+    center : float
+        Where the centre of mass lies on both axes, pixels from index 0.
+    extent : float
+        Length of the path in units of K (60/64 as in Kupyn et al.). A path that would leave the kernel is shrunk.
+    """
+
+    def __init__(self, kernel_size: int, center: float, extent: float = 60 / 64) -> None:
+        if not 0 < center < kernel_size - 1 or not extent > 0:
+            raise ValueError(f"camera shake: centre {center} must lie inside a kernel of {kernel_size}, extent above 0")
+        self.kernel_size = kernel_size
+        self.center = center
+        self.extent = extent
+
+    @classmethod
+    def protocol(cls, scale: int, kernel_size: int = 0) -> CameraShakePrior:
+        """Kernels of the protocol's size and centre, (K - s)/2."""
+        k = kernel_size or default_kernel_size(scale)
+        return cls(k, (k - scale) / 2)
+
+    def sample(self, n: int, *, generator: torch.Generator) -> Tensor:
+        """Draw n kernels (n, 1, K, K), non-negative, each summing to one."""
+        path = shake_trajectories(n, generator=generator) * (self.extent * self.kernel_size)
+        path = path - path.mean(1, keepdim=True)
+        mid, last = self.center, self.kernel_size - 1
+        reach = torch.stack([path.real.amin(1), path.imag.amin(1)]).amin(0).neg() / mid
+        reach = torch.maximum(reach, torch.stack([path.real.amax(1), path.imag.amax(1)]).amax(0) / (last - mid))
+        path = path / reach.clamp_min(1)[:, None]
+        return splat((path + complex(mid, mid)).clone(), self.kernel_size)

@@ -1,0 +1,115 @@
+"""Kernels given by a few independent parameters, each with a distribution: shared by Gaussian and line kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution, biject_to
+
+TINY = 1e-6
+"""Uniform numbers are kept this far from 0 and 1, where an inverse distribution function may be infinite."""
+
+
+class Delta(Distribution):
+    """A parameter that is fixed: it takes no place in z."""
+
+    def __init__(self, value: float) -> None:
+        super().__init__(validate_args=False)
+        self.value = float(value)
+
+
+class IndependentParameters:
+    """Independent scalar parameters θ_j ~ p_j, and the unconstrained z that they map to.
+
+    z_j = T_j^{-1}(θ_j) with T_j torch's bijection from the real line to the support of p_j, so that
+    log p(z) = Σ_j log p_j(T_j(z_j)) + log |T_j'(z_j)|.
+
+    Parameters
+    ----------
+    parts : sequence of torch.distributions.Distribution
+        Univariate with an `icdf` (draws are made by it, from the caller's generator), or `Delta`.
+    """
+
+    def __init__(self, parts: Sequence[Distribution]) -> None:
+        self.parts = list(parts)
+        self.free = [j for j, p in enumerate(self.parts) if not isinstance(p, Delta)]
+        self.transforms = {j: biject_to(self.parts[j].support) for j in self.free}
+
+    @property
+    def dim(self) -> int:
+        """Number of free parameters."""
+        return len(self.free)
+
+    def sample_theta(self, n: int, *, generator: torch.Generator) -> Tensor:
+        """Draw θ, (n, number of parameters), by inverse distribution functions."""
+        u = torch.rand(n, len(self.parts), generator=generator, dtype=torch.float64).clamp(TINY, 1 - TINY)
+        cols = [
+            torch.full((n,), p.value, dtype=torch.float64) if isinstance(p, Delta) else p.icdf(u[:, j])
+            for j, p in enumerate(self.parts)
+        ]
+        return torch.stack(cols, dim=1).float()
+
+    def theta(self, z: Tensor) -> Tensor:
+        """Map z (n, dim) to θ (n, number of parameters)."""
+        cols: list[Tensor] = []
+        for j, p in enumerate(self.parts):
+            if isinstance(p, Delta):
+                cols.append(torch.full_like(z[:, 0] if z.shape[1] else z.sum(1), p.value))
+            else:
+                cols.append(self.transforms[j](z[:, self.free.index(j)]))
+        return torch.stack(cols, dim=1)
+
+    def z(self, theta: Tensor) -> Tensor:
+        """Map θ (n, number of parameters) to z (n, dim)."""
+        cols = [self.transforms[j].inv(theta[:, j]) for j in self.free]
+        return torch.stack(cols, dim=1) if cols else theta[:, :0]
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        """Log density of z (n, dim), Jacobian included: (n,)."""
+        total = torch.zeros(z.shape[0], dtype=z.dtype, device=z.device)
+        for i, j in enumerate(self.free):
+            t = self.transforms[j]
+            theta = t(z[:, i])
+            total = total + self.parts[j].log_prob(theta) + t.log_abs_det_jacobian(z[:, i], theta)
+        return total
+
+
+class ParametricKernels:
+    """Base of the priors whose kernels are a formula of a few independent parameters.
+
+    A subclass sets `kernel_size` and `parameters` and says what kernel a θ makes (`kernel_of`).
+    """
+
+    kernel_size: int
+    parameters: IndependentParameters
+
+    def kernel_of(self, theta: Tensor) -> Tensor:
+        """Kernels (n, 1, K, K) of parameters θ (n, number of parameters)."""
+        raise NotImplementedError
+
+    @property
+    def dim(self) -> int:
+        """Dimension of z."""
+        return self.parameters.dim
+
+    def sample_theta(self, n: int, *, generator: torch.Generator) -> Tensor:
+        """Draw n parameter vectors θ in their own units."""
+        return self.parameters.sample_theta(n, generator=generator)
+
+    def sample_z(self, n: int, *, generator: torch.Generator) -> Tensor:
+        """Draw n unconstrained parameter vectors (n, dim)."""
+        return self.parameters.z(self.sample_theta(n, generator=generator))
+
+    def sample(self, n: int, *, generator: torch.Generator) -> Tensor:
+        """Draw n kernels (n, 1, K, K), non-negative, each summing to one."""
+        return self.kernel_of(self.sample_theta(n, generator=generator))
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        """Log density of z (n, dim): (n,)."""
+        return self.parameters.log_prob(z)
+
+    def kernel(self, z: Tensor) -> Tensor:
+        """Kernels (n, 1, K, K) of z (n, dim), differentiable."""
+        return self.kernel_of(self.parameters.theta(z))

@@ -1,0 +1,41 @@
+"""Bicubic enlargement on the right grid: the baseline that every table starts with."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from blindsr.degradation import Alignment
+
+
+def _keys(t: Tensor) -> Tensor:
+    """Cubic convolution kernel with a = -1/2 (Keys 1981)."""
+    t = t.abs()
+    near = (1.5 * t - 2.5) * t**2 + 1
+    far = ((-0.5 * t + 2.5) * t - 4) * t + 2
+    return torch.where(t <= 1, near, torch.where(t < 2, far, torch.zeros_like(t)))
+
+
+def _matrix(n: int, scale: int, alignment: Alignment) -> Tensor:
+    """Interpolation along an axis of n LR pixels: (scale n, n), edge pixels repeated."""
+    half = (scale - 1) / 2
+    shift = half if alignment is Alignment.FKP else -half
+    position = (torch.arange(scale * n, dtype=torch.float64) + shift) / scale
+    first = position.floor().long() - 1
+    out = torch.zeros(scale * n, n, dtype=torch.float64)
+    for tap in range(4):
+        index = first + tap
+        out.scatter_add_(1, index.clamp(0, n - 1)[:, None], _keys(position - index)[:, None])
+    return out.float()
+
+
+def bicubic(y: Tensor, scale: int, alignment: Alignment = Alignment.FKP) -> Tensor:
+    """Enlarge y (B, C, h, w) by `scale`: HR pixel p lies at LR position (p ± (s-1)/2)/s, + for fkp, - for centered.
+
+    Returns
+    -------
+    Tensor
+        (B, C, s h, s w), clipped to 0..1.
+    """
+    rows, cols = (_matrix(n, scale, alignment).to(y) for n in y.shape[-2:])
+    return (rows @ y @ cols.T).clamp(0, 1)

@@ -1,0 +1,263 @@
+"""The loop that every method shares (Eqs. 18, 19): Monte Carlo kernel approximation, then inner steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from blindsr.degradation import Degradation
+from blindsr.kernels import width
+from blindsr.likelihood.data_term import DataTerm
+from blindsr.likelihood.noise import NoiseModel
+from blindsr.optimizers.base import Energy, Optimizer, Pass, Run, adam_step, parameters
+from blindsr.priors.base import ImagePrior
+from blindsr.random import draw_seed, generator, seeded
+from blindsr.samplers.mcka import MonteCarloKernelApproximation
+
+ImageFactory = Callable[[Tensor, Degradation], nn.Module]
+KernelFactory = Callable[[Degradation], nn.Module]
+
+
+@dataclass(frozen=True)
+class Assembly:
+    """A method: one part for each place.
+
+    Parameters
+    ----------
+    degradation : Degradation
+        Forward operator.
+    image, kernel : callable
+        Make the generators: `image(y, degradation)`, `kernel(degradation)`.
+    optimizer : Optimizer
+        How the blocks take turns.
+    data_term, image_prior, noise
+        The energy's parts.
+    rho : float
+        Weight ρ of the image prior (Eq. 39).
+    monte_carlo : MonteCarloKernelApproximation, optional
+        The Monte Carlo step; None leaves it out, its warm-up too.
+    inner_steps : int
+        Q, inner steps in one outer iteration.
+    image_lr, kernel_lr : float
+        Adam's learning rates. The Monte Carlo step and the optimizer share the kernel's Adam.
+    average : float
+        If above 0, the image estimate is a running mean of x with this share of the old mean kept at each step.
+    """
+
+    degradation: Degradation
+    image: ImageFactory
+    kernel: KernelFactory
+    optimizer: Optimizer
+    data_term: DataTerm
+    image_prior: ImagePrior
+    noise: NoiseModel
+    rho: float = 0.2
+    monte_carlo: MonteCarloKernelApproximation | None = None
+    inner_steps: int = 5
+    image_lr: float = 5e-3
+    kernel_lr: float = 1e-4
+    average: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.inner_steps < 1 or not 0 <= self.average < 1 or self.rho < 0:
+            raise ValueError("assembly: need inner_steps >= 1, average in [0, 1) and rho >= 0")
+
+
+class Metrics(NamedTuple):
+    """What one step tells; plain numbers."""
+
+    step: int
+    loss: float
+    """Data term (1 - SSIM or MSE, see the method)."""
+    mse: float
+    """Mean squared LR error."""
+    prior: float
+    """Weighted image prior."""
+    noise_std: float
+    """Noise level in use, units of y."""
+    kernel_width: float
+    """Root mean square width of the kernel, HR pixels."""
+    monte_carlo: float
+    """L_MC of this outer iteration; NaN where no Monte Carlo step was made at this step."""
+
+
+class Estimate(NamedTuple):
+    """Image (1, C, s h, s w) in [0, 1] and kernel (1, 1, K, K), both detached, on the CPU."""
+
+    image: Tensor
+    kernel: Tensor
+
+
+def _adam(module: nn.Module, lr: float) -> torch.optim.Optimizer | None:
+    free = parameters(module)
+    return torch.optim.Adam(free, lr=lr, fused=True) if free else None
+
+
+class Solver:
+    """One run of an assembly, step by step.
+
+    Parameters
+    ----------
+    assembly : Assembly
+        The method.
+    device : torch.device or str
+        Where to compute. Random draws are made on the CPU, so that every device sees the same ones.
+
+    Examples
+    --------
+    >>> solver = Solver(assembly)                          # doctest: +SKIP
+    >>> run = solver.init(y, seed=0)                       # doctest: +SKIP
+    >>> for metrics in solver.iterate(run, y, 1000): ...   # doctest: +SKIP
+    >>> image, kernel = solver.estimate(run)               # doctest: +SKIP
+    """
+
+    def __init__(self, assembly: Assembly, device: torch.device | str = "cpu") -> None:
+        self.assembly = assembly
+        self.device = torch.device(device)
+
+    def init(self, y: Tensor, seed: int) -> Run:
+        """Build both generators for y (1, C, h, w), values 0..1, and warm the kernel up.
+
+        Raises
+        ------
+        ValueError
+            If y is not of shape (1, C, h, w) or holds values that are not finite.
+        """
+        if y.ndim != 4 or y.shape[0] != 1:
+            raise ValueError(f"the LR image has shape {tuple(y.shape)}: (1, C, h, w) is needed")
+        if not torch.isfinite(y).all():
+            raise ValueError("the LR image holds NaN or infinite values")
+        a, source = self.assembly, generator(seed)
+        with seeded(draw_seed(source)):
+            image = a.image(y, a.degradation).to(self.device)
+            kernel = a.kernel(a.degradation).to(self.device)
+        run = Run(
+            image, kernel, _adam(image, a.image_lr), _adam(kernel, a.kernel_lr), a.noise.initial(y).to(self.device), source
+        )
+        if a.monte_carlo is not None:
+            for target in a.monte_carlo.warmup_kernels(source).to(self.device).split(1):
+                (target - run.kernel()).square().mean().backward()
+                adam_step(run.kernel_adam, run.kernel)
+        return run
+
+    def step(self, run: Run, y: Tensor) -> Metrics:
+        """Advance the run by one inner step, in place; an outer iteration begins every Q steps."""
+        a, y = self.assembly, y.to(self.device)
+        energy = Energy(y, a.degradation, a.data_term, a.image_prior, a.rho)
+        monte_carlo = float("nan")
+        if run.step % a.inner_steps == 0:
+            if a.monte_carlo is not None:
+                monte_carlo = self._monte_carlo(run, y, a.monte_carlo)
+            a.optimizer.begin_outer(run)
+        done = a.optimizer.step(run, energy)
+        run.x, run.k = done.x, done.k
+        if a.average > 0:
+            run.mean_x = done.x.clone() if run.mean_x is None else run.mean_x.lerp_(done.x, self._share(run))
+        run.variance = a.noise.update(run.variance, done.residual)
+        metrics = self._metrics(run, done, monte_carlo)
+        run.step += 1
+        return metrics
+
+    def _share(self, run: Run) -> float:
+        """Weight of the newest image: 1 - average, larger while the mean is young."""
+        return max(1 - self.assembly.average, 1 / (1 + run.step / 4))
+
+    def _monte_carlo(self, run: Run, y: Tensor, mcka: MonteCarloKernelApproximation) -> float:
+        """Run the Monte Carlo simulations of one outer iteration, on the image of the last pass (Eqs. 24-30)."""
+        if run.x is None:
+            with torch.no_grad():
+                run.x = run.image()
+        for _ in range(mcka.n_simulations):
+            kernel = run.kernel()
+            samples, omega = mcka.draw(
+                self.assembly.degradation, run.x, y, kernel.detach(), run.variance, run.generator
+            )
+            loss = mcka.loss(kernel, samples, omega)
+            loss.backward()
+            adam_step(run.kernel_adam, run.kernel)
+        return float(loss.detach())
+
+    @staticmethod
+    def _metrics(run: Run, done: Pass, monte_carlo: float) -> Metrics:
+        return Metrics(
+            step=run.step + 1,
+            loss=float(done.data.detach()),
+            mse=float(done.residual.square().mean()),
+            prior=float(done.prior.detach()),
+            noise_std=float(run.variance.mean().sqrt()),
+            kernel_width=float(width(done.k)),
+            monte_carlo=monte_carlo,
+        )
+
+    def iterate(self, run: Run, y: Tensor, steps: int) -> Iterator[Metrics]:
+        """Step until the run has made `steps` steps in all; stop iterating at any time."""
+        y = y.to(self.device)
+        while run.step < steps:
+            yield self.step(run, y)
+
+    def estimate(self, run: Run) -> Estimate:
+        """Return the current image and kernel: those of the last pass (or the running mean of the image)."""
+        with torch.no_grad():
+            x = run.mean_x if run.mean_x is not None else run.x if run.x is not None else run.image()
+            k = run.k if run.k is not None else run.kernel()
+        return Estimate(self.assembly.degradation.crop(x).detach().clamp(0, 1).cpu(), k.detach().cpu())
+
+    def state_dict(self, run: Run) -> dict[str, Any]:
+        """Return the run as a plain dict of tensors and numbers (see `blindsr.checkpoint`)."""
+        return {
+            "image": run.image.state_dict(),
+            "kernel": run.kernel.state_dict(),
+            "image_adam": run.image_adam.state_dict() if run.image_adam else None,
+            "kernel_adam": run.kernel_adam.state_dict() if run.kernel_adam else None,
+            "variance": run.variance,
+            "generator": run.generator.get_state(),
+            "step": run.step,
+            "x": run.x,
+            "k": run.k,
+            "mean_x": run.mean_x,
+            "memory": run.memory,
+        }
+
+    def load_state_dict(self, y: Tensor, state: dict[str, Any]) -> Run:
+        """Rebuild a run on y from `state_dict`; going on from it gives the same bits as never having stopped.
+
+        Raises
+        ------
+        ValueError
+            If the state belongs to another assembly or image size.
+        """
+        a = self.assembly
+        try:
+            with seeded(0):
+                image, kernel = a.image(y, a.degradation).to(self.device), a.kernel(a.degradation).to(self.device)
+            image.load_state_dict(state["image"])
+            kernel.load_state_dict(state["kernel"])
+            run = Run(
+                image,
+                kernel,
+                _adam(image, a.image_lr),
+                _adam(kernel, a.kernel_lr),
+                state["variance"].to(self.device),
+                torch.Generator(),
+                step=int(state["step"]),
+                **{name: _to(state[name], self.device) for name in ("x", "k", "mean_x")},
+                memory={n: _to(v, self.device) for n, v in state["memory"].items()},
+            )
+            run.generator.set_state(state["generator"].cpu())
+            for adam, name in ((run.image_adam, "image_adam"), (run.kernel_adam, "kernel_adam")):
+                if adam is not None:
+                    adam.load_state_dict(state[name])
+        except (KeyError, TypeError, AttributeError, RuntimeError, ValueError) as error:
+            raise ValueError(f"this checkpoint does not fit the method and image: {error}".splitlines()[0]) from error
+        return run
+
+
+def _to(value: Any, device: torch.device) -> Any:
+    """Move a tensor, or the tensors of a list, to a device; pass anything else."""
+    if isinstance(value, Tensor):
+        return value.to(device)
+    return [_to(v, device) for v in value] if isinstance(value, list) else value
