@@ -7,14 +7,14 @@ from torch import Tensor
 
 
 def center_of_mass(kernels: Tensor) -> Tensor:
-    """Return the centre of mass (n, 2) as (column, row), pixels from index 0, of kernels (n, 1, K, K) that sum to 1."""
+    """Return the centre of mass (n, 2) as (column, row), pixels from index 0, of kernels (n, 1, K, K) summing to 1."""
     k = kernels.squeeze(1)
     axis = torch.arange(k.shape[-1], dtype=k.dtype, device=k.device)
     return torch.stack([(k.sum(1) * axis).sum(1), (k.sum(2) * axis).sum(1)], dim=1)
 
 
 def covariance(kernels: Tensor) -> Tensor:
-    """Return the second central moments (n, 2, 2), axes (column, row), pixels², of kernels (n, 1, K, K) summing to 1."""
+    """Return the second central moments (n, 2, 2), axes (column, row), pixels², of kernels (n, 1, K, K)."""
     k = kernels.squeeze(1)
     axis = torch.arange(k.shape[-1], dtype=k.dtype, device=k.device)
     mean = center_of_mass(kernels)

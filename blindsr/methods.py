@@ -101,9 +101,7 @@ class Method:
     """Steps with the SSIM data term; None takes the preset's."""
 
 
-_MLMC = Method(
-    "mlmc", "the paper's method", PRIORS["mcmc"], OPTIMIZERS["meta"], IMAGE_PRIORS["hyper-laplacian"]
-)
+_MLMC = Method("mlmc", "the paper's method", PRIORS["mcmc"], OPTIMIZERS["meta"], IMAGE_PRIORS["hyper-laplacian"])
 
 METHODS: dict[str, Method] = {
     m.name: m

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from blindsr.degradation import Padding
 from blindsr.generators.skip import SkipSettings
 
 
@@ -29,6 +30,8 @@ class Preset:
         Share of the old image mean kept at each step; 0 for the image of the last step.
     noise : str
         Noise model of the methods that name none, by its name in `blindsr.methods.NOISES`.
+    padding : Padding
+        Border rule where the user names none.
     """
 
     steps: int = 1000
@@ -41,10 +44,11 @@ class Preset:
     n_simulations: int = 1
     average: float = 0.0
     noise: str = "none"
+    padding: Padding = Padding.REFLECT
 
 
 PRESETS: dict[str, Preset] = {
-    "paper": Preset(),
+    "paper": Preset(padding=Padding.CIRCULAR),
     "balanced": Preset(steps=500, skip=SkipSettings(channels=64, bf16=True), average=0.98),
     "fast": Preset(steps=300, skip=SkipSettings(channels=32, bf16=True), average=0.97),
 }

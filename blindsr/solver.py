@@ -136,7 +136,12 @@ class Solver:
             image = a.image(y, a.degradation).to(self.device)
             kernel = a.kernel(a.degradation).to(self.device)
         run = Run(
-            image, kernel, _adam(image, a.image_lr), _adam(kernel, a.kernel_lr), a.noise.initial(y).to(self.device), source
+            image,
+            kernel,
+            _adam(image, a.image_lr),
+            _adam(kernel, a.kernel_lr),
+            a.noise.initial(y).to(self.device),
+            source,
         )
         if a.monte_carlo is not None:
             for target in a.monte_carlo.warmup_kernels(source).to(self.device).split(1):

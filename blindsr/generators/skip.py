@@ -80,7 +80,8 @@ class NonLocalBlock(nn.Module):
         """Map features (B, C, H, W) to the same shape."""
         q, k, v = (conv(x).flatten(2).transpose(1, 2) for conv in (self.theta, self.phi, self.g))
         y = F.scaled_dot_product_attention(q, k, v, scale=1.0)
-        return x + self.out(y.transpose(1, 2).reshape(x.shape[0], -1, *x.shape[2:]))
+        out: Tensor = x + self.out(y.transpose(1, 2).reshape(x.shape[0], -1, *x.shape[2:]))
+        return out
 
 
 class _Level(nn.Module):
@@ -142,7 +143,7 @@ class SkipNetwork(nn.Module):
         self.head = nn.Conv2d(self.settings.channels, channels, 1)
         z = torch.rand(1, self.settings.input_channels, height, width) * self.settings.input_std
         self.register_buffer("z", z.contiguous(memory_format=torch.channels_last))
-        self.to(memory_format=torch.channels_last)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self) -> Tensor:
         """Return the image, (1, C, H, W), values in (0, 1), float32."""

@@ -1,0 +1,1 @@
+"""Pictures, kernels and other files, in and out."""

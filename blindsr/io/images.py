@@ -8,6 +8,7 @@ import warnings
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -107,9 +108,6 @@ def _read(path: Path) -> Picture:
             raise UserError(f"{path}: truncated or damaged picture") from error
 
 
-
-
-
 def _png_bit_depth(path: Path) -> int:
     with path.open("rb") as file:
         return file.read(25)[24]
@@ -133,7 +131,7 @@ def _from_pillow(image: Image.Image, icc: bytes | None) -> Picture:
     return _picture(np.asarray(image), 8, icc, notes)
 
 
-def _picture(a: NDArray[np.generic], bits: int, icc: bytes | None, notes: list[str]) -> Picture:
+def _picture(a: NDArray[Any], bits: int, icc: bytes | None, notes: list[str]) -> Picture:
     """Make a Picture of an integer or float array (H, W) or (H, W, channels)."""
     a = a[..., None] if a.ndim == 2 else a
     top = float(np.iinfo(a.dtype).max) if a.dtype.kind == "u" else 1.0
@@ -167,7 +165,7 @@ def _read_tiff(path: Path, image: Image.Image | None) -> Picture:
     icc = image.info.get("icc_profile") if image is not None else None
     try:
         with tifffile.TiffFile(path) as tiff:
-            page = tiff.pages[0]
+            page = tiff.pages.first
             plain = page.dtype == np.uint8 and image is not None
             if plain and image is not None:
                 return _from_pillow(image, icc)
@@ -193,7 +191,7 @@ def _read_tiff(path: Path, image: Image.Image | None) -> Picture:
     return _picture(a, 16 if a.dtype == np.uint16 else 8, icc, [])
 
 
-def _oriented(a: NDArray[np.generic], orientation: int) -> NDArray[np.generic]:
+def _oriented(a: NDArray[Any], orientation: int) -> NDArray[Any]:
     """Turn pixels upright by EXIF orientation 1..8."""
     if orientation in (5, 6, 7, 8):
         a = np.swapaxes(a, 0, 1)
@@ -204,12 +202,12 @@ def _oriented(a: NDArray[np.generic], orientation: int) -> NDArray[np.generic]:
     return a
 
 
-def to_array(picture: Picture) -> NDArray[np.uint8] | NDArray[np.uint16]:
+def to_array(picture: Picture) -> NDArray[Any]:
     """Return the pixels, alpha last, as (H, W, channels) of 8 or 16 bits."""
     x = picture.pixels if picture.alpha is None else torch.cat([picture.pixels, picture.alpha], dim=1)
     top = 2**picture.bits - 1
-    a = (x[0].double().clamp(0, 1) * top).round().permute(1, 2, 0).numpy()
-    return a.astype(np.uint16) if picture.bits == 16 else a.astype(np.uint8)
+    a: NDArray[np.float64] = (x[0].double().clamp(0, 1) * top).round().permute(1, 2, 0).numpy()
+    return a.astype(np.uint16 if picture.bits == 16 else np.uint8)
 
 
 def write_png(path: Path, picture: Picture) -> None:

@@ -1,0 +1,1 @@
+"""What the data say: data terms and noise models."""

@@ -1,0 +1,1 @@
+"""How the image and the kernel take turns."""

@@ -76,7 +76,7 @@ class LineKernelPrior(ParametricKernels):
 
     @classmethod
     def protocol(cls, scale: int, kernel_size: int = 0, *, jitter: float = 0.0) -> LineKernelPrior:
-        """Lines of length about K/2 (U[0.4 K, 0.6 K]) at a uniform angle, centre (K - s)/2, free by ± `jitter` pixels."""
+        """Lines of length about K/2 (U[0.4 K, 0.6 K]) at any angle, centre (K - s)/2, free by ± `jitter` pixels."""
         k = kernel_size or default_kernel_size(scale)
         mid = (k - scale) / 2
         center: Distribution = Uniform(mid - jitter, mid + jitter) if jitter else Delta(mid)

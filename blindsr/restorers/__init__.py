@@ -1,0 +1,1 @@
+"""From a low-resolution image and a known kernel to an image."""

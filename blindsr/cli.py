@@ -1,0 +1,224 @@
+"""The command line: options in, `blindsr.jobs` called, one line for each error. No logic of its own."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+from blindsr import __version__
+from blindsr.degradation import Alignment, Padding
+from blindsr.errors import UserError
+from blindsr.presets import PRESETS
+from blindsr.protocol import Quantize
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Blind image super-resolution: a sharp image and the blur kernel from one low-resolution picture.",
+)
+
+ScaleOption = Annotated[int, typer.Option(help="Scale factor: 2, 3, 4 or 8.")]
+AlignmentOption = Annotated[
+    Alignment | None,
+    typer.Option(
+        help="Pixel grid. fkp (default): the paper's protocol, the result lies s-1 pixels up and left of a plain "
+        "enlargement. centered: the usual grid.",
+        show_default=False,
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the record as JSON on standard output.")]
+KernelSizeOption = Annotated[int, typer.Option(help="Side of the kernel, odd; 0: min(4 s + 3, 21).")]
+
+
+def say(line: str) -> None:
+    """Print a note for the user on standard error."""
+    typer.echo(line, err=True)
+
+
+def fail(error: object) -> NoReturn:
+    """Print an error as one line and end with exit code 2."""
+    say("blindsr: " + " ".join(str(error).split()))
+    raise typer.Exit(2)
+
+
+@app.command()
+def run(
+    images: Annotated[list[Path], typer.Argument(help="Pictures, or folders of pictures.", show_default=False)],
+    scale: ScaleOption = 4,
+    method: Annotated[str, typer.Option(help="A row of `blindsr methods`.")] = "mlmc",
+    prior: Annotated[
+        str | None, typer.Option(help="Kernels the Monte Carlo step draws: mcmc, motion, none, my_file.py:MyPrior.")
+    ] = None,
+    optimizer: Annotated[str | None, typer.Option(help="meta, am, joint, or my_file.py:MyOptimizer.")] = None,
+    image_prior: Annotated[
+        str | None, typer.Option(help="hyper-laplacian, tv, tikhonov, none, or my_file.py:MyImagePrior.")
+    ] = None,
+    noise: Annotated[
+        str | None, typer.Option(help="iid (estimated), none, or a known standard deviation in units of 0..1.")
+    ] = None,
+    preset: Annotated[str, typer.Option(help=f"How much time to take: {', '.join(PRESETS)}.")] = "balanced",
+    iterations: Annotated[int | None, typer.Option(min=1, help="Inner steps, instead of the preset's.")] = None,
+    time_limit: Annotated[
+        float | None, typer.Option(min=0, help="Seconds for each picture; the best result so far is saved then.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of everything random.")] = 0,
+    alignment: AlignmentOption = None,
+    padding: Annotated[
+        Padding | None, typer.Option(help="What lies beyond the border; default: the preset's.", show_default=False)
+    ] = None,
+    kernel_size: KernelSizeOption = 0,
+    ground_truth: Annotated[
+        Path | None, typer.Option(help="HR image to score against (for folders: a folder of same-named images).")
+    ] = None,
+    true_kernel: Annotated[
+        Path | None, typer.Option(help="True kernel to score against (for folders: a folder of same-named kernels).")
+    ] = None,
+    output: Annotated[Path, typer.Option(help="Where results go, a folder for each picture.")] = Path("blindsr-out"),
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint in the output folder.")] = False,
+    json: JsonOption = False,
+) -> None:
+    """Super-resolve pictures: for each a folder with sr.png, the kernel, overview.png, trace.csv and run.json."""
+    from blindsr.jobs.batch import Batch, run_batch
+
+    batch = Batch(
+        images=images,
+        scale=scale,
+        method=method,
+        prior=prior,
+        optimizer=optimizer,
+        image_prior=image_prior,
+        noise=noise,
+        preset=preset,
+        iterations=iterations,
+        time_limit=time_limit,
+        seed=seed,
+        alignment=alignment,
+        padding=padding,
+        kernel_size=kernel_size,
+        ground_truth=ground_truth,
+        true_kernel=true_kernel,
+        output=output,
+        device=device,
+        resume=resume,
+    )
+    try:
+        code, text = run_batch(batch, say=say, as_json=json)
+    except UserError as error:
+        fail(error)
+    if text:
+        typer.echo(text)
+    raise typer.Exit(code)
+
+
+@app.command()
+def degrade(
+    image: Annotated[Path, typer.Argument(help="HR picture.", show_default=False)],
+    scale: ScaleOption = 4,
+    kernel: Annotated[str, typer.Option(help="gaussian, motion, or a kernel file.")] = "gaussian",
+    noise_level: Annotated[float, typer.Option(help="Noise standard deviation, units of 0..1.")] = 0.0,
+    seed: Annotated[int, typer.Option(min=0, max=2**62, help="Seed of kernel and noise.")] = 0,
+    quantize: Annotated[Quantize, typer.Option(help="8-bit rule; the published script truncates.")] = Quantize.ROUND,
+    alignment: AlignmentOption = None,
+    padding: Annotated[Padding, typer.Option(help="What lies beyond the border.")] = Padding.CIRCULAR,
+    kernel_size: KernelSizeOption = 0,
+    output: Annotated[Path, typer.Option(help="Folder for lr.png, hr.png and the kernel.")] = Path("blindsr-degraded"),
+    json: JsonOption = False,
+) -> None:
+    """Make a low-resolution test picture and its true kernel by the paper's protocol."""
+    from blindsr.jobs.outputs import to_json
+    from blindsr.jobs.synthesis import DegradeSettings, degrade_file
+
+    settings = DegradeSettings(
+        scale, kernel, noise_level, seed, quantize, alignment or Alignment.FKP, padding, kernel_size
+    )
+    try:
+        record, notes = degrade_file(image, output, settings)
+    except UserError as error:
+        fail(error)
+    for note in notes:
+        say(note)
+    typer.echo(to_json(record) if json else f"{output}: lr.png, hr.png, kernel.mat, degradation.json")
+
+
+@app.command()
+def evaluate(
+    image: Annotated[Path, typer.Argument(help="Result.", show_default=False)],
+    truth: Annotated[Path, typer.Argument(help="HR picture it should be.", show_default=False)],
+    scale: ScaleOption = 4,
+    kernel: Annotated[Path | None, typer.Option(help="Estimated kernel.")] = None,
+    true_kernel: Annotated[Path | None, typer.Option(help="True kernel.")] = None,
+    border: Annotated[str, typer.Option(help="Border left out: s, s2 (s squared) or a number of pixels.")] = "s2",
+    json: JsonOption = False,
+) -> None:
+    """PSNR and SSIM on the Y channel, and kernel PSNR."""
+    from blindsr.jobs.outputs import to_json
+    from blindsr.jobs.synthesis import evaluate_files
+
+    try:
+        record = evaluate_files(image, truth, scale=scale, border=border, kernel=kernel, true_kernel=true_kernel)
+    except UserError as error:
+        fail(error)
+    if json:
+        typer.echo(to_json(record))
+        return
+    where = f"(Y channel, border {border} = {record['border_pixels']} pixels left out)"
+    typer.echo(f"PSNR {record['psnr']:.2f} dB  SSIM {record['ssim']:.4f}  {where}")
+    if "kernel_psnr" in record:
+        typer.echo(f"kernel PSNR {record['kernel_psnr']:.2f} dB (peak 1)")
+
+
+@app.command()
+def methods() -> None:
+    """Print the table of methods and their parts."""
+    from blindsr.jobs.table import methods_table
+
+    typer.echo(methods_table())
+
+
+@app.command()
+def demo(
+    output: Annotated[Path, typer.Option(help="Where the result goes.")] = Path("blindsr-out"),
+    preset: Annotated[str, typer.Option(help=f"How much time to take: {', '.join(PRESETS)}.")] = "fast",
+    seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,
+) -> None:
+    """Super-resolve a small real photo that comes with scikit-image, under two minutes on two cores."""
+    from blindsr.jobs.batch import run_demo
+
+    try:
+        code = run_demo(output, preset, seed, say=say)
+    except UserError as error:
+        fail(error)
+    raise typer.Exit(code)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"blindsr {__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Blind image super-resolution."""
+
+
+def main() -> None:
+    """Entry point: usage errors and bad input end with exit code 2, an interrupt with 130."""
+    try:
+        app()
+    except KeyboardInterrupt:
+        say("blindsr: interrupted")
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

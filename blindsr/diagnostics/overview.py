@@ -1,0 +1,110 @@
+"""overview.png: the LR image, the result, the kernel and the loss on one page, with the truth where it is known."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Overview:
+    """What the page shows; images (H, W, C) in 0..1, kernels (K, K), one entry of each curve for every step."""
+
+    lr: Array
+    enlarged: Array
+    result: Array
+    kernel: Array
+    loss: Array
+    lr_rmse: Array
+    title: str
+    switch: int | None = None
+    """Step at which the data term changes from 1 - SSIM to MSE, if it did."""
+    truth: Array | None = None
+    true_kernel: Array | None = None
+    captions: dict[str, str] | None = None
+    """Second line under the name of a panel, by panel: lr, enlarged, result, truth, kernel, true_kernel."""
+
+
+def _image(axes: Axes, picture: Array, name: str) -> None:
+    grey = picture.ndim == 2 or picture.shape[2] == 1
+    axes.imshow(np.squeeze(picture), cmap="gray" if grey else None, vmin=0, vmax=1, interpolation="nearest")
+    axes.set_title(name, fontsize=11)
+    axes.axis("off")
+
+
+def _kernel(axes: Axes, kernel: Array, name: str) -> None:
+    shown = axes.imshow(kernel, cmap="magma", vmin=0, interpolation="nearest")
+    axes.set_title(name, fontsize=11)
+    axes.set_xlabel("column (HR pixels)", fontsize=9)
+    axes.set_ylabel("row (HR pixels)", fontsize=9)
+    axes.tick_params(labelsize=8)
+    axes.figure.colorbar(shown, ax=axes, fraction=0.046, pad=0.04).ax.tick_params(labelsize=8)
+
+
+def _curves(axes: Axes, page: Overview) -> None:
+    steps = np.arange(1, len(page.loss) + 1)
+    (a,) = axes.semilogy(steps, page.loss, color="#1b6ca8", lw=1.1, label="data term (1 - SSIM, then MSE)")
+    axes.set_xlabel("inner step", fontsize=9)
+    axes.set_ylabel("data term", fontsize=9, color="#1b6ca8")
+    axes.tick_params(labelsize=8)
+    if page.switch is not None and 0 < page.switch < len(page.loss):
+        axes.axvline(page.switch, color="0.6", lw=0.8, ls=":")
+    twin = axes.twinx()
+    (b,) = twin.semilogy(steps, page.lr_rmse, color="#d1495b", lw=1.1, label="LR error (grey levels, rms)")
+    twin.set_ylabel("LR error (grey levels of 255, rms)", fontsize=9, color="#d1495b")
+    twin.tick_params(labelsize=8)
+    axes.legend(handles=[a, b], fontsize=8, loc="upper right", frameon=False)
+    axes.set_title("Loss", fontsize=11)
+
+
+def draw(page: Overview) -> Figure:
+    """Lay the page out as a matplotlib figure (no window, no global state)."""
+    from matplotlib.figure import Figure
+
+    captions = page.captions or {}
+
+    def name(key: str, text: str) -> str:
+        return f"{text}\n{captions[key]}" if captions.get(key) else text
+
+    pictures = [
+        (page.lr, name("lr", "LR image")),
+        (page.enlarged, name("enlarged", "Bicubic")),
+        (page.result, name("result", "blindsr")),
+    ]
+    if page.truth is not None:
+        pictures.append((page.truth, name("truth", "Truth")))
+    n = len(pictures)
+    height, width = page.result.shape[:2]
+    side = 3.6
+    figure = Figure(figsize=(side * n, side * min(max(height / width, 0.5), 1.8) + 4.2), layout="constrained", dpi=130)
+    rows: Any = figure.subfigures(2, 1, height_ratios=[side * min(max(height / width, 0.5), 1.8) + 0.5, 3.7])
+    upper_axes = rows[0].subplots(1, n)
+    for axes, (picture, text) in zip(upper_axes, pictures, strict=True):
+        _image(axes, picture, text)
+    kernels = [(page.kernel, name("kernel", "Kernel"))]
+    if page.true_kernel is not None:
+        kernels.append((page.true_kernel, name("true_kernel", "True kernel")))
+    ratios = [1.0] * len(kernels) + [max(n - len(kernels), 1.0)]
+    lower = rows[1].subplots(1, len(kernels) + 1, gridspec_kw={"width_ratios": ratios})
+    for axes, (kernel, text) in zip(lower, kernels, strict=False):
+        _kernel(axes, kernel, text)
+    _curves(lower[-1], page)
+    figure.suptitle(page.title, fontsize=12)
+    return figure
+
+
+def render(page: Overview) -> bytes:
+    """Return the page as the bytes of a PNG file."""
+    out = io.BytesIO()
+    draw(page).savefig(out, format="png")
+    return out.getvalue()

@@ -1,0 +1,167 @@
+"""Kernels in and out: .npy, .mat, .png, .txt; checked on the way in."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from blindsr.errors import UserError
+from blindsr.io.files import atomic_path
+from blindsr.io.images import read_image
+
+MAT_KEYS = ("Kernel", "kernel", "k", "K", "PSF", "psf", "blur_kernel")
+MAX_SIZE = 129
+NEGATIVE = 1e-3
+"""A kernel value below minus this share of the largest value is an error; above it, it counts as rounding."""
+SUM_TOLERANCE = 1e-3
+
+
+class LoadedKernel(NamedTuple):
+    """A kernel (1, 1, K, K) and what had to be mended on reading it."""
+
+    kernel: Tensor
+    notes: tuple[str, ...]
+
+
+def read_kernel(path: Path, *, scale: int | None = None) -> LoadedKernel:
+    """Read a kernel and check it: 2-D, square, of odd size, finite, non-negative to rounding; normalise it to sum one.
+
+    Parameters
+    ----------
+    path : Path
+        .npy, .mat, .png or .txt.
+    scale : int, optional
+        If given, the alignment is known: a kernel of even size gets a row and a column of zeros, on the side that
+        puts its centre of mass nearest to the nominal (K - s)/2.
+
+    Raises
+    ------
+    UserError
+        If the file cannot be read or the kernel fails a check.
+    """
+    if not path.exists():
+        raise UserError(f"{path}: no such file")
+    try:
+        a, exact = _read(path)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or 'damaged file'})") from error
+    return check_kernel(a, str(path), exact=exact, scale=scale)
+
+
+def _read(path: Path) -> tuple[NDArray[np.float64], bool]:
+    """Values of a kernel file, and whether their sum means something (a picture's does not)."""
+    match path.suffix.lower():
+        case ".npy":
+            try:
+                a = np.load(path, allow_pickle=False)
+            except (ValueError, EOFError, zipfile.BadZipFile) as error:
+                raise UserError(f"{path}: not a plain NumPy array") from error
+        case ".mat":
+            a = _read_mat(path)
+        case ".txt":
+            try:
+                a = np.loadtxt(path, delimiter="," if "," in path.read_text() else None, ndmin=2)
+            except ValueError as error:
+                raise UserError(f"{path}: not a table of numbers") from error
+        case ".png":
+            return read_image(path).pixels.mean(1)[0].double().numpy(), False
+        case _:
+            raise UserError(f"{path}: kernels are read from .npy, .mat, .png or .txt")
+    if not isinstance(a, np.ndarray) or a.dtype.kind not in "fiu":
+        raise UserError(f"{path}: holds no array of real numbers")
+    return a.astype(np.float64), True
+
+
+def _read_mat(path: Path) -> NDArray[np.generic]:
+    from scipy.io import loadmat
+    from scipy.io.matlab import MatReadError
+
+    try:
+        content = loadmat(path)
+    except (MatReadError, ValueError, TypeError, NotImplementedError, IndexError, KeyError) as error:
+        raise UserError(f"{path}: not a MATLAB file that can be read (version 7.3 files cannot)") from error
+    arrays = {
+        n: v for n, v in content.items() if not n.startswith("__") and getattr(v, "dtype", np.dtype("O")).kind in "fiu"
+    }
+    for name in MAT_KEYS:
+        if name in arrays:
+            return np.asarray(arrays[name])
+    if len(arrays) == 1:
+        return np.asarray(next(iter(arrays.values())))
+    names = ", ".join(n for n in content if not n.startswith("__")) or "nothing"
+    raise UserError(f"{path}: no kernel found (holds {names}); name it Kernel")
+
+
+def check_kernel(
+    values: NDArray[np.float64], where: str, *, exact: bool = True, scale: int | None = None
+) -> LoadedKernel:
+    """Check a kernel's values and normalise them.
+
+    Parameters
+    ----------
+    values : array
+        (K, K), or with axes of length one before or after.
+    where : str
+        What to call it in messages.
+    exact : bool
+        Whether a sum away from one deserves a note.
+    scale : int, optional
+        See `read_kernel`.
+    """
+    a = np.squeeze(values)
+    if a.ndim == 0:
+        a = a.reshape(1, 1)
+    if a.ndim != 2:
+        raise UserError(f"{where}: a kernel has two axes, this array has shape {values.shape}")
+    if a.shape[0] != a.shape[1]:
+        raise UserError(f"{where}: the kernel is {a.shape[0]}x{a.shape[1]}; a square is needed")
+    if a.shape[0] % 2 == 0 and scale is None:
+        raise UserError(f"{where}: the kernel is {a.shape[0]}x{a.shape[1]}; for an even size, name the --alignment")
+    if a.shape[0] > MAX_SIZE:
+        raise UserError(f"{where}: the kernel is {a.shape[0]}x{a.shape[1]}; at most {MAX_SIZE}x{MAX_SIZE}")
+    if not np.isfinite(a).all():
+        raise UserError(f"{where}: the kernel holds NaN or infinite values")
+    if a.min() < -NEGATIVE * max(a.max(), 0) or a.max() <= 0:
+        raise UserError(f"{where}: the kernel holds negative values (down to {a.min():g}) or is all zero")
+    a = np.clip(a, 0, None)
+    if a.shape[0] % 2 == 0 and scale is not None:
+        a = _pad_even(a, scale)
+    total = float(a.sum())
+    notes = (f"{where}: the kernel summed to {total:.4g} and was normalised",)
+    kernel = torch.from_numpy(a / total).float().view(1, 1, *a.shape)
+    return LoadedKernel(kernel, notes if exact and abs(total - 1) > SUM_TOLERANCE else ())
+
+
+def _pad_even(a: NDArray[np.float64], scale: int) -> NDArray[np.float64]:
+    """Make an even-sized kernel odd by a row and a column of zeros, its centre of mass nearest to (K - s)/2."""
+    nominal = (a.shape[0] + 1 - scale) / 2
+    pads = []
+    for axis in (0, 1):
+        center = float((a.sum(1 - axis) * np.arange(a.shape[axis])).sum() / a.sum())
+        pads.append((0, 1) if abs(center - nominal) <= abs(center + 1 - nominal) else (1, 0))
+    return np.pad(a, pads)
+
+
+def write_kernel(folder: Path, kernel: Tensor, alignment: str) -> None:
+    """Write kernel.npy, kernel.mat (key `Kernel`) and kernel.png (peak white, enlarged, nearest) into a folder.
+
+    The .mat also says the alignment and that the kernel is applied by correlation.
+    """
+    import scipy.io
+    from PIL import Image
+
+    a = kernel[0, 0].double().numpy()
+    with atomic_path(folder / "kernel.npy") as temporary, temporary.open("wb") as file:
+        np.save(file, a)
+    with atomic_path(folder / "kernel.mat") as temporary, temporary.open("wb") as file:
+        scipy.io.savemat(file, {"Kernel": a, "alignment": alignment, "operation": "correlation"})
+    zoom = max(1, 256 // a.shape[0])
+    grey = np.round(a / a.max() * 255).astype(np.uint8)
+    with atomic_path(folder / "kernel.png") as temporary:
+        Image.fromarray(np.kron(grey, np.ones((zoom, zoom), np.uint8))).save(temporary)

@@ -1,0 +1,1 @@
+"""Whole jobs on files, as the command line runs them: `run`, `degrade`, `evaluate`."""

@@ -1,0 +1,194 @@
+"""`blindsr run` on several pictures, and `blindsr demo`: one bad picture does not stop the rest."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from blindsr.degradation import Alignment, Padding
+from blindsr.errors import UserError
+from blindsr.io.images import SUFFIXES, find_images
+from blindsr.jobs.outputs import to_json
+from blindsr.jobs.parts import compose
+from blindsr.jobs.progress import for_terminal
+from blindsr.jobs.run import Interrupt, RunSettings, default_degradation, run_image
+from blindsr.presets import PRESETS, Preset
+
+INTERRUPTED = 130
+SOME_FAILED = 1
+BAD_INPUT = 2
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The options of `blindsr run`, as given."""
+
+    images: list[Path]
+    scale: int = 4
+    method: str = "mlmc"
+    prior: str | None = None
+    optimizer: str | None = None
+    image_prior: str | None = None
+    noise: str | None = None
+    preset: str = "balanced"
+    iterations: int | None = None
+    time_limit: float | None = None
+    seed: int = 0
+    alignment: Alignment | None = None
+    padding: Padding | None = None
+    kernel_size: int = 0
+    ground_truth: Path | None = None
+    true_kernel: Path | None = None
+    output: Path = Path("blindsr-out")
+    device: str = "auto"
+    resume: bool = False
+
+
+def find_preset(name: str) -> Preset:
+    """Return a preset by name.
+
+    Raises
+    ------
+    UserError
+        If there is none of that name.
+    """
+    if name not in PRESETS:
+        raise UserError(f"--preset {name}: unknown; choose {', '.join(PRESETS)}")
+    return PRESETS[name]
+
+
+def _settings(batch: Batch) -> RunSettings:
+    preset = find_preset(batch.preset)
+    degradation = default_degradation(
+        batch.scale,
+        kernel_size=batch.kernel_size,
+        alignment=batch.alignment or Alignment.FKP,
+        padding=batch.padding or preset.padding,
+    )
+    method = compose(
+        batch.method,
+        degradation,
+        prior=batch.prior,
+        optimizer=batch.optimizer,
+        image_prior=batch.image_prior,
+        noise=batch.noise,
+    )
+    return RunSettings(
+        degradation,
+        method,
+        batch.preset,
+        preset,
+        batch.seed,
+        batch.iterations,
+        batch.time_limit,
+        batch.device,
+        batch.resume,
+    )
+
+
+def output_folders(paths: list[Path], output: Path) -> list[Path]:
+    """Give each picture a folder named after it; pictures of the same stem get their suffix, then a number."""
+    names: list[str] = []
+    stems = [p.stem for p in paths]
+    for path in paths:
+        name = path.stem if stems.count(path.stem) == 1 else path.name.replace(".", "-")
+        base, n = name, 1
+        while name in names:
+            n += 1
+            name = f"{base}-{n}"
+        names.append(name)
+    return [output / name for name in names]
+
+
+def _companion(given: Path | None, image: Path, many: bool, suffixes: tuple[str, ...]) -> Path | None:
+    """Find the truth that belongs to a picture: the file given, or the same-named one in the folder given."""
+    if given is None or not given.is_dir():
+        if given is not None and many:
+            raise UserError(
+                f"{given}: one file cannot be the truth of several pictures; give a folder of same-named files"
+            )
+        return given
+    for suffix in suffixes:
+        if (given / (image.stem + suffix)).exists():
+            return given / (image.stem + suffix)
+    raise UserError(f"{given}: holds no file named like {image.name}")
+
+
+def run_batch(batch: Batch, *, say: Callable[[str], None], as_json: bool) -> tuple[int, str]:
+    """Run on every picture.
+
+    Returns
+    -------
+    int, str
+        Exit code (0; 1: some picture failed; 2: the only one did; 130: interrupted), and what to print.
+
+    Raises
+    ------
+    UserError
+        If the options make no sense: no picture is tried then.
+    """
+    settings = _settings(batch)
+    paths = find_images(batch.images)
+    many = len(paths) > 1
+    records: list[dict[str, Any]] = []
+    failed: list[str] = []
+    with Interrupt().listening() as interrupt:
+        for path, folder in zip(paths, output_folders(paths, batch.output), strict=True):
+            try:
+                record = run_image(
+                    path,
+                    folder,
+                    settings,
+                    truth_path=_companion(batch.ground_truth, path, many, SUFFIXES),
+                    true_kernel_path=_companion(batch.true_kernel, path, many, (".mat", ".npy", ".txt", ".png")),
+                    progress=for_terminal,
+                    interrupt=interrupt,
+                    say=say,
+                )
+            except UserError as error:
+                failed.append(str(path))
+                say(f"blindsr: {' '.join(str(error).split())}")
+                continue
+            records.append(record)
+            say(summary(record, folder))
+            if interrupt.raised:
+                break
+    if failed and many:
+        say(f"blindsr: {len(failed)} of {len(paths)} pictures failed: {', '.join(failed)}")
+    text = to_json(records if many else records[0]) if as_json and records else ""
+    if interrupt.raised:
+        return INTERRUPTED, text
+    return (0 if not failed else SOME_FAILED if many else BAD_INPUT), text
+
+
+def summary(record: dict[str, Any], folder: Path) -> str:
+    """One line on a finished run: where it is, what was done, how good it is."""
+    metrics = record["metrics"]
+    parts = [f"{folder}: {record['steps']} steps in {record['seconds']:.0f} s ({record['stopped']})"]
+    parts.append(f"alignment {record['alignment']}")
+    if "psnr_border_s2" in metrics:
+        parts.append(f"PSNR {metrics['psnr_border_s2']:.2f} dB, SSIM {metrics['ssim_border_s2']:.4f} (border s2)")
+    elif "psnr_border_s" in metrics:
+        parts.append(f"PSNR {metrics['psnr_border_s']:.2f} dB, SSIM {metrics['ssim_border_s']:.4f} (border s)")
+    if "kernel_psnr" in metrics:
+        parts.append(f"kernel {metrics['kernel_psnr']:.2f} dB")
+    return "; ".join(parts)
+
+
+def run_demo(output: Path, preset: str, seed: int, *, say: Callable[[str], None]) -> int:
+    """Super-resolve a small crop of a real photo (scikit-image's cat Chelsea, CC0)."""
+    from PIL import Image
+    from skimage import data
+
+    photo = data.chelsea()[70:150, 90:186]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "demo.png"
+        Image.fromarray(photo).save(path)
+        batch = Batch([path], preset=preset, seed=seed, output=output, alignment=Alignment.CENTERED)
+        code, _ = run_batch(batch, say=say, as_json=False)
+    if code == 0:
+        say(f"look at {output / 'demo' / 'overview.png'}")
+    return code

@@ -1,0 +1,86 @@
+"""Which device and precision a run gets, and whether its memory will do."""
+
+from __future__ import annotations
+
+import os
+import resource
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from blindsr.errors import UserError
+from blindsr.generators.skip import SkipSettings
+from blindsr.presets import Preset
+
+BYTES_PER_CHANNEL_PIXEL = 200
+"""Peak memory of the skip network, bytes for each of its channels and each HR pixel, float32 (measured, rounded up)."""
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the device for auto, cpu, cuda or mps.
+
+    Raises
+    ------
+    UserError
+        If the name is unknown or the device is not there.
+    """
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if name == "auto":
+        return torch.device("cuda" if there["cuda"] else "mps" if there["mps"] else "cpu")
+    if name not in there:
+        raise UserError(f"--device {name}: unknown; choose auto, cpu, cuda or mps")
+    if not there[name]:
+        raise UserError(f"--device {name}: not available on this machine; choose auto or cpu")
+    return torch.device(name)
+
+
+def has_bf16(device: torch.device) -> bool:
+    """Whether bfloat16 is fast on a device."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported())
+    return device.type == "cpu" and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def with_usable_precision(preset: Preset, device: torch.device) -> Preset:
+    """Return the preset, in float32 where the device has no bfloat16."""
+    if preset.skip.bf16 and not has_bf16(device):
+        return replace(preset, skip=replace(preset.skip, bf16=False))
+    return preset
+
+
+def available_memory() -> int | None:
+    """Return the bytes of memory that are free for use, or None where the system does not tell."""
+    try:
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (OSError, ValueError, AttributeError):
+        return None
+
+
+def check_memory(height: int, width: int, skip: SkipSettings, device: torch.device) -> None:
+    """Refuse a result whose image network would not fit into the free memory.
+
+    Raises
+    ------
+    UserError
+        If it would not.
+    """
+    need = BYTES_PER_CHANNEL_PIXEL * skip.channels * height * width * (0.6 if skip.bf16 else 1.0)
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else available_memory()
+    if free is not None and need > 0.9 * free:
+        raise UserError(
+            f"a result of {width}x{height} pixels needs about {need / 2**30:.1f} GiB of memory, "
+            f"{free / 2**30:.1f} GiB are free; crop the picture or take a smaller --preset"
+        )
+
+
+def peak_memory_mib(device: torch.device) -> float:
+    """Return the largest memory that the process has held, MiB (on CUDA: of the device)."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20

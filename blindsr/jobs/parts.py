@@ -1,0 +1,154 @@
+"""From words on the command line to parts: names in the tables, or a user's own `my_file.py:MyPart`."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from blindsr import testing
+from blindsr.degradation import Degradation
+from blindsr.errors import UserError
+from blindsr.methods import (
+    IMAGE_PRIORS,
+    METHODS,
+    NOISES,
+    OPTIMIZERS,
+    PRIORS,
+    Method,
+    Part,
+    Regularizer,
+    noise_level,
+)
+
+T = TypeVar("T")
+
+OWN_RHO = 0.2
+"""Weight ρ of a user's own image prior that has no attribute `rho`."""
+
+
+def load_object(reference: str) -> Any:
+    """Import what `file.py:Name` names.
+
+    Raises
+    ------
+    UserError
+        If the file or the name is not there, or the file fails when it is imported.
+    """
+    file, _, name = reference.rpartition(":")
+    path = Path(file)
+    if not path.is_file():
+        raise UserError(f"{file}: no such file (wanted {name} from it)")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None:
+        raise UserError(f"{file}: not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules.setdefault(path.stem, module)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise UserError(f"{file}: fails when imported ({type(error).__name__}: {error})") from error
+    if not hasattr(module, name):
+        raise UserError(f"{file}: has no {name}")
+    return getattr(module, name)
+
+
+def _is_reference(word: str) -> bool:
+    return ".py:" in word
+
+
+def _from_table(kind: str, word: str, table: dict[str, Part[T]]) -> Part[T]:
+    if word not in table:
+        raise UserError(f"--{kind} {word}: unknown; choose {', '.join(table)}, or my_file.py:MyPart")
+    return table[word]
+
+
+def _made(word: str, *arguments: Any) -> Any:
+    """Import a user's part; call it if it is a class or a function."""
+    thing = load_object(word)
+    if not (isinstance(thing, type) or callable(thing)):
+        return thing
+    try:
+        return thing(*arguments)
+    except Exception as error:
+        given = ", ".join(type(a).__name__ for a in arguments)
+        raise UserError(f"{word}: fails when called with ({given}): {type(error).__name__}: {error}") from error
+
+
+def _checked(word: str, check: Callable[[], None]) -> None:
+    try:
+        check()
+    except testing.ContractError as error:
+        raise UserError(f"{word}: {error}") from error
+
+
+def prior_part(word: str, degradation: Degradation) -> Part[Any]:
+    """Return the kernel prior that a word names; a user's own is called with the Degradation and checked."""
+    if not _is_reference(word):
+        return _from_table("prior", word, PRIORS)
+    prior = _made(word, degradation)
+    _checked(word, lambda: testing.check_kernel_prior(prior, degradation))
+    return Part(word, lambda _: prior)
+
+
+def optimizer_part(word: str) -> Part[Any]:
+    """Return the optimizer that a word names; a user's own is called without arguments and checked."""
+    if not _is_reference(word):
+        return _from_table("optimizer", word, OPTIMIZERS)
+    optimizer = _made(word)
+    _checked(word, lambda: testing.check_optimizer(optimizer))
+    return Part(word, optimizer)
+
+
+def image_prior_part(word: str) -> Part[Any]:
+    """Return the image prior that a word names; a user's own is called without arguments and checked."""
+    if not _is_reference(word):
+        return _from_table("image-prior", word, IMAGE_PRIORS)
+    prior = _made(word)
+    _checked(word, lambda: testing.check_image_prior(prior))
+    return Part(word, Regularizer(prior, float(getattr(prior, "rho", OWN_RHO))))
+
+
+def noise_part(word: str) -> Part[Any]:
+    """Return the noise model that a word names: iid, none, or a standard deviation in units of 0..1."""
+    if word in NOISES:
+        return NOISES[word]
+    try:
+        return noise_level(float(word))
+    except ValueError as error:
+        raise UserError(
+            f"--noise {word}: choose {', '.join(NOISES)}, or a standard deviation of 0 or more in units of 0..1"
+        ) from error
+
+
+def compose(
+    name: str,
+    degradation: Degradation,
+    *,
+    prior: str | None = None,
+    optimizer: str | None = None,
+    image_prior: str | None = None,
+    noise: str | None = None,
+) -> Method:
+    """Take a method's row and put other parts in the places that are named.
+
+    Raises
+    ------
+    UserError
+        If a name is unknown or a user's part does not keep its contract.
+    """
+    if name not in METHODS:
+        raise UserError(f"--method {name}: unknown; `blindsr methods` lists them: {', '.join(METHODS)}")
+    method = METHODS[name]
+    if prior is not None:
+        method = replace(method, prior=prior_part(prior, degradation))
+    if optimizer is not None:
+        method = replace(method, optimizer=optimizer_part(optimizer))
+    if image_prior is not None:
+        method = replace(method, image_prior=image_prior_part(image_prior))
+    if noise is not None:
+        method = replace(method, noise=noise_part(noise))
+    return method
