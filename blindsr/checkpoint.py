@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import pickle
+import io
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,10 @@ def save(path: Path, settings: dict[str, Any], state: dict[str, Any]) -> None:
     state : dict
         `Solver.state_dict`.
     """
+    content = io.BytesIO()  # torch's own file writer does not tell a full disk from its other errors
+    torch.save({"format": FORMAT, "settings": settings, "state": state}, content)
     with atomic_path(path) as temporary:
-        torch.save({"format": FORMAT, "settings": settings, "state": state}, temporary)
+        temporary.write_bytes(content.getbuffer())
 
 
 def load(path: Path, settings: dict[str, Any]) -> dict[str, Any]:
@@ -39,10 +42,12 @@ def load(path: Path, settings: dict[str, Any]) -> dict[str, Any]:
         If the file is no checkpoint, holds anything but tensors and plain values, or belongs to other settings.
     """
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except (RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+    except Exception as error:  # the reader raises many kinds on damaged and crafted files
         raise UserError(f"{path}: not a blindsr checkpoint, or damaged; delete it to start anew") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise UserError(f"{path}: not a checkpoint of this version of blindsr; delete it to start anew")

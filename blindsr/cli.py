@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -45,6 +46,18 @@ def fail(error: object) -> NoReturn:
     raise typer.Exit(2)
 
 
+@contextmanager
+def one_line_errors() -> Iterator[None]:
+    """Turn what goes wrong in a job into one line and an exit code: 2 for bad input, 130 for an interrupt."""
+    try:
+        yield
+    except (UserError, OSError) as error:
+        fail(error)
+    except KeyboardInterrupt as error:
+        say("blindsr: interrupted")
+        raise typer.Exit(130) from error
+
+
 @app.command()
 def run(
     images: Annotated[list[Path], typer.Argument(help="Pictures, or folders of pictures.", show_default=False)],
@@ -80,6 +93,7 @@ def run(
     output: Annotated[Path, typer.Option(help="Where results go, a folder for each picture.")] = Path("blindsr-out"),
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint in the output folder.")] = False,
+    checkpoint_every: Annotated[float, typer.Option(min=0, help="Seconds between two checkpoints, at least.")] = 15.0,
     json: JsonOption = False,
 ) -> None:
     """Super-resolve pictures: for each a folder with sr.png, the kernel, overview.png, trace.csv and run.json."""
@@ -105,11 +119,10 @@ def run(
         output=output,
         device=device,
         resume=resume,
+        checkpoint_every=checkpoint_every,
     )
-    try:
+    with one_line_errors():
         code, text = run_batch(batch, say=say, as_json=json)
-    except UserError as error:
-        fail(error)
     if text:
         typer.echo(text)
     raise typer.Exit(code)
@@ -133,13 +146,9 @@ def degrade(
     from blindsr.jobs.outputs import to_json
     from blindsr.jobs.synthesis import DegradeSettings, degrade_file
 
-    settings = DegradeSettings(
-        scale, kernel, noise_level, seed, quantize, alignment or Alignment.FKP, padding, kernel_size
-    )
-    try:
+    settings = DegradeSettings(scale, kernel, noise_level, seed, quantize, alignment, padding, kernel_size)
+    with one_line_errors():
         record, notes = degrade_file(image, output, settings)
-    except UserError as error:
-        fail(error)
     for note in notes:
         say(note)
     typer.echo(to_json(record) if json else f"{output}: lr.png, hr.png, kernel.mat, degradation.json")
@@ -159,10 +168,10 @@ def evaluate(
     from blindsr.jobs.outputs import to_json
     from blindsr.jobs.synthesis import evaluate_files
 
-    try:
+    with one_line_errors():
         record = evaluate_files(image, truth, scale=scale, border=border, kernel=kernel, true_kernel=true_kernel)
-    except UserError as error:
-        fail(error)
+    for note in record.get("notes", []):
+        say(note)
     if json:
         typer.echo(to_json(record))
         return
@@ -189,10 +198,8 @@ def demo(
     """Super-resolve a small real photo that comes with scikit-image, under two minutes on two cores."""
     from blindsr.jobs.batch import run_demo
 
-    try:
+    with one_line_errors():
         code = run_demo(output, preset, seed, say=say)
-    except UserError as error:
-        fail(error)
     raise typer.Exit(code)
 
 
@@ -213,11 +220,7 @@ def root(
 
 def main() -> None:
     """Entry point: usage errors and bad input end with exit code 2, an interrupt with 130."""
-    try:
-        app()
-    except KeyboardInterrupt:
-        say("blindsr: interrupted")
-        sys.exit(130)
+    app()
 
 
 if __name__ == "__main__":

@@ -80,7 +80,8 @@ class Degradation:
     Raises
     ------
     ValueError
-        If the scale is not one of 2, 3, 4, 8, or the kernel size is even or below 1.
+        If the scale is not one of 2, 3, 4, 8, the kernel size is even or below 1, or below 2 s - 1 under VALID (then
+        some pixels of the picture would never be seen).
     """
 
     scale: int
@@ -95,6 +96,10 @@ class Degradation:
             object.__setattr__(self, "kernel_size", default_kernel_size(self.scale))
         if self.kernel_size < 1 or self.kernel_size % 2 == 0:
             raise ValueError(f"kernel size {self.kernel_size}: an odd number of at least 1 is needed")
+        if self.padding is Padding.VALID and min(self.margins) < 0:
+            raise ValueError(
+                f"valid padding at scale {self.scale} needs a kernel of {2 * self.scale - 1} pixels or more"
+            )
 
     @property
     def offset(self) -> int:
@@ -171,7 +176,8 @@ class Degradation:
         fill = -self.kernel_size % s
         phases = F.pixel_unshuffle(F.pad(xe, (0, -xe.shape[-1] % s, 0, -xe.shape[-2] % s)), s)
         out = F.conv2d(phases, F.pixel_unshuffle(F.pad(kernels, (0, fill, 0, fill)), s))
-        return out
+        h, w = ((n - self.kernel_size) // s + 1 for n in xe.shape[-2:])
+        return out[..., :h, :w]  # an x of no size of `hr_shape` (valid padding only) has samples that need the fill
 
     def __call__(self, x: Tensor, kernel: Tensor) -> Tensor:
         """Degrade images, each with its own kernel.

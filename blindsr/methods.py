@@ -160,7 +160,9 @@ def assemble(method: Method, degradation: Degradation, preset: Preset) -> Assemb
     monte_carlo = None
     if method.prior.value is not None:
         prior = method.prior.value(degradation)
-        monte_carlo = MonteCarloKernelApproximation(prior, preset.n_kernels, preset.n_simulations)
+        monte_carlo = MonteCarloKernelApproximation(
+            prior, preset.n_kernels, preset.n_simulations, warmup_steps=preset.warmup_steps
+        )
     noise = method.noise or NOISES[preset.noise]
     return Assembly(
         degradation=degradation,

@@ -18,14 +18,16 @@ class Preset:
         Inner steps of a run.
     skip : SkipSettings
         Size and precision of the image network.
-    ssim_steps : int
-        Steps with the SSIM data term, before the squared error.
+    ssim_steps : int or None
+        Steps with the SSIM data term, before the squared error; None: all.
     image_lr, kernel_lr : float
         Adam's learning rates.
     inner_steps : int
         Q, inner steps in one outer iteration.
     n_kernels, n_simulations : int
         L and the Monte Carlo simulations per outer iteration.
+    warmup_steps : int
+        Steps of the kernel network towards random kernels before the run.
     average : float
         Share of the old image mean kept at each step; 0 for the image of the last step.
     noise : str
@@ -36,12 +38,13 @@ class Preset:
 
     steps: int = 1000
     skip: SkipSettings = field(default_factory=SkipSettings)
-    ssim_steps: int = 405
+    ssim_steps: int | None = 405
     image_lr: float = 5e-3
     kernel_lr: float = 1e-4
     inner_steps: int = 5
     n_kernels: int = 5
     n_simulations: int = 1
+    warmup_steps: int = 200
     average: float = 0.0
     noise: str = "none"
     padding: Padding = Padding.REFLECT

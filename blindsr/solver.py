@@ -125,13 +125,15 @@ class Solver:
         Raises
         ------
         ValueError
-            If y is not of shape (1, C, h, w) or holds values that are not finite.
+            If y is not of shape (1, C, h, w) or holds values that are not finite, or a Monte Carlo step is asked for
+            with a kernel that has no parameters.
         """
         if y.ndim != 4 or y.shape[0] != 1:
             raise ValueError(f"the LR image has shape {tuple(y.shape)}: (1, C, h, w) is needed")
         if not torch.isfinite(y).all():
             raise ValueError("the LR image holds NaN or infinite values")
         a, source = self.assembly, generator(seed)
+        variance = a.noise.initial(y).to(self.device)
         with seeded(draw_seed(source)):
             image = a.image(y, a.degradation).to(self.device)
             kernel = a.kernel(a.degradation).to(self.device)
@@ -140,10 +142,13 @@ class Solver:
             kernel,
             _adam(image, a.image_lr),
             _adam(kernel, a.kernel_lr),
-            a.noise.initial(y).to(self.device),
+            variance,
+            variance,
             source,
         )
         if a.monte_carlo is not None:
+            if run.kernel_adam is None:
+                raise ValueError("a kernel without parameters learns nothing from the Monte Carlo step: leave it out")
             for target in a.monte_carlo.warmup_kernels(source).to(self.device).split(1):
                 (target - run.kernel()).square().mean().backward()
                 adam_step(run.kernel_adam, run.kernel)
@@ -162,7 +167,7 @@ class Solver:
         run.x, run.k = done.x, done.k
         if a.average > 0:
             run.mean_x = done.x.clone() if run.mean_x is None else run.mean_x.lerp_(done.x, self._share(run))
-        run.variance = a.noise.update(run.variance, done.residual)
+        run.variance = a.noise.update(run.variance, done.residual, run.initial_variance)
         metrics = self._metrics(run, done, monte_carlo)
         run.step += 1
         return metrics
@@ -209,7 +214,7 @@ class Solver:
         with torch.no_grad():
             x = run.mean_x if run.mean_x is not None else run.x if run.x is not None else run.image()
             k = run.k if run.k is not None else run.kernel()
-        return Estimate(self.assembly.degradation.crop(x).detach().clamp(0, 1).cpu(), k.detach().cpu())
+        return Estimate(self.assembly.degradation.crop(x).detach().clamp(0, 1).cpu(), k.detach().clone().cpu())
 
     def state_dict(self, run: Run) -> dict[str, Any]:
         """Return the run as a plain dict of tensors and numbers (see `blindsr.checkpoint`)."""
@@ -219,6 +224,7 @@ class Solver:
             "image_adam": run.image_adam.state_dict() if run.image_adam else None,
             "kernel_adam": run.kernel_adam.state_dict() if run.kernel_adam else None,
             "variance": run.variance,
+            "initial_variance": run.initial_variance,
             "generator": run.generator.get_state(),
             "step": run.step,
             "x": run.x,
@@ -247,6 +253,7 @@ class Solver:
                 _adam(image, a.image_lr),
                 _adam(kernel, a.kernel_lr),
                 state["variance"].to(self.device),
+                state["initial_variance"].to(self.device),
                 torch.Generator(),
                 step=int(state["step"]),
                 **{name: _to(state[name], self.device) for name in ("x", "k", "mean_x")},

@@ -83,12 +83,15 @@ def check_kernel_density(prior: Any, degradation: Degradation) -> None:
         _need(hasattr(prior, name), f"a kernel prior with a density needs {name}")
     n = 7
     z = _call("sample_z(7, generator=...)", prior.sample_z, n, generator=torch.Generator().manual_seed(3))
+    _need(isinstance(z, Tensor), f"sample_z(n) returns {type(z).__name__}, not a tensor")
     _need(
         tuple(z.shape) == (n, prior.dim),
         f"sample_z(n) has shape {tuple(z.shape)}; (n, dim) = {(n, prior.dim)} is needed",
     )
     z = z.detach().requires_grad_()
     log_p, kernels = _call("log_prob(z)", prior.log_prob, z), _call("kernel(z)", prior.kernel, z)
+    for what, value in (("log_prob(z)", log_p), ("kernel(z)", kernels)):
+        _need(isinstance(value, Tensor), f"{what} returns {type(value).__name__}, not a tensor")
     _need(tuple(log_p.shape) == (n,), f"log_prob(z) has shape {tuple(log_p.shape)}; (n,) = {(n,)} is needed")
     _need(torch.isfinite(log_p).all(), "log_prob is not finite at the prior's own draws")
     _check_kernels(kernels.detach(), n, degradation.kernel_size, "kernel(z)")
@@ -115,6 +118,8 @@ def check_image_prior(prior: Any) -> None:
     if e.requires_grad:
         (g,) = torch.autograd.grad(e.sum(), x, allow_unused=True)
         _need(g is not None and torch.isfinite(g).all(), "energy(x) has no finite gradient")
+    else:
+        _need(torch.equal(e[0], e[1]), "energy(x) depends on x but has no gradient; keep to torch operations on x")
 
 
 def check_optimizer(optimizer: Any) -> None:
@@ -135,7 +140,7 @@ def check_optimizer(optimizer: Any) -> None:
         y = torch.rand(1, 1, 16, 16)
     energy = Energy(y, degradation, GaussianLikelihood(), NoPrior(), 0.0)
     blocks = [torch.optim.Adam(parameters(m), lr=1e-2) for m in (image, kernel)]
-    run = Run(image, kernel, blocks[0], blocks[1], y.new_tensor(1e-3), torch.Generator())
+    run = Run(image, kernel, blocks[0], blocks[1], y.new_tensor(1e-3), y.new_tensor(1e-3), torch.Generator())
     old = [p.detach().clone() for m in (image, kernel) for p in parameters(m)]
     for _ in range(12):
         if run.step % 3 == 0:

@@ -48,6 +48,7 @@ def _kernel(axes: Axes, kernel: Array, name: str) -> None:
     axes.set_xlabel("column (HR pixels)", fontsize=9)
     axes.set_ylabel("row (HR pixels)", fontsize=9)
     axes.tick_params(labelsize=8)
+    axes.locator_params(integer=True)
     axes.figure.colorbar(shown, ax=axes, fraction=0.046, pad=0.04).ax.tick_params(labelsize=8)
 
 
@@ -56,13 +57,13 @@ def _curves(axes: Axes, page: Overview) -> None:
     (a,) = axes.semilogy(steps, page.loss, color="#1b6ca8", lw=1.1, label="data term (1 - SSIM, then MSE)")
     axes.set_xlabel("inner step", fontsize=9)
     axes.set_ylabel("data term", fontsize=9, color="#1b6ca8")
-    axes.tick_params(labelsize=8)
+    axes.tick_params(which="both", labelsize=8)
     if page.switch is not None and 0 < page.switch < len(page.loss):
         axes.axvline(page.switch, color="0.6", lw=0.8, ls=":")
     twin = axes.twinx()
     (b,) = twin.semilogy(steps, page.lr_rmse, color="#d1495b", lw=1.1, label="LR error (grey levels, rms)")
     twin.set_ylabel("LR error (grey levels of 255, rms)", fontsize=9, color="#d1495b")
-    twin.tick_params(labelsize=8)
+    twin.tick_params(which="both", labelsize=8)
     axes.legend(handles=[a, b], fontsize=8, loc="upper right", frameon=False)
     axes.set_title("Loss", fontsize=11)
 

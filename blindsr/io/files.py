@@ -10,6 +10,9 @@ from pathlib import Path
 
 from blindsr.errors import UserError
 
+OWN_PREFIX = ".blindsr-"
+"""Names of temporary files begin with this; a killed process may leave one behind."""
+
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
@@ -23,7 +26,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=".tmp-", suffix=path.suffix, dir=path.parent)
+        handle, name = tempfile.mkstemp(prefix=OWN_PREFIX, suffix=path.suffix, dir=path.parent)
         os.close(handle)
         temporary = Path(name)
         yield temporary
@@ -33,10 +36,6 @@ def atomic_path(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror or error})") from error
-    except RuntimeError as error:  # torch's writer reports a full disk this way
-        if "write" in str(error) or "PytorchStreamWriter" in str(error):
-            raise UserError(f"{path}: cannot be written (disk full?)") from error
-        raise
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)

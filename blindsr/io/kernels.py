@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import zipfile
+import warnings
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,7 +15,9 @@ from blindsr.errors import UserError
 from blindsr.io.files import atomic_path
 from blindsr.io.images import read_image
 
-MAT_KEYS = ("Kernel", "kernel", "k", "K", "PSF", "psf", "blur_kernel")
+MAT_KEYS = ("kernel", "k", "psf", "blur_kernel", "blurkernel", "blur", "ker", "h", "f")
+"""Names a kernel goes by in a .mat file, likeliest first, capitals or not."""
+KERNEL_SUFFIXES = (".npy", ".mat", ".txt", ".png")
 MAX_SIZE = 129
 NEGATIVE = 1e-3
 """A kernel value below minus this share of the largest value is an error; above it, it counts as rounding."""
@@ -45,9 +47,11 @@ def read_kernel(path: Path, *, scale: int | None = None) -> LoadedKernel:
     UserError
         If the file cannot be read or the kernel fails a check.
     """
-    if not path.exists():
-        raise UserError(f"{path}: no such file")
     try:
+        if not path.exists():
+            raise UserError(f"{path}: no such file")
+        if path.is_dir():
+            raise UserError(f"{path}: is a folder, a kernel file is needed")
         a, exact = _read(path)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or 'damaged file'})") from error
@@ -60,19 +64,25 @@ def _read(path: Path) -> tuple[NDArray[np.float64], bool]:
         case ".npy":
             try:
                 a = np.load(path, allow_pickle=False)
-            except (ValueError, EOFError, zipfile.BadZipFile) as error:
-                raise UserError(f"{path}: not a plain NumPy array") from error
+            except OSError:
+                raise
+            except Exception as error:  # NumPy raises many kinds on damaged files
+                raise UserError(f"{path}: not a plain NumPy array, or damaged") from error
         case ".mat":
             a = _read_mat(path)
         case ".txt":
             try:
-                a = np.loadtxt(path, delimiter="," if "," in path.read_text() else None, ndmin=2)
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")
+                    a = np.loadtxt(path, delimiter="," if "," in path.read_text() else None, ndmin=2)
             except ValueError as error:
                 raise UserError(f"{path}: not a table of numbers") from error
         case ".png":
             return read_image(path).pixels.mean(1)[0].double().numpy(), False
         case _:
-            raise UserError(f"{path}: kernels are read from .npy, .mat, .png or .txt")
+            raise UserError(f"{path}: kernels are read from {', '.join(KERNEL_SUFFIXES)}")
+    if isinstance(a, np.lib.npyio.NpzFile):
+        a.close()
     if not isinstance(a, np.ndarray) or a.dtype.kind not in "fiu":
         raise UserError(f"{path}: holds no array of real numbers")
     return a.astype(np.float64), True
@@ -80,20 +90,25 @@ def _read(path: Path) -> tuple[NDArray[np.float64], bool]:
 
 def _read_mat(path: Path) -> NDArray[np.generic]:
     from scipy.io import loadmat
-    from scipy.io.matlab import MatReadError
 
     try:
-        content = loadmat(path)
-    except (MatReadError, ValueError, TypeError, NotImplementedError, IndexError, KeyError) as error:
-        raise UserError(f"{path}: not a MATLAB file that can be read (version 7.3 files cannot)") from error
-    arrays = {
-        n: v for n, v in content.items() if not n.startswith("__") and getattr(v, "dtype", np.dtype("O")).kind in "fiu"
-    }
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            content = loadmat(path)
+    except OSError:
+        raise
+    except Exception as error:  # SciPy raises many kinds on damaged files
+        raise UserError(
+            f"{path}: not a MATLAB file that can be read (damaged, or version 7.3: save it with -v7)"
+        ) from error
+    arrays = {n: v for n, v in content.items() if isinstance(v, np.ndarray) and v.dtype.kind in "fiu"}
+    by_name = {n.lower(): v for n, v in arrays.items()}
     for name in MAT_KEYS:
-        if name in arrays:
-            return np.asarray(arrays[name])
-    if len(arrays) == 1:
-        return np.asarray(next(iter(arrays.values())))
+        if name in by_name:
+            return by_name[name]
+    tables = arrays if len(arrays) == 1 else {n: v for n, v in arrays.items() if v.ndim == 2 and min(v.shape) > 1}
+    if len(tables) == 1:
+        return next(iter(tables.values()))
     names = ", ".join(n for n in content if not n.startswith("__")) or "nothing"
     raise UserError(f"{path}: no kernel found (holds {names}); name it Kernel")
 
@@ -114,6 +129,8 @@ def check_kernel(
     scale : int, optional
         See `read_kernel`.
     """
+    if values.size == 0:
+        raise UserError(f"{where}: the kernel is empty")
     a = np.squeeze(values)
     if a.ndim == 0:
         a = a.reshape(1, 1)
@@ -133,6 +150,8 @@ def check_kernel(
     if a.shape[0] % 2 == 0 and scale is not None:
         a = _pad_even(a, scale)
     total = float(a.sum())
+    if total == float("inf"):
+        raise UserError(f"{where}: the kernel's values are too large")
     notes = (f"{where}: the kernel summed to {total:.4g} and was normalised",)
     kernel = torch.from_numpy(a / total).float().view(1, 1, *a.shape)
     return LoadedKernel(kernel, notes if exact and abs(total - 1) > SUM_TOLERANCE else ())

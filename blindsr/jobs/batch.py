@@ -11,10 +11,13 @@ from typing import Any
 from blindsr.degradation import Alignment, Padding
 from blindsr.errors import UserError
 from blindsr.io.images import SUFFIXES, find_images
+from blindsr.io.kernels import KERNEL_SUFFIXES
+from blindsr.jobs.interrupt import Interrupt
 from blindsr.jobs.outputs import to_json
 from blindsr.jobs.parts import compose
 from blindsr.jobs.progress import for_terminal
-from blindsr.jobs.run import Interrupt, RunSettings, default_degradation, run_image
+from blindsr.jobs.run import run_image
+from blindsr.jobs.settings import RunSettings, default_degradation
 from blindsr.presets import PRESETS, Preset
 
 INTERRUPTED = 130
@@ -45,6 +48,7 @@ class Batch:
     output: Path = Path("blindsr-out")
     device: str = "auto"
     resume: bool = False
+    checkpoint_every: float = 15.0
 
 
 def find_preset(name: str) -> Preset:
@@ -61,6 +65,9 @@ def find_preset(name: str) -> Preset:
 
 
 def _settings(batch: Batch) -> RunSettings:
+    for option, seconds in (("time-limit", batch.time_limit or 0.0), ("checkpoint-every", batch.checkpoint_every)):
+        if not seconds >= 0:
+            raise UserError(f"--{option} {seconds}: seconds, 0 or more, are needed")
     preset = find_preset(batch.preset)
     degradation = default_degradation(
         batch.scale,
@@ -86,35 +93,40 @@ def _settings(batch: Batch) -> RunSettings:
         batch.time_limit,
         batch.device,
         batch.resume,
+        batch.checkpoint_every,
+        even_kernel=batch.alignment is not None,
     )
 
 
 def output_folders(paths: list[Path], output: Path) -> list[Path]:
     """Give each picture a folder named after it; pictures of the same stem get their suffix, then a number."""
     names: list[str] = []
-    stems = [p.stem for p in paths]
+    stems = [p.stem.casefold() for p in paths]
     for path in paths:
-        name = path.stem if stems.count(path.stem) == 1 else path.name.replace(".", "-")
+        name = path.stem if stems.count(path.stem.casefold()) == 1 else path.name.replace(".", "-")
         base, n = name, 1
-        while name in names:
+        while name.casefold() in (other.casefold() for other in names):
             n += 1
             name = f"{base}-{n}"
         names.append(name)
     return [output / name for name in names]
 
 
-def _companion(given: Path | None, image: Path, many: bool, suffixes: tuple[str, ...]) -> Path | None:
+def _check_companion(given: Path | None, many: bool) -> None:
+    if given is not None and many and not given.is_dir():
+        raise UserError(
+            f"{given}: the truth of several pictures must be a folder of same-named files; one file cannot be all of it"
+        )
+
+
+def _companion(given: Path | None, image: Path, suffixes: tuple[str, ...]) -> Path | None:
     """Find the truth that belongs to a picture: the file given, or the same-named one in the folder given."""
     if given is None or not given.is_dir():
-        if given is not None and many:
-            raise UserError(
-                f"{given}: one file cannot be the truth of several pictures; give a folder of same-named files"
-            )
         return given
     for suffix in suffixes:
         if (given / (image.stem + suffix)).exists():
             return given / (image.stem + suffix)
-    raise UserError(f"{given}: holds no file named like {image.name}")
+    raise UserError(f"{given}: holds no file named like {image.name} ({', '.join(image.stem + s for s in suffixes)})")
 
 
 def run_batch(batch: Batch, *, say: Callable[[str], None], as_json: bool) -> tuple[int, str]:
@@ -133,31 +145,36 @@ def run_batch(batch: Batch, *, say: Callable[[str], None], as_json: bool) -> tup
     settings = _settings(batch)
     paths = find_images(batch.images)
     many = len(paths) > 1
+    for given in (batch.ground_truth, batch.true_kernel):
+        _check_companion(given, many)
     records: list[dict[str, Any]] = []
     failed: list[str] = []
     with Interrupt().listening() as interrupt:
         for path, folder in zip(paths, output_folders(paths, batch.output), strict=True):
+            if interrupt.raised:
+                break
             try:
                 record = run_image(
                     path,
                     folder,
                     settings,
-                    truth_path=_companion(batch.ground_truth, path, many, SUFFIXES),
-                    true_kernel_path=_companion(batch.true_kernel, path, many, (".mat", ".npy", ".txt", ".png")),
+                    truth_path=_companion(batch.ground_truth, path, SUFFIXES),
+                    true_kernel_path=_companion(batch.true_kernel, path, KERNEL_SUFFIXES),
                     progress=for_terminal,
                     interrupt=interrupt,
                     say=say,
                 )
-            except UserError as error:
+            except (UserError, OSError) as error:
                 failed.append(str(path))
                 say(f"blindsr: {' '.join(str(error).split())}")
                 continue
             records.append(record)
             say(summary(record, folder))
-            if interrupt.raised:
-                break
     if failed and many:
         say(f"blindsr: {len(failed)} of {len(paths)} pictures failed: {', '.join(failed)}")
+    rest = len(paths) - len(records) - len(failed)
+    if rest:
+        say(f"blindsr: interrupted; {rest} of {len(paths)} pictures not begun")
     text = to_json(records if many else records[0]) if as_json and records else ""
     if interrupt.raised:
         return INTERRUPTED, text

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -152,7 +153,9 @@ def save_result(folder: Path, result: Result, truth: Truth, record: dict[str, An
     write_png(folder / "sr.png", enlarged_picture(result))
     write_kernel(folder, result.kernel, str(result.assembly.degradation.alignment))
     write_text(folder / "trace.csv", trace_csv(result.trace))
-    page = render(_overview(result, truth, record))
+    with warnings.catch_warnings():  # letters of the file's name that the font does not have
+        warnings.filterwarnings("ignore", message=".*[Gg]lyph")
+        page = render(_overview(result, truth, record))
     with atomic_path(folder / "overview.png") as temporary:
         temporary.write_bytes(page)
     write_text(folder / "run.json", to_json(record) + "\n")
@@ -170,6 +173,7 @@ def _overview(result: Result, truth: Truth, record: dict[str, Any]) -> Overview:
     if "kernel_psnr" in scores:
         captions["kernel"] += f", {scores['kernel_psnr']:.1f} dB"
     term = result.assembly.data_term
+    name = result.name.replace("$", r"\$")  # no formulas
     return Overview(
         lr=as_array(result.picture.pixels),
         enlarged=as_array(result.bicubic),
@@ -177,7 +181,7 @@ def _overview(result: Result, truth: Truth, record: dict[str, Any]) -> Overview:
         kernel=result.kernel[0, 0].double().numpy(),
         loss=np.array([m.loss for m in result.trace]),
         lr_rmse=np.array([255 * m.mse**0.5 for m in result.trace]),
-        title=f"{result.name}   x{record['scale']}   {record['method']}, preset {record['preset']}, "
+        title=f"{name}   x{record['scale']}   {record['method']}, preset {record['preset']}, "
         f"{record['steps']} steps, {record['seconds']:.0f} s",
         switch=getattr(term, "switch", None),
         truth=None if truth.image is None else as_array(truth.image),

@@ -40,6 +40,8 @@ def load_object(reference: str) -> Any:
     """
     file, _, name = reference.rpartition(":")
     path = Path(file)
+    if not name:
+        raise UserError(f"{reference}: name the part in it, {file}:MyPart")
     if not path.is_file():
         raise UserError(f"{file}: no such file (wanted {name} from it)")
     spec = importlib.util.spec_from_file_location(path.stem, path)
@@ -49,7 +51,9 @@ def load_object(reference: str) -> Any:
     sys.modules.setdefault(path.stem, module)
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
+        if sys.modules.get(path.stem) is module:
+            del sys.modules[path.stem]
         raise UserError(f"{file}: fails when imported ({type(error).__name__}: {error})") from error
     if not hasattr(module, name):
         raise UserError(f"{file}: has no {name}")
@@ -83,6 +87,8 @@ def _checked(word: str, check: Callable[[], None]) -> None:
         check()
     except testing.ContractError as error:
         raise UserError(f"{word}: {error}") from error
+    except Exception as error:  # it returned something that could not even be looked at
+        raise UserError(f"{word}: fails when checked ({type(error).__name__}: {error})") from error
 
 
 def prior_part(word: str, degradation: Degradation) -> Part[Any]:

@@ -12,17 +12,19 @@ from blindsr import __version__
 from blindsr.degradation import Alignment, Degradation, Padding
 from blindsr.diagnostics.metrics import Border, kernel_psnr, psnr, ssim
 from blindsr.errors import UserError
-from blindsr.io.files import write_text
+from blindsr.io.files import atomic_path, write_text
 from blindsr.io.images import Picture, read_image, write_png
-from blindsr.io.kernels import read_kernel, write_kernel
+from blindsr.io.kernels import KERNEL_SUFFIXES, LoadedKernel, read_kernel, write_kernel
 from blindsr.jobs.outputs import as_array, to_json
-from blindsr.jobs.run import default_degradation
+from blindsr.jobs.settings import default_degradation
 from blindsr.kernels import center_of_mass, width
 from blindsr.priors.base import KernelPrior
 from blindsr.priors.gaussian import GaussianKernelPrior
 from blindsr.priors.motion import CameraShakePrior
 from blindsr.protocol import Quantize, degrade
 from blindsr.random import generator
+
+WRITTEN = ("lr.png", "lr.npy", "hr.png", "kernel.npy", "kernel.mat", "kernel.png", "degradation.json")
 
 
 @dataclass(frozen=True)
@@ -34,9 +36,17 @@ class DegradeSettings:
     noise_level: float = 0.0
     seed: int = 0
     quantize: Quantize = Quantize.ROUND
-    alignment: Alignment = Alignment.FKP
+    alignment: Alignment | None = None
+    """None: fkp, and a kernel of even size is refused."""
     padding: Padding = Padding.CIRCULAR
     kernel_size: int = 0
+
+
+def _given(settings: DegradeSettings) -> LoadedKernel:
+    path = Path(settings.kernel)
+    if path.suffix.lower() not in KERNEL_SUFFIXES:
+        raise UserError(f"--kernel {path}: choose gaussian, motion, or a file ({', '.join(KERNEL_SUFFIXES)})")
+    return read_kernel(path, scale=settings.scale if settings.alignment is not None else None)
 
 
 def _source(settings: DegradeSettings) -> tuple[Degradation, Any, tuple[str, ...], dict[str, Any]]:
@@ -45,9 +55,10 @@ def _source(settings: DegradeSettings) -> tuple[Degradation, Any, tuple[str, ...
     given = None
     size = settings.kernel_size
     if settings.kernel not in ("gaussian", "motion"):
-        given, notes = read_kernel(Path(settings.kernel), scale=settings.scale)
+        given, notes = _given(settings)
         size = given.shape[-1]
-    d = default_degradation(settings.scale, kernel_size=size, alignment=settings.alignment, padding=settings.padding)
+    alignment = settings.alignment or Alignment.FKP
+    d = default_degradation(settings.scale, kernel_size=size, alignment=alignment, padding=settings.padding)
     if given is not None:
         center = center_of_mass(given)[0]
         if float((center - d.center).abs().max()) > 0.5:
@@ -90,7 +101,7 @@ def degrade_file(path: Path, folder: Path, settings: DegradeSettings) -> tuple[d
         )
     except ValueError as error:
         raise UserError(f"{path}: {error}") from error
-    for name in ("lr.png", "hr.png", "kernel.mat"):
+    for name in WRITTEN:
         if (folder / name).exists():
             raise UserError(f"{folder / name}: exists; choose another --output, so that it is not overwritten")
     record = {
@@ -106,6 +117,8 @@ def degrade_file(path: Path, folder: Path, settings: DegradeSettings) -> tuple[d
         "padding": str(d.padding),
         "noise_level": settings.noise_level,
         "quantize": str(settings.quantize),
+        "hr_size": list(test.x.shape[-2:]),
+        "lr_size": list(test.y.shape[-2:]),
         "seed": settings.seed,
         "version": __version__,
     }
@@ -114,8 +127,11 @@ def degrade_file(path: Path, folder: Path, settings: DegradeSettings) -> tuple[d
     write_png(folder / "hr.png", Picture(test.x, None, picture.bits, picture.icc))
     write_kernel(folder, test.kernel, str(d.alignment))
     if settings.quantize is Quantize.NONE:
-        np.save(folder / "lr.npy", as_array(test.y))
+        with atomic_path(folder / "lr.npy") as temporary, temporary.open("wb") as file:
+            np.save(file, as_array(test.y))
     write_text(folder / "degradation.json", to_json(record) + "\n")
+    if picture.alpha is not None:
+        notes += (f"{path}: its alpha channel is left out",)
     return record, notes + picture.notes
 
 
@@ -162,7 +178,9 @@ def evaluate_files(
     record: dict[str, Any] = {"image": str(image), "truth": str(truth), "scale": scale, "border_rule": border} | scores
     record["channel"] = "Y of BT.601 YCbCr"
     if kernel is not None and true_kernel is not None:
-        k, kt = (read_kernel(p, scale=scale).kernel[0, 0].double().numpy() for p in (kernel, true_kernel))
+        loaded = [read_kernel(p, scale=scale) for p in (kernel, true_kernel)]
+        record["notes"] = [note for one in loaded for note in one.notes]
+        k, kt = (one.kernel[0, 0].double().numpy() for one in loaded)
         if k.shape != kt.shape:
             raise UserError(f"{kernel}: {k.shape[0]}x{k.shape[0]}, but {true_kernel} is {kt.shape[0]}x{kt.shape[0]}")
         record["kernel_psnr"] = kernel_psnr(k, kt)

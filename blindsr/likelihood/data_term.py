@@ -73,14 +73,15 @@ class SsimThenMse:
 
     Parameters
     ----------
-    switch : int
-        First step that uses the squared error. Published: 405 (81 outer iterations of 5).
+    switch : int or None
+        First step that uses the squared error; None keeps 1 - SSIM to the end. Published: 405 (81 outer iterations of
+        5).
     """
 
-    switch: int = 405
+    switch: int | None = 405
 
     def loss(self, prediction: Tensor, y: Tensor, variance: Tensor, step: int) -> Tensor:
         """Scalar loss."""
-        if step < self.switch:
+        if self.switch is None or step < self.switch:
             return 1 - ssim(prediction, y)
         return GaussianLikelihood().loss(prediction, y, variance, step)

@@ -17,8 +17,8 @@ class NoiseModel(Protocol):
         """Variance before the first step, broadcastable to y (1, C, h, w), in squared units of y."""
         ...
 
-    def update(self, variance: Tensor, residual: Tensor) -> Tensor:
-        """Variance after seeing an LR residual (1, C, h, w)."""
+    def update(self, variance: Tensor, residual: Tensor, initial: Tensor) -> Tensor:
+        """Variance after seeing an LR residual (1, C, h, w); `initial` is what `initial(y)` gave."""
         ...
 
 
@@ -48,39 +48,56 @@ class FixedNoise:
         """σ² as a scalar tensor."""
         return y.new_tensor(self.std**2)
 
-    def update(self, variance: Tensor, residual: Tensor) -> Tensor:
+    def update(self, variance: Tensor, residual: Tensor, initial: Tensor) -> Tensor:
         """Return the variance unchanged."""
         return variance
+
+
+def finest_detail_std(y: Tensor) -> Tensor:
+    """Noise level from the finest detail of an image alone (Immerkær 1996), by the median, a scalar.
+
+    The mask [[1, -2, 1], [-2, 4, -2], [1, -2, 1]] / 6 passes white noise with its standard deviation and removes
+    whatever is locally linear. A blurred LR image has little else left at that frequency, so this is close to σ; image
+    detail can only add to it.
+
+    Parameters
+    ----------
+    y : Tensor
+        (B, C, h, w), h and w at least 3.
+    """
+    d = y[..., 2:] - 2 * y[..., 1:-1] + y[..., :-2]
+    d = d[..., 2:, :] - 2 * d[..., 1:-1, :] + d[..., :-2, :]
+    return (d / 6).abs().median() / 0.6745
 
 
 @dataclass(frozen=True)
 class IidNoise:
     """Eq. 40: σ² = mean of the squared LR residual, re-estimated as the run goes, smoothed, with a floor.
 
+    A network that overfits sends the residual, and with it Eq. 40, to 0; so σ is never estimated below what the finest
+    detail of y shows, nor below `floor_std`.
+
     Parameters
     ----------
     floor_std : float
-        σ is never estimated below this: a network that overfits would send it to 0.
+        Smallest σ. The default is the level that the published weight of the image prior stands for, see `FixedNoise`.
     smoothing : float
         Share of the old estimate kept at each step, in [0, 1).
-    initial_std : float
-        Estimate before the first step.
     """
 
     floor_std: float = 0.0005**0.5
     smoothing: float = 0.9
-    initial_std: float = 0.05
 
     def __post_init__(self) -> None:
-        if not self.floor_std > 0 or not 0 <= self.smoothing < 1 or not self.initial_std > 0:
-            raise ValueError("iid noise: need floor_std > 0, initial_std > 0 and smoothing in [0, 1)")
+        if not self.floor_std > 0 or not 0 <= self.smoothing < 1:
+            raise ValueError("iid noise: need floor_std > 0 and smoothing in [0, 1)")
 
     def initial(self, y: Tensor) -> Tensor:
-        """σ² as a scalar tensor."""
-        return y.new_tensor(self.initial_std**2)
+        """Floor of σ², a scalar tensor."""
+        return finest_detail_std(y).clamp_min(self.floor_std).square()
 
     @torch.no_grad()
-    def update(self, variance: Tensor, residual: Tensor) -> Tensor:
+    def update(self, variance: Tensor, residual: Tensor, initial: Tensor) -> Tensor:
         """One smoothed step of Eq. 40."""
         new = self.smoothing * variance + (1 - self.smoothing) * residual.square().mean()
-        return new.clamp_min(self.floor_std**2)
+        return torch.maximum(new, initial)

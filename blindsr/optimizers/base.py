@@ -66,6 +66,7 @@ class Run:
     image_adam: torch.optim.Optimizer | None
     kernel_adam: torch.optim.Optimizer | None
     variance: Tensor
+    initial_variance: Tensor
     generator: torch.Generator
     step: int = 0
     x: Tensor | None = None

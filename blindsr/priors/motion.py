@@ -89,9 +89,10 @@ def shake_trajectories(n: int, *, generator: torch.Generator, steps: int = 2000)
     A unit-length path is walked in `steps` equal steps. The direction v changes by a Gaussian perturbation, by a pull
     back towards the start, and, rarely, by a near reversal ("big shake"):
 
-        v ← v + 2 v e^{i(π + U - ½)} [U < p_big ε] + ε (g (N + iN) - c x),   v ← v / |v|,   x ← x + v / steps
+        v ← v + 2 v e^{i(π + U - ½)} [U < p_big ε] + ε (g (N + iN) - 60 c x),   v ← v / |v|,   x ← x + v / steps
 
-    with ε = 0.1 U, c = 0.7 U, p_big = 0.2 U, g = 10 U drawn once for each trajectory.
+    with ε = 0.1 U, c = 0.7 U, p_big = 0.2 U, g = 10 U drawn once for each trajectory. (60: their c pulls on a position
+    in pixels, of a path of 60 pixels.)
 
     Returns
     -------
@@ -102,7 +103,7 @@ def shake_trajectories(n: int, *, generator: torch.Generator, steps: int = 2000)
     def u(*shape: int) -> Tensor:
         return torch.rand(*shape, generator=generator)
 
-    eps, pull, big, perturb = 0.1 * u(n), 0.7 * u(n), 0.2 * u(n), 10 * u(n)
+    eps, pull, big, perturb = 0.1 * u(n), 60 * 0.7 * u(n), 0.2 * u(n), 10 * u(n)
     v = torch.polar(torch.ones(n), 2 * math.pi * u(n))
     kicks = torch.view_as_complex(torch.randn(steps - 1, n, 2, generator=generator)) * (eps * perturb)
     shaken = u(steps - 1, n) < big * eps

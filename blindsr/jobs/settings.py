@@ -1,0 +1,82 @@
+"""What a run is asked to do."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from blindsr.degradation import Alignment, Degradation, Padding
+from blindsr.errors import UserError
+from blindsr.methods import Method
+from blindsr.presets import Preset
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """What a run is asked to do.
+
+    Attributes
+    ----------
+    degradation : Degradation
+        Scale, kernel size, alignment, padding.
+    method : Method
+        The row of parts.
+    preset_name, preset
+        Sizes, steps and rates.
+    seed : int
+        Of everything random.
+    iterations : int or None
+        Inner steps instead of the preset's.
+    time_limit : float or None
+        Seconds after which the best result so far is saved.
+    checkpoint_seconds : float
+        A checkpoint is written at most this often, and at the end.
+    even_kernel : bool
+        Whether a true kernel of even size may be given, because the user named the alignment.
+    """
+
+    degradation: Degradation
+    method: Method
+    preset_name: str
+    preset: Preset
+    seed: int = 0
+    iterations: int | None = None
+    time_limit: float | None = None
+    device: str = "auto"
+    resume: bool = False
+    checkpoint_seconds: float = 15.0
+    even_kernel: bool = False
+
+    @property
+    def steps(self) -> int:
+        """Inner steps in all."""
+        return self.iterations if self.iterations is not None else self.preset.steps
+
+    def record(self, preset: Preset) -> dict[str, Any]:
+        """Everything that decides the result, as plain values; a resume must find it unchanged."""
+        d, m = self.degradation, self.method
+        record = {
+            "scale": d.scale,
+            "kernel_size": d.kernel_size,
+            "alignment": d.alignment,
+            "padding": d.padding,
+            "method": m.name,
+            "prior": m.prior.name,
+            "optimizer": m.optimizer.name,
+            "image_prior": m.image_prior.name,
+            "noise": m.noise.name if m.noise else preset.noise,
+            "preset": self.preset_name,
+            "preset_values": {k: v for k, v in asdict(preset).items() if k != "steps"},
+            "seed": self.seed,
+        }
+        plain: dict[str, Any] = json.loads(json.dumps(record))  # enums to words, tuples to lists
+        return plain
+
+
+def default_degradation(scale: int, *, kernel_size: int = 0, alignment: Alignment, padding: Padding) -> Degradation:
+    """Build the operator, with a user's error if a number does not fit."""
+    try:
+        return Degradation(scale, kernel_size, alignment, padding)
+    except ValueError as error:
+        raise UserError(str(error)) from error

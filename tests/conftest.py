@@ -1,0 +1,24 @@
+"""What all tests share: reproducible property tests, tiny parts, the optional data folder."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import settings
+
+settings.register_profile("blindsr", deadline=None, derandomize=True, database=None, max_examples=60)
+settings.load_profile("blindsr")
+
+
+@pytest.fixture
+def gen() -> torch.Generator:
+    return torch.Generator().manual_seed(20240610)
+
+
+@pytest.fixture(scope="session")
+def data_folder() -> Path:
+    folder = os.environ.get("BLINDSR_DATA")
+    if not folder or not (Path(folder) / "Set5").is_dir():
+        pytest.skip("BLINDSR_DATA names no folder with Set5")
+    return Path(folder)

@@ -1,0 +1,119 @@
+"""Imports run one way, every module loads alone, and `import blindsr` stays light."""
+
+import ast
+import os
+import subprocess
+import sys
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+import blindsr
+
+PACKAGE = Path(blindsr.__file__).parent
+
+LAYERS = [
+    {"cli", "__main__"},
+    {"jobs"},
+    {"diagnostics", "testing", "checkpoint"},
+    {"methods", "presets"},
+    {"solver"},
+    {"optimizers", "samplers", "restorers", "protocol"},
+    {"generators", "priors"},
+    {"likelihood"},
+    {"degradation", "kernels", "random", "errors"},
+]
+"""Rooms from top to bottom: a module imports from its own row or from rows below."""
+
+APART = {"io"}
+"""Imports nothing but errors, and may be imported by anything above the solver."""
+
+
+def modules():
+    """{dotted name: path}."""
+    names = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        parts = ("blindsr", *path.relative_to(PACKAGE).with_suffix("").parts)
+        names[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return names
+
+
+MODULES = modules()
+
+
+def imported(path):
+    """Modules of the package that a file imports, at its top or anywhere in it."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {a.name for a in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            below = {f"{node.module}.{a.name}" for a in node.names}
+            found |= (below & MODULES.keys()) or {node.module}
+    return {name for name in found if name in MODULES}
+
+
+def room(name):
+    return name.split(".")[1] if "." in name else None
+
+
+def layer(name):
+    return next(i for i, rooms in enumerate(LAYERS) if room(name) in rooms)
+
+
+def test_every_module_has_its_place():
+    unplaced = {name for name in MODULES if room(name) and room(name) not in set().union(*LAYERS, APART)}
+    assert not unplaced
+
+
+@pytest.mark.parametrize("name", [n for n in MODULES if n != "blindsr"])
+def test_imports_run_downwards(name):
+    for other in imported(MODULES[name]) - {"blindsr"}:
+        if room(name) in APART:
+            assert room(other) in APART | {"errors"}, f"{name} imports {other}"
+        elif room(other) in APART:
+            assert layer(name) <= 2, f"{name} imports {other}"
+        else:
+            assert layer(name) <= layer(other), f"{name} imports {other}"
+
+
+def test_imports_have_no_cycle():
+    graph = {name: imported(path) - {"blindsr"} for name, path in MODULES.items()}
+    assert list(TopologicalSorter(graph).static_order())
+
+
+def run_python(code):
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=300, cwd=PACKAGE.parent, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_import_blindsr_loads_nothing_heavy():
+    heavy = ["pyro", "arviz", "matplotlib", "skimage", "typer", "rich", "scipy", "tifffile", "PIL"]
+    assert run_python(f"import sys, blindsr; print([m for m in {heavy} if m in sys.modules])").strip() == "[]"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="one interpreter is forked for each module")
+def test_every_module_loads_alone():
+    """One interpreter loads torch, then forks: each child imports one module first."""
+    code = f"""
+import importlib, os, sys, warnings
+import torch
+for name in {sorted(MODULES)}:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        child = os.fork()
+    if child == 0:
+        warnings.simplefilter("error")
+        try:
+            importlib.import_module(name)
+        except BaseException as error:
+            print(name, repr(error), flush=True)
+        os._exit(0)
+    os.waitpid(child, 0)
+"""
+    assert run_python(code) == ""
