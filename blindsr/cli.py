@@ -81,7 +81,8 @@ def run(
     seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of everything random.")] = 0,
     alignment: AlignmentOption = None,
     padding: Annotated[
-        Padding | None, typer.Option(help="What lies beyond the border; default: the preset's.", show_default=False)
+        Padding | None,
+        typer.Option(help="What lies beyond the border; default: circular with fkp, else valid.", show_default=False),
     ] = None,
     kernel_size: KernelSizeOption = 0,
     ground_truth: Annotated[

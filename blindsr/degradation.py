@@ -32,6 +32,11 @@ class Alignment(StrEnum):
     FKP = "fkp"
     CENTERED = "centered"
 
+    @property
+    def usual_padding(self) -> Padding:
+        """Border rule where none is named: circular under FKP, as its images are made; VALID for anything else."""
+        return Padding.CIRCULAR if self is Alignment.FKP else Padding.VALID
+
 
 class Padding(StrEnum):
     """What lies beyond the border of x. With VALID nothing is assumed: x itself extends over the border."""

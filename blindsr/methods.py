@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from blindsr.degradation import Degradation
 from blindsr.generators.kernel import KernelNetwork
 from blindsr.generators.skip import SkipNetwork, SkipSettings
-from blindsr.likelihood.data_term import SsimThenMse
+from blindsr.likelihood.data_term import DataTerm, SsimThenMse
 from blindsr.likelihood.noise import FixedNoise, IidNoise, NoiseModel
 from blindsr.optimizers.base import Optimizer
 from blindsr.optimizers.meta import MetaLearned
@@ -89,7 +89,7 @@ def noise_level(std: float) -> Part[NoiseModel]:
 
 @dataclass(frozen=True)
 class Method:
-    """A row of the table: one part for each place. `noise` None takes the preset's default."""
+    """A row of the table: one part for each place. `noise` and `data_term` None take the preset's default."""
 
     name: str
     summary: str
@@ -97,8 +97,7 @@ class Method:
     optimizer: Part[Optimizer]
     image_prior: Part[Regularizer]
     noise: Part[NoiseModel] | None = None
-    ssim_steps: int | None = None
-    """Steps with the SSIM data term; None takes the preset's."""
+    data_term: DataTerm | None = None
 
 
 _MLMC = Method("mlmc", "the paper's method", PRIORS["mcmc"], OPTIMIZERS["meta"], IMAGE_PRIORS["hyper-laplacian"])
@@ -120,7 +119,7 @@ METHODS: dict[str, Method] = {
             OPTIMIZERS["joint"],
             IMAGE_PRIORS["none"],
             NOISES["none"],
-            ssim_steps=80,
+            SsimThenMse(80),
         ),
     )
 }
@@ -169,7 +168,7 @@ def assemble(method: Method, degradation: Degradation, preset: Preset) -> Assemb
         image=skip_image(preset.skip),
         kernel=kernel_network,
         optimizer=method.optimizer.value,
-        data_term=SsimThenMse(preset.ssim_steps if method.ssim_steps is None else method.ssim_steps),
+        data_term=method.data_term or SsimThenMse(preset.ssim_steps, preset.ssim_below),
         image_prior=method.image_prior.value.prior,
         rho=method.image_prior.value.rho,
         noise=noise.value,

@@ -373,3 +373,11 @@ def test_smallest_picture(tmp_path: Path) -> None:
     assert run(tmp_path / "a.png", tmp_path / "out", steps=1).exit_code == 0
     with Image.open(tmp_path / "out" / "a" / "sr.png") as image:
         assert image.size == (32, 32) and image.mode == "L"
+
+
+def test_compressed_16_bit_tiff_is_read(tmp_path: Path) -> None:
+    a = noise(17, 19, 3, dtype=np.uint16)
+    tifffile.imwrite(tmp_path / "a.tif", a, compression="lzw", photometric="rgb")
+    picture = read_image(tmp_path / "a.tif")
+    assert picture.bits == 16
+    np.testing.assert_array_equal(to_array(picture), a)

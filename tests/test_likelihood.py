@@ -81,18 +81,19 @@ def test_a_variance_map_weighs_pixels_by_its_inverse():
     torch.testing.assert_close(GaussianLikelihood().loss(a, b, variance, 0), expected)
 
 
-@pytest.mark.parametrize("switch", [0, 3, None])
-def test_ssim_gives_way_to_the_squared_error_at_the_switch(switch):
+@pytest.mark.parametrize("switch", [0, 3])
+@pytest.mark.parametrize("std", [0.02, 0.05])
+def test_ssim_gives_way_to_the_squared_error_after_the_switch_where_there_is_noise(switch, std):
     a, b = (torch.from_numpy(v) for v in pair(6))
-    term, variance = SsimThenMse(switch), torch.tensor(1e-3)
-    for step in range(6):
-        expected = 1 - ssim(a, b) if switch is None or step < switch else ((a - b) ** 2).mean()
+    term, variance = SsimThenMse(switch, ssim_below=0.03), torch.tensor(std**2)
+    for step in range(5):
+        expected = 1 - ssim(a, b) if step < switch or std < 0.03 else ((a - b) ** 2).mean()
         torch.testing.assert_close(term.loss(a, b, variance, step), expected)
     assert isinstance(term, DataTerm) and isinstance(GaussianLikelihood(), DataTerm)
 
 
 def test_published_switch_is_81_outer_iterations():
-    assert SsimThenMse().switch == 81 * 5
+    assert (SsimThenMse().switch, SsimThenMse().ssim_below) == (81 * 5, 0)
 
 
 def test_fixed_noise_never_changes():
@@ -110,27 +111,24 @@ def test_impossible_noise_levels_are_refused(std):
         FixedNoise(std)
 
 
-ZERO = torch.tensor(0.0)
-
-
 def test_iid_noise_is_an_exponential_mean_of_squared_residuals(gen):
-    noise, variance = IidNoise(floor_std=1e-3, smoothing=0.8), torch.tensor(0.09, dtype=torch.float64)
+    noise, variance = IidNoise(smoothing=0.8, ceiling=100), torch.tensor(0.09, dtype=torch.float64)
     residuals = [torch.randn(1, 3, 5, 5, generator=gen, dtype=torch.float64) * s for s in (0.1, 0.2, 0.3)]
     expected = 0.8**3 * 0.09 + sum(0.2 * 0.8 ** (2 - i) * float((r**2).mean()) for i, r in enumerate(residuals))
     for r in residuals:
-        variance = noise.update(variance, r, ZERO.double())
+        variance = noise.update(variance, r, torch.tensor(1e-4, dtype=torch.float64))
     assert float(variance) == pytest.approx(expected, rel=1e-12)
 
 
 def test_iid_noise_finds_the_level(gen):
-    noise, variance = IidNoise(), torch.tensor(0.05**2)
+    noise, variance = IidNoise(), torch.tensor(0.07**2)
     for _ in range(100):
-        variance = noise.update(variance, 0.08 * torch.randn(1, 1, 32, 32, generator=gen), ZERO)
+        variance = noise.update(variance, 0.08 * torch.randn(1, 1, 32, 32, generator=gen), torch.tensor(0.07**2))
     # Relative standard error of a smoothed variance: sqrt(2/n) sqrt((1-a)/(1+a)) = 0.0101; five of them.
     assert float(variance) == pytest.approx(0.08**2, rel=5 * 0.0102)
 
 
-def test_iid_noise_stops_at_its_floor():
+def test_iid_noise_stays_between_its_bounds():
     noise, flat = IidNoise(floor_std=0.02), torch.full((1, 1, 8, 8), 0.5)
     floor = noise.initial(flat)
     assert float(floor.sqrt()) == pytest.approx(0.02)
@@ -138,6 +136,9 @@ def test_iid_noise_stops_at_its_floor():
     for _ in range(200):
         variance = noise.update(variance, torch.zeros_like(flat), floor)
     assert float(variance.sqrt()) == pytest.approx(0.02)
+    for _ in range(200):
+        variance = noise.update(variance, torch.ones_like(flat), floor)
+    assert float(variance.sqrt()) == pytest.approx(1.25 * 0.02)
 
 
 def test_finest_detail_of_an_image_shows_its_noise(gen):
@@ -149,7 +150,7 @@ def test_finest_detail_of_an_image_shows_its_noise(gen):
     assert float(IidNoise().initial(noisy).sqrt()) == pytest.approx(float(finest_detail_std(noisy)))
 
 
-@pytest.mark.parametrize("bad", [{"floor_std": 0}, {"smoothing": 1}, {"smoothing": -0.1}])
+@pytest.mark.parametrize("bad", [{"floor_std": 0}, {"smoothing": 1}, {"smoothing": -0.1}, {"ceiling": 0.9}])
 def test_impossible_iid_settings_are_refused(bad):
     with pytest.raises(ValueError, match="iid noise"):
         IidNoise(**bad)

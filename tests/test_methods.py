@@ -5,7 +5,7 @@ from dataclasses import fields, replace
 import pytest
 import torch
 
-from blindsr.degradation import SCALES, Degradation, Padding
+from blindsr.degradation import SCALES, Alignment, Degradation, Padding
 from blindsr.generators.kernel import KernelNetwork
 from blindsr.generators.skip import SkipNetwork, SkipSettings
 from blindsr.likelihood.data_term import SsimThenMse
@@ -21,7 +21,7 @@ from blindsr.samplers.mcka import WEIGHTS
 from blindsr.solver import Solver
 from blindsr.testing import check_image_prior, check_kernel_prior, check_optimizer
 
-TINY = replace(PRESETS["fast"], skip=SkipSettings(channels=4, skip_channels=2, levels=2), ssim_steps=3, warmup_steps=2)
+TINY = replace(PRESETS["paper"], skip=SkipSettings(channels=4, skip_channels=2, levels=2), ssim_steps=3, warmup_steps=2)
 
 
 @pytest.mark.parametrize("table", [PRIORS, OPTIMIZERS, IMAGE_PRIORS, NOISES, METHODS])
@@ -69,7 +69,7 @@ def test_rows_differ_where_their_names_say():
 def test_paper_preset_holds_the_published_settings(scale):
     preset, op = PRESETS["paper"], Degradation(scale)
     a = assemble(METHODS["mlmc"], op, preset)
-    assert (preset.steps, a.inner_steps, preset.padding) == (1000, 5, Padding.CIRCULAR)
+    assert (preset.steps, a.inner_steps, Alignment.FKP.usual_padding) == (1000, 5, Padding.CIRCULAR)
     assert (a.image_lr, a.kernel_lr, a.average) == (5e-3, 1e-4, 0.0)
     assert preset.skip == SkipSettings(128, 16, 5, 3, 3, 0.1, bf16=False)
     assert a.data_term == SsimThenMse(405)

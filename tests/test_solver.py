@@ -286,7 +286,7 @@ def test_metrics_are_those_of_the_pass(grey):
 
 
 def test_noise_is_re_estimated_from_the_residual(grey):
-    noise = IidNoise(smoothing=0.5, floor_std=1e-4)
+    noise = IidNoise(smoothing=0.5, floor_std=1e-4, ceiling=100)
     solver = Solver(assembly(noise=noise))
     run, expected = solver.init(grey.y, seed=0), float(noise.initial(grey.y))
     for _ in range(4):

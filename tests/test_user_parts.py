@@ -181,3 +181,19 @@ def test_files_that_cannot_be_imported(tmp_path: Path, option: str) -> None:
     for word, message in cases:
         assert message in error_line(run(image, tmp_path / "out", option, word)), word
     assert not (tmp_path / "out").exists()
+
+
+def test_a_part_that_fails_during_the_run_is_named_in_one_line(tmp_path: Path) -> None:
+    body = "if n > 100: raise RuntimeError('too many')\n        " + NORMAL
+    part = f"{write(tmp_path, PRIOR.format(body=body))}:P"
+    result = run(save_png(tmp_path / "a.png"), tmp_path / "out", "--prior", part)
+    assert "P: fails during the run (RuntimeError: too many)" in error_line(result)
+
+
+@pytest.mark.slow
+def test_a_part_that_was_edited_does_not_go_on_with_an_old_run(tmp_path: Path) -> None:
+    path, image = write(tmp_path, GOOD["--prior"]), save_png(tmp_path / "a.png")
+    assert run(image, tmp_path / "out", "--prior", f"{path}:P", steps=2).exit_code == 0
+    path.write_text(path.read_text() + "# edited\n")
+    result = run(image, tmp_path / "out", "--prior", f"{path}:P", "--resume", steps=4)
+    assert "other settings (own_parts_sha256" in error_line(result)

@@ -27,8 +27,6 @@ class Overview:
     loss: Array
     lr_rmse: Array
     title: str
-    switch: int | None = None
-    """Step at which the data term changes from 1 - SSIM to MSE, if it did."""
     truth: Array | None = None
     true_kernel: Array | None = None
     captions: dict[str, str] | None = None
@@ -54,12 +52,10 @@ def _kernel(axes: Axes, kernel: Array, name: str) -> None:
 
 def _curves(axes: Axes, page: Overview) -> None:
     steps = np.arange(1, len(page.loss) + 1)
-    (a,) = axes.semilogy(steps, page.loss, color="#1b6ca8", lw=1.1, label="data term (1 - SSIM, then MSE)")
+    (a,) = axes.semilogy(steps, page.loss, color="#1b6ca8", lw=1.1, label="data term (1 - SSIM or mean squared error)")
     axes.set_xlabel("inner step", fontsize=9)
     axes.set_ylabel("data term", fontsize=9, color="#1b6ca8")
     axes.tick_params(which="both", labelsize=8)
-    if page.switch is not None and 0 < page.switch < len(page.loss):
-        axes.axvline(page.switch, color="0.6", lw=0.8, ls=":")
     twin = axes.twinx()
     (b,) = twin.semilogy(steps, page.lr_rmse, color="#d1495b", lw=1.1, label="LR error (grey levels, rms)")
     twin.set_ylabel("LR error (grey levels of 255, rms)", fontsize=9, color="#d1495b")

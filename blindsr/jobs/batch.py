@@ -69,11 +69,12 @@ def _settings(batch: Batch) -> RunSettings:
         if not seconds >= 0:
             raise UserError(f"--{option} {seconds}: seconds, 0 or more, are needed")
     preset = find_preset(batch.preset)
+    alignment = batch.alignment or Alignment.FKP
     degradation = default_degradation(
         batch.scale,
         kernel_size=batch.kernel_size,
-        alignment=batch.alignment or Alignment.FKP,
-        padding=batch.padding or preset.padding,
+        alignment=alignment,
+        padding=batch.padding or alignment.usual_padding,
     )
     method = compose(
         batch.method,

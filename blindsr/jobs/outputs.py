@@ -172,7 +172,6 @@ def _overview(result: Result, truth: Truth, record: dict[str, Any]) -> Overview:
     captions["kernel"] = f"width {scores['kernel_width']:.2f} px"
     if "kernel_psnr" in scores:
         captions["kernel"] += f", {scores['kernel_psnr']:.1f} dB"
-    term = result.assembly.data_term
     name = result.name.replace("$", r"\$")  # no formulas
     return Overview(
         lr=as_array(result.picture.pixels),
@@ -183,7 +182,6 @@ def _overview(result: Result, truth: Truth, record: dict[str, Any]) -> Overview:
         lr_rmse=np.array([255 * m.mse**0.5 for m in result.trace]),
         title=f"{name}   x{record['scale']}   {record['method']}, preset {record['preset']}, "
         f"{record['steps']} steps, {record['seconds']:.0f} s",
-        switch=getattr(term, "switch", None),
         truth=None if truth.image is None else as_array(truth.image),
         true_kernel=None if truth.kernel is None else truth.kernel[0, 0].double().numpy(),
         captions=captions,

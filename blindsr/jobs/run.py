@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -83,12 +84,13 @@ def run_image(
     record["image_sha256"] = hashlib.sha256(y.numpy().tobytes()).hexdigest()
     check_folder(folder, record["image_sha256"])
     keeper = Keeper(folder / CHECKPOINT, record, settings.checkpoint_seconds)
-    run, trace = _begin(solver, y, settings, keeper, say)
-    first_step = run.step
     deadline = start + settings.time_limit if settings.time_limit is not None else float("inf")
-    reason = _loop(
-        solver, run, y, trace, settings.steps, deadline, keeper, progress(path.name, settings.steps), interrupt
-    )
+    with _blamed(settings.own_parts):
+        run, trace = _begin(solver, y, settings, keeper, say)
+        first_step = run.step
+        reason = _loop(
+            solver, run, y, trace, settings.steps, deadline, keeper, progress(path.name, settings.steps), interrupt
+        )
     image, kernel = solver.estimate(run)
     record |= {
         "image": str(path),
@@ -139,6 +141,19 @@ def read_truth(settings: RunSettings, picture: Picture, truth_path: Path | None,
                 f"{degradation.kernel_size}x{degradation.kernel_size}; give --kernel-size {size}"
             )
     return Truth(image, kernel, tuple(notes))
+
+
+@contextmanager
+def _blamed(own_parts: list[str]) -> Iterator[None]:
+    """Turn any failure inside the block into a user's error, where the user's own parts take part in it."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        if not own_parts:
+            raise
+        raise UserError(f"{', '.join(own_parts)}: fails during the run ({type(error).__name__}: {error})") from error
 
 
 def _begin(

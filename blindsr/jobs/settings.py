@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from blindsr.degradation import Alignment, Degradation, Padding
@@ -53,6 +55,12 @@ class RunSettings:
         """Inner steps in all."""
         return self.iterations if self.iterations is not None else self.preset.steps
 
+    @property
+    def own_parts(self) -> list[str]:
+        """The user's own parts, as `my_file.py:MyPart`."""
+        m = self.method
+        return [p.name for p in (m.prior, m.optimizer, m.image_prior) if ".py:" in p.name]
+
     def record(self, preset: Preset) -> dict[str, Any]:
         """Everything that decides the result, as plain values; a resume must find it unchanged."""
         d, m = self.degradation, self.method
@@ -69,6 +77,9 @@ class RunSettings:
             "preset": self.preset_name,
             "preset_values": {k: v for k, v in asdict(preset).items() if k != "steps"},
             "seed": self.seed,
+            "own_parts_sha256": {
+                name: hashlib.sha256(Path(name.rpartition(":")[0]).read_bytes()).hexdigest() for name in self.own_parts
+            },
         }
         plain: dict[str, Any] = json.loads(json.dumps(record))  # enums to words, tuples to lists
         return plain

@@ -69,19 +69,23 @@ class GaussianLikelihood:
 
 @dataclass(frozen=True)
 class SsimThenMse:
-    """1 - SSIM for the first `switch` steps, then the Gaussian likelihood.
+    """1 - SSIM for the first `switch` steps, then the Gaussian likelihood where there is noise.
+
+    1 - SSIM finds the image sooner than the squared error, but goes on to fit the noise.
 
     Parameters
     ----------
-    switch : int or None
-        First step that uses the squared error; None keeps 1 - SSIM to the end. Published: 405 (81 outer iterations of
-        5).
+    switch : int
+        First step that uses the squared error. Published: 405 (81 outer iterations of 5).
+    ssim_below : float
+        Noise level (units of 0..1) up to which 1 - SSIM goes on after the switch. Published: 0, always switch.
     """
 
-    switch: int | None = 405
+    switch: int = 405
+    ssim_below: float = 0.0
 
     def loss(self, prediction: Tensor, y: Tensor, variance: Tensor, step: int) -> Tensor:
         """Scalar loss."""
-        if self.switch is None or step < self.switch:
+        if step < self.switch or float(variance.mean()) <= self.ssim_below**2:
             return 1 - ssim(prediction, y)
         return GaussianLikelihood().loss(prediction, y, variance, step)

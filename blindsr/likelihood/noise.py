@@ -72,10 +72,11 @@ def finest_detail_std(y: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class IidNoise:
-    """Eq. 40: σ² = mean of the squared LR residual, re-estimated as the run goes, smoothed, with a floor.
+    """Eq. 40: σ² = mean of the squared LR residual, re-estimated as the run goes, smoothed, between two bounds.
 
     A network that overfits sends the residual, and with it Eq. 40, to 0; so σ is never estimated below what the finest
-    detail of y shows, nor below `floor_std`.
+    detail of y shows, nor below `floor_std`. Early in a run the residual is misfit, not noise, and taking it for noise
+    would drown the data in the prior; so σ is never estimated above `ceiling` times that floor.
 
     Parameters
     ----------
@@ -83,14 +84,17 @@ class IidNoise:
         Smallest σ. The default is the level that the published weight of the image prior stands for, see `FixedNoise`.
     smoothing : float
         Share of the old estimate kept at each step, in [0, 1).
+    ceiling : float
+        Largest σ in units of the floor, at least 1.
     """
 
     floor_std: float = 0.0005**0.5
     smoothing: float = 0.9
+    ceiling: float = 1.25
 
     def __post_init__(self) -> None:
-        if not self.floor_std > 0 or not 0 <= self.smoothing < 1:
-            raise ValueError("iid noise: need floor_std > 0 and smoothing in [0, 1)")
+        if not self.floor_std > 0 or not 0 <= self.smoothing < 1 or not self.ceiling >= 1:
+            raise ValueError("iid noise: need floor_std > 0, smoothing in [0, 1) and ceiling at least 1")
 
     def initial(self, y: Tensor) -> Tensor:
         """Floor of σ², a scalar tensor."""
@@ -100,4 +104,4 @@ class IidNoise:
     def update(self, variance: Tensor, residual: Tensor, initial: Tensor) -> Tensor:
         """One smoothed step of Eq. 40."""
         new = self.smoothing * variance + (1 - self.smoothing) * residual.square().mean()
-        return torch.maximum(new, initial)
+        return torch.minimum(torch.maximum(new, initial), self.ceiling**2 * initial)
