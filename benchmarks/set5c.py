@@ -9,11 +9,12 @@ One line of JSON for each run is appended to --out, so an interrupted benchmark 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import platform
 import resource
 import time
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,10 +23,12 @@ from PIL import Image
 
 from blindsr.degradation import Degradation
 from blindsr.diagnostics.metrics import kernel_psnr, psnr, ssim
+from blindsr.kernels import width
 from blindsr.methods import METHODS, NOISES, assemble
-from blindsr.presets import PRESETS
+from blindsr.presets import PRESETS, Preset
 from blindsr.priors.gaussian import GaussianKernelPrior
 from blindsr.protocol import degrade
+from blindsr.restorers.bicubic import bicubic
 from blindsr.solver import Solver
 
 
@@ -43,44 +46,66 @@ def array(x: torch.Tensor) -> np.ndarray:
     return x[0].permute(1, 2, 0).double().numpy()
 
 
-def one(args: argparse.Namespace, path: Path, index: int, method: str, scale: int, seed: int) -> dict[str, object]:
-    """Run one method on one image; the seed draws the test kernel (with the image's index) and the run."""
-    degradation = Degradation(scale)
-    prior = GaussianKernelPrior.truth(scale)
-    crop = None if args.full else 192
-    test = degrade(load(path, crop), degradation, prior, noise_std=args.noise_level, seed=100 * seed + index)
-    preset = PRESETS[args.preset]
-    if args.steps:
-        preset = replace(preset, steps=args.steps)
-    row = METHODS[method]
-    if args.noise:
-        row = replace(row, noise=NOISES[args.noise])
-    solver = Solver(assemble(row, degradation, preset), args.device)
+@dataclass(frozen=True)
+class Task:
+    """One run: what it is decided by; `key` tells whether it has been done."""
+
+    image: str
+    method: str
+    preset: str
+    settings: Preset
+    noise_model: str
+    scale: int
+    seed: int
+    noise_level: float
+    full: bool
+
+    @property
+    def key(self) -> str:
+        """Everything that decides the result, as text."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+
+def one(task: Task, path: Path, index: int, device: str) -> dict[str, object]:
+    """Run one method on one image."""
+    degradation = Degradation(task.scale)
+    prior = GaussianKernelPrior.truth(task.scale)
+    image = load(path, None if task.full else 192)
+    kernel_seed = 100 * task.seed + index
+    test = degrade(image, degradation, prior, noise_std=task.noise_level, seed=kernel_seed)
+    row = replace(METHODS[task.method], noise=NOISES[task.noise_model])
     start = time.perf_counter()
-    run = solver.init(test.y, seed)
-    for _ in solver.iterate(run, test.y, preset.steps):
+    solver = Solver(assemble(row, degradation, task.settings), device)
+    run = solver.init(test.y, task.seed)
+    for _ in solver.iterate(run, test.y, task.settings.steps):
         pass
     x, k = solver.estimate(run)
     seconds = time.perf_counter() - start
     a, b = array(x), array(test.x)
+    low = array(bicubic(test.y, task.scale, degradation.alignment))
+    border = task.scale**2
     return {
-        "set": "Set5" if args.full else "Set5c",
-        "image": path.stem,
-        "method": method,
-        "preset": args.preset,
-        "steps": preset.steps,
-        "noise_model": row.noise.name if row.noise else preset.noise,
-        "scale": scale,
-        "noise_level": args.noise_level,
-        "seed": seed,
-        "psnr": psnr(a, b, scale**2),
-        "ssim": ssim(a, b, scale**2),
+        "set": "Set5" if task.full else "Set5c",
+        "image": task.image,
+        "method": task.method,
+        "preset": task.preset,
+        "noise_model": task.noise_model,
+        "scale": task.scale,
+        "noise_level": task.noise_level,
+        "seed": task.seed,
+        "kernel_seed": kernel_seed,
+        "psnr": psnr(a, b, border),
+        "ssim": ssim(a, b, border),
+        "psnr_bicubic": psnr(low, b, border),
         "kernel_psnr": kernel_psnr(k[0, 0].double().numpy(), test.kernel[0, 0].double().numpy()),
+        "kernel_width": float(width(k)),
+        "true_kernel_width": float(width(test.kernel)),
         "seconds": seconds,
         "threads": torch.get_num_threads(),
         "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         "date": time.strftime("%Y-%m-%d"),
         "machine": f"{platform.machine()}, torch {torch.__version__}",
+        "key": task.key,
     }
 
 
@@ -102,32 +127,27 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    keys = ("set", "image", "method", "preset", "steps", "scale", "noise_level", "seed", "noise_model")
     done = set()
     if args.out.exists():
-        done = {tuple(r[k] for k in keys) for r in map(json.loads, args.out.read_text().splitlines())}
-    paths = sorted((args.data / "Set5").glob("*.png"))
-    for seed in args.seeds:
-        for scale in args.scales:
-            for method in args.methods:
-                for index, path in enumerate(paths):
-                    if args.images and path.stem not in args.images:
-                        continue
-                    steps = args.steps or PRESETS[args.preset].steps
-                    row = METHODS[method]
-                    noise = args.noise or (row.noise.name if row.noise else PRESETS[args.preset].noise)
-                    name = "Set5" if args.full else "Set5c"
-                    if (name, path.stem, method, args.preset, steps, scale, args.noise_level, seed, noise) in done:
-                        continue
-                    record = one(args, path, index, method, scale, seed)
-                    with args.out.open("a") as file:
-                        file.write(json.dumps(record) + "\n")
-                    print(
-                        f"{record['set']} {path.stem} x{scale} {method} {args.preset} seed {seed}: "
-                        f"{record['psnr']:.2f} dB, SSIM {record['ssim']:.4f}, kernel {record['kernel_psnr']:.2f} dB, "
-                        f"{record['seconds']:.0f} s",
-                        flush=True,
-                    )
+        done = {json.loads(line)["key"] for line in args.out.read_text().splitlines()}
+    preset = PRESETS[args.preset]
+    preset = replace(preset, steps=args.steps or preset.steps)
+    paths = list(enumerate(sorted((args.data / "Set5").glob("*.png"))))
+    for seed, scale, method, (index, path) in itertools.product(args.seeds, args.scales, args.methods, paths):
+        row = METHODS[method]
+        noise = args.noise or (row.noise.name if row.noise else preset.noise)
+        task = Task(path.stem, method, args.preset, preset, noise, scale, seed, args.noise_level, args.full)
+        if (args.images and path.stem not in args.images) or task.key in done:
+            continue
+        record = one(task, path, index, args.device)
+        with args.out.open("a") as file:
+            file.write(json.dumps(record) + "\n")
+        print(
+            f"{record['set']} {path.stem} x{scale} {method} {args.preset} seed {seed}: {record['psnr']:.2f} dB "
+            f"(bicubic {record['psnr_bicubic']:.2f}), SSIM {record['ssim']:.4f}, kernel {record['kernel_psnr']:.2f} dB, "
+            f"{record['seconds']:.0f} s",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

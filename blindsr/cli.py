@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -76,9 +77,9 @@ def run(
     preset: Annotated[str, typer.Option(help=f"How much time to take: {', '.join(PRESETS)}.")] = "balanced",
     iterations: Annotated[int | None, typer.Option(min=1, help="Inner steps, instead of the preset's.")] = None,
     time_limit: Annotated[
-        float | None, typer.Option(min=0, help="Seconds for each picture; the best result so far is saved then.")
+        float | None, typer.Option(min=0, help="Seconds for each picture; the result so far is saved then.")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of everything random.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of everything random.")] = 0,
     alignment: AlignmentOption = None,
     padding: Annotated[
         Padding | None,
@@ -94,6 +95,9 @@ def run(
     output: Annotated[Path, typer.Option(help="Where results go, a folder for each picture.")] = Path("blindsr-out"),
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint in the output folder.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a result of other settings, or an unfinished run.")
+    ] = False,
     checkpoint_every: Annotated[float, typer.Option(min=0, help="Seconds between two checkpoints, at least.")] = 15.0,
     json: JsonOption = False,
 ) -> None:
@@ -120,6 +124,7 @@ def run(
         output=output,
         device=device,
         resume=resume,
+        overwrite=overwrite,
         checkpoint_every=checkpoint_every,
     )
     with one_line_errors():
@@ -135,7 +140,7 @@ def degrade(
     scale: ScaleOption = 4,
     kernel: Annotated[str, typer.Option(help="gaussian, motion, or a kernel file.")] = "gaussian",
     noise_level: Annotated[float, typer.Option(help="Noise standard deviation, units of 0..1.")] = 0.0,
-    seed: Annotated[int, typer.Option(min=0, max=2**62, help="Seed of kernel and noise.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of kernel and noise.")] = 0,
     quantize: Annotated[Quantize, typer.Option(help="8-bit rule; the published script truncates.")] = Quantize.ROUND,
     alignment: AlignmentOption = None,
     padding: Annotated[Padding, typer.Option(help="What lies beyond the border.")] = Padding.CIRCULAR,
@@ -194,7 +199,7 @@ def methods() -> None:
 def demo(
     output: Annotated[Path, typer.Option(help="Where the result goes.")] = Path("blindsr-out"),
     preset: Annotated[str, typer.Option(help=f"How much time to take: {', '.join(PRESETS)}.")] = "fast",
-    seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of everything random.")] = 0,
 ) -> None:
     """Super-resolve a small real photo that comes with scikit-image, under two minutes on two cores."""
     from blindsr.jobs.batch import run_demo
@@ -220,8 +225,22 @@ def root(
 
 
 def main() -> None:
-    """Entry point: usage errors and bad input end with exit code 2, an interrupt with 130."""
-    app()
+    """Entry point: usage errors and bad input end with one line and exit code 2, an interrupt with 130."""
+    try:
+        code = app(standalone_mode=False)
+    except typer.Exit as error:
+        code = error.exit_code
+    except (typer.Abort, KeyboardInterrupt):
+        say("blindsr: interrupted")
+        code = 130
+    except Exception as error:
+        if not hasattr(error, "format_message"):  # click's usage errors have it, whether typer uses click or a copy
+            raise
+        message = " ".join(error.format_message().split())
+        if message:  # empty where the help was shown instead
+            say(f"blindsr: {message}")
+        code = 2
+    sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -220,8 +220,10 @@ class Degradation:
         xe = F.conv_transpose2d(planes, weight, stride=self.scale, groups=b).transpose(0, 1)
         return self._extend_adjoint(xe, *self.hr_shape(h, w))
 
-    def lr_error(self, x: Tensor, y: Tensor, kernels: Tensor, *, chunk: int = 128) -> Tensor:
-        """Mean squared LR error of one image under each of n kernels, e_l = mean (y - (x ⊗ k_l)↓s)^2.
+    def lr_error(
+        self, x: Tensor, y: Tensor, kernels: Tensor, *, weight: Tensor | None = None, chunk: int = 128
+    ) -> Tensor:
+        """Mean squared LR error of one image under each of n kernels, e_l = mean w (y - (x ⊗ k_l)↓s)^2.
 
         Parameters
         ----------
@@ -229,6 +231,8 @@ class Degradation:
             HR (1, C, H, W) and LR (1, C, h, w).
         kernels : Tensor
             (n, 1, K, K).
+        weight : Tensor, optional
+            w, broadcastable to y; such as σ̄²/σ²(u) where the noise variance is a map. Default: one.
         chunk : int
             Kernels convolved at a time, which bounds the memory.
 
@@ -237,5 +241,6 @@ class Degradation:
         Tensor
             (n,) errors, in squared units of y.
         """
-        parts = [(self.each(x, part) - y).square().mean((1, 2, 3, 4)) for part in kernels.split(chunk)]
+        w = 1.0 if weight is None else weight
+        parts = [(w * (self.each(x, part) - y).square()).mean((1, 2, 3, 4)) for part in kernels.split(chunk)]
         return torch.cat(parts)

@@ -134,8 +134,8 @@ def skip_image(settings: SkipSettings) -> ImageFactory:
     return make
 
 
-def kernel_network(degradation: Degradation) -> nn.Module:
-    """Build the published FC kernel network for a degradation."""
+def kernel_network(y: Tensor, degradation: Degradation) -> nn.Module:
+    """Build the published FC kernel network for an LR image and a degradation."""
     return KernelNetwork(degradation.kernel_size)
 
 
@@ -160,7 +160,10 @@ def assemble(method: Method, degradation: Degradation, preset: Preset) -> Assemb
     if method.prior.value is not None:
         prior = method.prior.value(degradation)
         monte_carlo = MonteCarloKernelApproximation(
-            prior, preset.n_kernels, preset.n_simulations, warmup_steps=preset.warmup_steps
+            prior,
+            preset.n_kernels,
+            preset.n_simulations.get(degradation.scale, 1),
+            warmup_steps=preset.warmup_steps,
         )
     noise = method.noise or NOISES[preset.noise]
     return Assembly(

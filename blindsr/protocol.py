@@ -8,9 +8,9 @@ from enum import StrEnum
 import torch
 from torch import Tensor
 
-from blindsr.degradation import Degradation
+from blindsr.degradation import Degradation, Padding
 from blindsr.priors.base import KernelPrior
-from blindsr.random import generator
+from blindsr.random import draw_seed, generator
 
 
 class Quantize(StrEnum):
@@ -62,7 +62,7 @@ def degrade(
     Parameters
     ----------
     x : Tensor
-        (1, C, H, W), 0..1; cropped to a multiple of s at the right and the bottom.
+        (1, C, H, W), 0..1; cropped at the right and the bottom to a size that the operator takes.
     degradation : Degradation
         The operator.
     kernel : KernelPrior or Tensor
@@ -80,9 +80,15 @@ def degrade(
     h, w = (n // s * s for n in x.shape[-2:])
     if min(h, w) < s:
         raise ValueError(f"an image of {x.shape[-1]}x{x.shape[-2]} pixels is too small for scale {s}")
+    if degradation.padding is Padding.VALID:
+        if min(x.shape[-2:]) < degradation.kernel_size:
+            raise ValueError(f"an image of {x.shape[-1]}x{x.shape[-2]} pixels is smaller than the kernel")
+        h, w = degradation.hr_shape(*degradation.lr_shape(*x.shape[-2:]))
     x = x[..., :h, :w]
-    k = kernel if isinstance(kernel, Tensor) else kernel.sample(1, generator=generator(seed))
+    stream = generator(seed)
+    noise_stream = generator(draw_seed(generator(seed)))
+    k = kernel if isinstance(kernel, Tensor) else kernel.sample(1, generator=stream)
     y = degradation(x, k)
     if noise_std > 0:
-        y = y + noise_std * torch.randn(y.shape, generator=generator(seed + 2**32))
+        y = y + noise_std * torch.randn(y.shape, generator=noise_stream)
     return TestImage(quantize(y, how), degradation.crop(x), k)

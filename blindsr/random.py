@@ -20,7 +20,12 @@ def seeded(seed: int) -> Iterator[None]:
 
 
 def generator(seed: int) -> torch.Generator:
-    """Return a CPU generator seeded by `seed` (draws are made on the CPU, so every device sees the same ones)."""
+    """Return a CPU generator seeded by `seed` (draws are made on the CPU, so every device sees the same ones).
+
+    torch uses the low 32 bits of a seed, so a larger one is refused rather than silently cut.
+    """
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"seed {seed}: a whole number from 0 to 2^32 - 1 is needed")
     return torch.Generator().manual_seed(seed)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -19,7 +20,7 @@ from blindsr.random import draw_seed, generator, seeded
 from blindsr.samplers.mcka import MonteCarloKernelApproximation
 
 ImageFactory = Callable[[Tensor, Degradation], nn.Module]
-KernelFactory = Callable[[Degradation], nn.Module]
+KernelFactory = Callable[[Tensor, Degradation], nn.Module]
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Assembly:
     degradation : Degradation
         Forward operator.
     image, kernel : callable
-        Make the generators: `image(y, degradation)`, `kernel(degradation)`.
+        Make the generators: `image(y, degradation)`, `kernel(y, degradation)`.
     optimizer : Optimizer
         How the blocks take turns.
     data_term, image_prior, noise
@@ -136,7 +137,7 @@ class Solver:
         variance = a.noise.initial(y).to(self.device)
         with seeded(draw_seed(source)):
             image = a.image(y, a.degradation).to(self.device)
-            kernel = a.kernel(a.degradation).to(self.device)
+            kernel = a.kernel(y, a.degradation).to(self.device)
         run = Run(
             image,
             kernel,
@@ -162,7 +163,7 @@ class Solver:
         if run.step % a.inner_steps == 0:
             if a.monte_carlo is not None:
                 monte_carlo = self._monte_carlo(run, y, a.monte_carlo)
-            a.optimizer.begin_outer(run)
+            a.optimizer.begin_outer(run, energy)
         done = a.optimizer.step(run, energy)
         run.x, run.k = done.x, done.k
         if a.average > 0:
@@ -217,8 +218,8 @@ class Solver:
         return Estimate(self.assembly.degradation.crop(x).detach().clamp(0, 1).cpu(), k.detach().clone().cpu())
 
     def state_dict(self, run: Run) -> dict[str, Any]:
-        """Return the run as a plain dict of tensors and numbers (see `blindsr.checkpoint`)."""
-        return {
+        """Return a copy of the run as a plain dict of tensors and numbers (see `blindsr.checkpoint`)."""
+        state = {
             "image": run.image.state_dict(),
             "kernel": run.kernel.state_dict(),
             "image_adam": run.image_adam.state_dict() if run.image_adam else None,
@@ -232,19 +233,22 @@ class Solver:
             "mean_x": run.mean_x,
             "memory": run.memory,
         }
+        return copy.deepcopy(state)
 
     def load_state_dict(self, y: Tensor, state: dict[str, Any]) -> Run:
         """Rebuild a run on y from `state_dict`; going on from it gives the same bits as never having stopped.
+
+        (On a CPU with the same number of threads. Some CUDA kernels add up in no fixed order.)
 
         Raises
         ------
         ValueError
             If the state belongs to another assembly or image size.
         """
-        a = self.assembly
+        a, state = self.assembly, copy.deepcopy(state)
         try:
             with seeded(0):
-                image, kernel = a.image(y, a.degradation).to(self.device), a.kernel(a.degradation).to(self.device)
+                image, kernel = a.image(y, a.degradation).to(self.device), a.kernel(y, a.degradation).to(self.device)
             image.load_state_dict(state["image"])
             kernel.load_state_dict(state["kernel"])
             run = Run(
@@ -263,9 +267,31 @@ class Solver:
             for adam, name in ((run.image_adam, "image_adam"), (run.kernel_adam, "kernel_adam")):
                 if adam is not None:
                     adam.load_state_dict(state[name])
+                    _check_adam(adam)
+            _check_shapes(run, (*y.shape[:2], *a.degradation.hr_shape(*y.shape[-2:])), a.degradation.kernel_size)
         except (KeyError, TypeError, AttributeError, RuntimeError, ValueError) as error:
             raise ValueError(f"this checkpoint does not fit the method and image: {error}".splitlines()[0]) from error
         return run
+
+
+def _check_adam(adam: torch.optim.Optimizer) -> None:
+    """Refuse an optimizer state whose tensors do not fit its parameters: the fused step would not check."""
+    for p, state in adam.state.items():
+        if set(state) != {"step", "exp_avg", "exp_avg_sq"} or any(
+            not isinstance(v, Tensor) or v.dtype != torch.float32 or v.shape != (p.shape if n != "step" else ())
+            for n, v in state.items()
+        ):
+            raise ValueError("the optimizer's state does not fit the parameters")
+
+
+def _check_shapes(run: Run, image: tuple[int, ...], kernel_size: int) -> None:
+    """Refuse images, kernels and accumulated gradients of another size than the generators'."""
+    gradients = run.memory.get("gradients", [])
+    shapes = [p.shape for p in parameters(run.kernel)]
+    fit = all(v is None or v.shape == image for v in (run.x, run.mean_x))
+    fit = fit and (run.k is None or run.k.shape == (1, 1, kernel_size, kernel_size))
+    if not fit or not isinstance(gradients, list) or (gradients and [g.shape for g in gradients] != shapes):
+        raise ValueError("images or gradients of another size")
 
 
 def _to(value: Any, device: torch.device) -> Any:

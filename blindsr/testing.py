@@ -144,7 +144,7 @@ def check_optimizer(optimizer: Any) -> None:
     old = [p.detach().clone() for m in (image, kernel) for p in parameters(m)]
     for _ in range(12):
         if run.step % 3 == 0:
-            _call("begin_outer(run)", optimizer.begin_outer, run)
+            _call("begin_outer(run, energy)", optimizer.begin_outer, run, energy)
         done = _call("step(run, energy)", optimizer.step, run, energy)
         _need(isinstance(done, Pass), f"step(run, energy) returns {type(done).__name__}, not a blindsr Pass")
         run.step += 1

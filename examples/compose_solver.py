@@ -43,7 +43,7 @@ def main() -> None:
         Assembly(
             degradation=degradation,
             image=lambda y, d: SkipNetwork(y.shape[1], *d.hr_shape(*y.shape[-2:]), skip),
-            kernel=lambda d: KernelNetwork(d.kernel_size),
+            kernel=lambda y, d: KernelNetwork(d.kernel_size),
             optimizer=MetaLearned(interval=3),
             data_term=GaussianLikelihood(),
             image_prior=TotalVariation(),

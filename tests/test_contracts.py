@@ -181,8 +181,8 @@ class Explodes(Joint):
 
 OPTIMIZERS = {
     "needs a method begin_outer": with_(object, step=lambda self, run, energy: None),
-    "needs a method step": with_(object, begin_outer=lambda self, run: None),
-    r"begin_outer\(run\) fails: RuntimeError": with_(Joint, begin_outer=fails_on_purpose),
+    "needs a method step": with_(object, begin_outer=lambda self, run, energy: None),
+    r"begin_outer\(run, energy\) fails: RuntimeError": with_(Joint, begin_outer=fails_on_purpose),
     r"step\(run, energy\) fails: RuntimeError": with_(Joint, step=fails_on_purpose),
     r"step\(run, energy\) returns NoneType, not a blindsr Pass": with_(Joint, step=lambda self, run, energy: None),
     "makes parameters that are not finite": Explodes(),

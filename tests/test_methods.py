@@ -86,7 +86,7 @@ def test_paper_preset_holds_the_published_settings(scale):
 def test_generators_take_their_sizes_from_the_operator():
     op = Degradation(3, 9)
     a = assemble(METHODS["mlmc"], op, TINY)
-    image, kernel = a.image(torch.zeros(1, 1, 16, 20), op), a.kernel(op)
+    image, kernel = a.image(torch.zeros(1, 1, 16, 20), op), a.kernel(torch.zeros(1, 1, 16, 20), op)
     assert isinstance(image, SkipNetwork) and image().shape == (1, 1, 48, 60)
     assert isinstance(kernel, KernelNetwork) and kernel().shape == (1, 1, 9, 9)
 

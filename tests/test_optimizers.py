@@ -46,7 +46,7 @@ def kernel_moves(optimizer, steps, outer=5):
     run, moves = stub_run(), {}
     for step in range(steps):
         if step % outer == 0:
-            optimizer.begin_outer(run)
+            optimizer.begin_outer(run, None)
         before, x = float(run.kernel.value.detach()), float(run.image.value.detach())
         optimizer.step(run, StepEnergy())
         assert float(run.image.value.detach()) == x - 9, "the image steps once at every step, on data + prior"
@@ -141,7 +141,7 @@ class NoParameters(nn.Module):
 def test_a_kernel_without_parameters_is_left_alone(optimizer):
     run = stub_run(NoParameters())
     for _ in range(4):
-        optimizer.begin_outer(run)
+        optimizer.begin_outer(run, None)
         optimizer.step(run, StepEnergy())
         run.step += 1
     assert float(run.image.value.detach()) == -36

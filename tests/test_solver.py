@@ -36,7 +36,7 @@ def assembly(**parts):
     default = Assembly(
         degradation=OP,
         image=skip_image(),
-        kernel=lambda op: KernelNetwork(op.kernel_size, (50,), 20),
+        kernel=lambda y, op: KernelNetwork(op.kernel_size, (50,), 20),
         optimizer=MetaLearned(interval=3),
         data_term=SsimThenMse(7),
         image_prior=HyperLaplacian(),
@@ -101,11 +101,11 @@ ROWS = {
     "image only": {
         "optimizer": Joint(),
         "monte_carlo": None,
-        "kernel": lambda op: FixedKernel(GaussianKernelPrior.truth(2).kernel(torch.zeros(1, 3))),
+        "kernel": lambda y, op: FixedKernel(GaussianKernelPrior.truth(2).kernel(torch.zeros(1, 3))),
     },
     "pixels and simplex": {
         "image": lambda y, op: Pixels(bicubic(y, op.scale)),
-        "kernel": lambda op: SimplexKernel(op.kernel_size, op.center),
+        "kernel": lambda y, op: SimplexKernel(op.kernel_size, op.center),
         "optimizer": Alternating(3, 2),
         "monte_carlo": None,
     },
@@ -147,7 +147,7 @@ def test_a_state_of_another_size_or_method_is_refused(grey):
     state = solver.state_dict(solver.init(grey.y, seed=0))
     others = [
         (Solver(assembly(image=skip_image(channels=6))), grey.y),
-        (Solver(assembly(kernel=lambda op: SimplexKernel(op.kernel_size, 4.5))), grey.y),
+        (Solver(assembly(kernel=lambda y, op: SimplexKernel(op.kernel_size, 4.5))), grey.y),
         (solver, torch.zeros(1, 1, 12, 16)),
         (solver, torch.zeros(1, 3, 16, 16)),
     ]
@@ -209,7 +209,7 @@ def test_sixty_steps_lower_the_lr_error(name, grey):
 def test_with_the_true_kernel_total_variation_beats_bicubic(grey):
     parts = {
         "image": lambda y, op: Pixels(bicubic(y, op.scale)),
-        "kernel": lambda op: FixedKernel(grey.kernel),
+        "kernel": lambda y, op: FixedKernel(grey.kernel),
         "optimizer": Joint(),
         "data_term": GaussianLikelihood(),
         "image_prior": TotalVariation(),

@@ -21,7 +21,7 @@ class P:
 
 OPTIMIZER = """
 class P:
-    def begin_outer(self, run):
+    def begin_outer(self, run, energy):
         pass
     def step(self, run, energy):
         done = forward(run, energy)

@@ -9,6 +9,7 @@ Xia et al., "Blind Super-Resolution via Meta-learning and Markov Chain Monte Car
 
 from __future__ import annotations
 
+import platform
 from dataclasses import dataclass
 
 import torch
@@ -38,7 +39,7 @@ class SkipSettings:
     input_std : float
         z_x is uniform on [0, `input_std`).
     bf16 : bool
-        Run the convolutions in bfloat16 (mixed precision); parameters stay float32.
+        Run the convolutions in bfloat16 (mixed precision) where the device has it; parameters stay float32.
     """
 
     channels: int = 128
@@ -78,8 +79,9 @@ class NonLocalBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map features (B, C, H, W) to the same shape."""
-        q, k, v = (conv(x).flatten(2).transpose(1, 2) for conv in (self.theta, self.phi, self.g))
-        y = F.scaled_dot_product_attention(q, k, v, scale=1.0)
+        # One head, (B, 1, H W, C/2): with the head axis torch takes its fused form and never holds the HW x HW matrix.
+        q, k, v = (conv(x).flatten(2).transpose(1, 2).unsqueeze(1) for conv in (self.theta, self.phi, self.g))
+        y = F.scaled_dot_product_attention(q, k, v, scale=1.0).squeeze(1)
         out: Tensor = x + self.out(y.transpose(1, 2).reshape(x.shape[0], -1, *x.shape[2:]))
         return out
 
@@ -105,6 +107,17 @@ class _Level(nn.Module):
         deep = deep[..., : x.shape[-2], : x.shape[-1]]  # odd sizes: 2 ceil(n/2) >= n
         out: Tensor = self.up(self.join(torch.cat([self.skip(x), deep], dim=1)))
         return out
+
+
+def has_bf16(device: torch.device) -> bool:
+    """Whether a device computes in bfloat16 itself."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported())
+    if device.type != "cpu":
+        return False
+    if platform.machine().lower() in ("x86_64", "amd64"):  # oneDNN alone says yes to plain AVX-512, and emulates
+        return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def usable_levels(height: int, width: int, wanted: int) -> int:
@@ -147,6 +160,7 @@ class SkipNetwork(nn.Module):
 
     def forward(self) -> Tensor:
         """Return the image, (1, C, H, W), values in (0, 1), float32."""
-        with torch.autocast(self.z.device.type, torch.bfloat16, enabled=self.settings.bf16):
+        device = self.z.device
+        with torch.autocast(device.type, torch.bfloat16, enabled=self.settings.bf16 and has_bf16(device)):
             x = self.head(self.body(self.z))
         return torch.sigmoid(x.float())

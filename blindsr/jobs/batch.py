@@ -48,6 +48,7 @@ class Batch:
     output: Path = Path("blindsr-out")
     device: str = "auto"
     resume: bool = False
+    overwrite: bool = False
     checkpoint_every: float = 15.0
 
 
@@ -96,6 +97,7 @@ def _settings(batch: Batch) -> RunSettings:
         batch.resume,
         batch.checkpoint_every,
         even_kernel=batch.alignment is not None,
+        overwrite=batch.overwrite,
     )
 
 
@@ -166,11 +168,17 @@ def run_batch(batch: Batch, *, say: Callable[[str], None], as_json: bool) -> tup
                     say=say,
                 )
             except (UserError, OSError) as error:
-                failed.append(str(path))
-                say(f"blindsr: {' '.join(str(error).split())}")
+                reason = str(error)
+            except (MemoryError, RuntimeError) as error:
+                if isinstance(error, RuntimeError) and "memory" not in str(error):
+                    raise
+                reason = f"{path}: out of memory; crop the picture or take a smaller --preset"
+            else:
+                records.append(record)
+                say(summary(record, folder))
                 continue
-            records.append(record)
-            say(summary(record, folder))
+            failed.append(str(path))
+            say(f"blindsr: {' '.join(reason.split())}")
     if failed and many:
         say(f"blindsr: {len(failed)} of {len(paths)} pictures failed: {', '.join(failed)}")
     rest = len(paths) - len(records) - len(failed)
@@ -186,7 +194,9 @@ def summary(record: dict[str, Any], folder: Path) -> str:
     """One line on a finished run: where it is, what was done, how good it is."""
     metrics = record["metrics"]
     parts = [f"{folder}: {record['steps']} steps in {record['seconds']:.0f} s ({record['stopped']})"]
-    parts.append(f"alignment {record['alignment']}")
+    known = "kernel_psnr" in metrics or "psnr_border_s" in metrics
+    hint = "" if known or record["alignment"] != "fkp" else " (the paper's grid; for a photo: --alignment centered)"
+    parts.append(f"alignment {record['alignment']}{hint}")
     if "psnr_border_s2" in metrics:
         parts.append(f"PSNR {metrics['psnr_border_s2']:.2f} dB, SSIM {metrics['ssim_border_s2']:.4f} (border s2)")
     elif "psnr_border_s" in metrics:

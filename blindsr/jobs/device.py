@@ -1,17 +1,15 @@
-"""Which device and precision a run gets, and whether its memory will do."""
+"""Which device a run gets, and whether its memory will do."""
 
 from __future__ import annotations
 
 import os
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from blindsr.errors import UserError
-from blindsr.generators.skip import SkipSettings
-from blindsr.presets import Preset
+from blindsr.generators.skip import SkipSettings, has_bf16
 
 BYTES_PER_CHANNEL_PIXEL = 200
 """Peak memory of the skip network, bytes for each of its channels and each HR pixel, float32 (measured, rounded up)."""
@@ -35,20 +33,6 @@ def choose_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def has_bf16(device: torch.device) -> bool:
-    """Whether bfloat16 is fast on a device."""
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported())
-    return device.type == "cpu" and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-
-
-def with_usable_precision(preset: Preset, device: torch.device) -> Preset:
-    """Return the preset, in float32 where the device has no bfloat16."""
-    if preset.skip.bf16 and not has_bf16(device):
-        return replace(preset, skip=replace(preset.skip, bf16=False))
-    return preset
-
-
 def available_memory() -> int | None:
     """Return the bytes of memory that are free for use, or None where the system does not tell."""
     try:
@@ -68,7 +52,7 @@ def check_memory(height: int, width: int, skip: SkipSettings, device: torch.devi
     UserError
         If it would not.
     """
-    need = BYTES_PER_CHANNEL_PIXEL * skip.channels * height * width * (0.6 if skip.bf16 else 1.0)
+    need = BYTES_PER_CHANNEL_PIXEL * skip.channels * height * width * (0.6 if skip.bf16 and has_bf16(device) else 1.0)
     free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else available_memory()
     if free is not None and need > 0.9 * free:
         raise UserError(

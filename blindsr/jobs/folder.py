@@ -12,6 +12,7 @@ import torch
 from blindsr import checkpoint
 from blindsr.errors import UserError
 from blindsr.io.files import OWN_PREFIX
+from blindsr.jobs.outputs import finite
 from blindsr.optimizers.base import Run
 from blindsr.solver import Metrics, Solver
 
@@ -19,35 +20,69 @@ CHECKPOINT = "checkpoint.pt"
 RECORD = "run.json"
 
 
-def check_folder(folder: Path, image_sha256: str) -> None:
-    """Make sure that results may go to a folder: new, empty, or one that a run on the same picture made.
+def check_folder(
+    folder: Path, record: dict[str, Any], *, steps: int, resume: bool, overwrite: bool
+) -> dict[str, Any] | None:
+    """Make sure that results may go to a folder, so that nothing is lost that somebody may want.
 
-    Temporary files that a killed run left behind are removed.
+    It may be new or empty, or hold an earlier run: the finished result of the same settings, a run to be resumed, or
+    anything of blindsr's if `overwrite` is set. Temporary files that a killed run left behind are removed.
+
+    Parameters
+    ----------
+    folder : Path
+        Made if need be.
+    record : dict
+        Settings of the run to come, and the hash of its picture.
+    steps : int
+        Steps it is to make.
+
+    Returns
+    -------
+    dict or None
+        With `resume`, the record of a run of the same settings that has already made these steps.
 
     Raises
     ------
     UserError
-        If it is a file, cannot be written, holds somebody else's files or the result of another picture.
+        If the folder is a file, cannot be written, or holds what would be lost.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / f"{OWN_PREFIX}probe"
-        probe.touch()
-        for leftover in folder.glob(f"{OWN_PREFIX}*"):
-            leftover.unlink(missing_ok=True)
-        names = {p.name for p in folder.iterdir()}
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be written ({error.strerror or error}); choose another --output") from error
+    names = _prepared(folder)
     if names and not names & {RECORD, CHECKPOINT}:
         raise UserError(f"{folder}: holds other files; choose another --output, so that none is overwritten")
+    old = _old_record(folder)
+    if old is not None and old.get("image_sha256") != record["image_sha256"]:
+        raise UserError(f"{folder}: holds the result for another picture ({old.get('image')}); choose another --output")
+    same = old is not None and all(old.get(name) == value for name, value in finite(record).items())
+    if resume:
+        return old if same and old is not None and old.get("steps", 0) >= steps else None
+    if overwrite or not names:
+        return None
+    if old is None or old.get("stopped") == "interrupted":
+        raise UserError(f"{folder}: holds an unfinished run; --resume goes on with it, --overwrite starts anew")
+    if not same:
+        raise UserError(f"{folder}: holds a result of other settings; choose another --output, or --overwrite")
+    return None
+
+
+def _prepared(folder: Path) -> set[str]:
+    """Make the folder, try to write, clear a killed run's temporary files; return the names of what is in it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{OWN_PREFIX}probe").touch()
+        for leftover in folder.glob(f"{OWN_PREFIX}*"):
+            leftover.unlink(missing_ok=True)
+        return {p.name for p in folder.iterdir()}
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be written ({error.strerror or error}); choose another --output") from error
+
+
+def _old_record(folder: Path) -> dict[str, Any] | None:
     try:
         record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return
-    if isinstance(record, dict) and record.get("image_sha256", image_sha256) != image_sha256:
-        raise UserError(
-            f"{folder}: holds the result for another picture ({record.get('image')}); choose another --output"
-        )
+        return None
+    return record if isinstance(record, dict) else None
 
 
 class Keeper:
@@ -65,12 +100,15 @@ class Keeper:
 
     def __init__(self, path: Path, settings: dict[str, Any], every: float) -> None:
         self.path, self.settings, self.every = path, dict(settings), every
-        self.last = time.perf_counter()
+        self.start = self.last = time.perf_counter()
+        self.seconds_before = 0.0
+        """Seconds that earlier sessions of a resumed run took."""
 
     def save(self, solver: Solver, run: Run, trace: list[Metrics]) -> None:
         """Write one now."""
         rows = torch.tensor([list(m) for m in trace], dtype=torch.float64).reshape(-1, len(Metrics._fields))
-        checkpoint.save(self.path, self.settings, {"run": solver.state_dict(run), "trace": rows})
+        seconds = self.seconds_before + time.perf_counter() - self.start
+        checkpoint.save(self.path, self.settings, {"run": solver.state_dict(run), "trace": rows, "seconds": seconds})
         self.last = time.perf_counter()
 
     def save_if_due(self, solver: Solver, run: Run, trace: list[Metrics]) -> None:

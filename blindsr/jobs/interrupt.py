@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ class Interrupt:
         if self.raised:
             raise KeyboardInterrupt
         self.raised = True
+        os.write(2, b"\nblindsr: stopping after this step; the result so far will be saved\n")
 
     @contextmanager
     def listening(self) -> Iterator[Interrupt]:

@@ -157,4 +157,12 @@ def compose(
         method = replace(method, image_prior=image_prior_part(image_prior))
     if noise is not None:
         method = replace(method, noise=noise_part(noise))
-    return method
+    return replace(method, name=_name(method))
+
+
+def _name(method: Method) -> str:
+    """Name of the row that has these parts, or "custom"."""
+    for row in METHODS.values():
+        if replace(row, name="", summary="") == replace(method, name="", summary=""):
+            return row.name
+    return "custom"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import platform
 import time
 from collections.abc import Callable, Iterator
@@ -15,9 +16,10 @@ from torch import Tensor
 
 from blindsr import __version__, checkpoint
 from blindsr.errors import UserError
+from blindsr.generators.skip import has_bf16
 from blindsr.io.images import MIN_SIDE, Picture, read_image
 from blindsr.io.kernels import read_kernel
-from blindsr.jobs.device import check_memory, choose_device, peak_memory_mib, with_usable_precision
+from blindsr.jobs.device import check_memory, choose_device, peak_memory_mib
 from blindsr.jobs.folder import CHECKPOINT, Keeper, check_folder
 from blindsr.jobs.interrupt import Interrupt
 from blindsr.jobs.outputs import Result, Truth, save_result, score
@@ -63,26 +65,30 @@ def run_image(
     Raises
     ------
     UserError
-        On bad input; nothing has been written then.
+        On bad input; no result has been written then, and none that was there is lost.
     """
     start = time.perf_counter()
     device = choose_device(settings.device)
-    preset = with_usable_precision(settings.preset, device)
     picture = read_image(path, min_side=MIN_SIDE)
     truth = read_truth(settings, picture, truth_path, true_kernel_path)
     for note in (*picture.notes, *truth.notes):
         say(note)
     degradation, y = settings.degradation, picture.pixels
     hr = degradation.hr_shape(*y.shape[-2:])
-    if degradation.kernel_size > min(hr):
-        raise UserError(
-            f"{path}: a kernel of {degradation.kernel_size} pixels is larger than the result ({hr[1]}x{hr[0]})"
-        )
-    check_memory(*hr, preset.skip, device)
-    solver = Solver(assemble(settings.method, degradation, preset), device)
-    record = settings.record(preset)
+    h, w = (degradation.scale * n for n in y.shape[-2:])
+    if degradation.kernel_size > min(h, w):
+        raise UserError(f"{path}: a kernel of {degradation.kernel_size} pixels is larger than the result ({w}x{h})")
+    check_memory(*hr, settings.preset.skip, device)
+    try:
+        solver = Solver(assemble(settings.method, degradation, settings.preset), device)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    record = settings.record(solver.assembly)
     record["image_sha256"] = hashlib.sha256(y.numpy().tobytes()).hexdigest()
-    check_folder(folder, record["image_sha256"])
+    finished = check_folder(folder, record, steps=settings.steps, resume=settings.resume, overwrite=settings.overwrite)
+    if finished is not None:
+        say(f"{folder}: already finished ({finished['steps']} steps)")
+        return finished
     keeper = Keeper(folder / CHECKPOINT, record, settings.checkpoint_seconds)
     deadline = start + settings.time_limit if settings.time_limit is not None else float("inf")
     with _blamed(settings.own_parts):
@@ -97,9 +103,10 @@ def run_image(
         "steps": run.step,
         "resumed_at": first_step or None,
         "stopped": reason,
-        "seconds": round(time.perf_counter() - start, 3),
+        "seconds": round(keeper.seconds_before + time.perf_counter() - start, 3),
         "peak_memory_mib": round(peak_memory_mib(device), 1),
         "device": str(device),
+        "bf16": settings.preset.skip.bf16 and has_bf16(device),
         "threads": torch.get_num_threads(),
         "kernel": "applied by correlation; the nominal centre of mass is (kernel_size - scale) / 2 on both axes",
         "versions": {"blindsr": __version__, "torch": torch.__version__, "python": platform.python_version()},
@@ -166,6 +173,7 @@ def _begin(
         try:
             run = solver.load_state_dict(y, state["run"])
             trace = [Metrics(int(row[0]), *row[1:]) for row in state["trace"].tolist()]
+            keeper.seconds_before = float(state["seconds"])
         except (KeyError, ValueError, TypeError, AttributeError, IndexError) as error:
             raise UserError(f"{keeper.path}: damaged checkpoint ({error}); delete it to start anew") from error
         say(f"resumed at step {run.step}")
@@ -192,6 +200,10 @@ def _loop(
     begin, done, reason = time.perf_counter(), 0, "finished"
     with progress:
         for metrics in solver.iterate(run, y, steps):
+            if not math.isfinite(metrics.loss):
+                raise UserError(
+                    f"{keeper.path.parent}: diverged at step {metrics.step} (loss not finite); try another --seed"
+                )
             trace.append(metrics)
             done += 1
             now = time.perf_counter()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from blindsr.degradation import Alignment, Degradation, Padding
 from blindsr.errors import UserError
 from blindsr.methods import Method
 from blindsr.presets import Preset
+from blindsr.solver import Assembly
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,8 @@ class RunSettings:
         A checkpoint is written at most this often, and at the end.
     even_kernel : bool
         Whether a true kernel of even size may be given, because the user named the alignment.
+    overwrite : bool
+        Whether a result of other settings, or an unfinished run, in the output folder may be replaced.
     """
 
     degradation: Degradation
@@ -49,6 +52,7 @@ class RunSettings:
     resume: bool = False
     checkpoint_seconds: float = 15.0
     even_kernel: bool = False
+    overwrite: bool = False
 
     @property
     def steps(self) -> int:
@@ -61,7 +65,7 @@ class RunSettings:
         m = self.method
         return [p.name for p in (m.prior, m.optimizer, m.image_prior) if ".py:" in p.name]
 
-    def record(self, preset: Preset) -> dict[str, Any]:
+    def record(self, assembly: Assembly) -> dict[str, Any]:
         """Everything that decides the result, as plain values; a resume must find it unchanged."""
         d, m = self.degradation, self.method
         record = {
@@ -73,9 +77,10 @@ class RunSettings:
             "prior": m.prior.name,
             "optimizer": m.optimizer.name,
             "image_prior": m.image_prior.name,
-            "noise": m.noise.name if m.noise else preset.noise,
+            "noise": m.noise.name if m.noise else self.preset.noise,
             "preset": self.preset_name,
-            "preset_values": {k: v for k, v in asdict(preset).items() if k != "steps"},
+            "preset_values": {k: v for k, v in asdict(self.preset).items() if k != "steps"},
+            "parts": {f.name: _plain(getattr(assembly, f.name)) for f in fields(assembly)},
             "seed": self.seed,
             "own_parts_sha256": {
                 name: hashlib.sha256(Path(name.rpartition(":")[0]).read_bytes()).hexdigest() for name in self.own_parts
@@ -83,6 +88,15 @@ class RunSettings:
         }
         plain: dict[str, Any] = json.loads(json.dumps(record))  # enums to words, tuples to lists
         return plain
+
+
+def _plain(part: Any) -> Any:
+    """Describe a part by its class and settings; numbers stay numbers."""
+    if part is None or isinstance(part, int | float | str):
+        return part
+    if is_dataclass(part) and not isinstance(part, type):
+        return {"class": type(part).__name__} | {f.name: _plain(getattr(part, f.name)) for f in fields(part)}
+    return getattr(part, "__name__", type(part).__name__)
 
 
 def default_degradation(scale: int, *, kernel_size: int = 0, alignment: Alignment, padding: Padding) -> Degradation:

@@ -71,8 +71,7 @@ def _source(settings: DegradeSettings) -> tuple[Degradation, Any, tuple[str, ...
     if settings.kernel == "gaussian":
         prior = GaussianKernelPrior.truth(d.scale, d.kernel_size)
         theta = prior.sample_theta(1, generator=generator(settings.seed))[0].tolist()
-        names = ("variance_1", "variance_2", "angle", "center_column", "center_row")
-        return d, prior, notes, dict(zip(names, theta, strict=True))
+        return d, prior, notes, dict(zip(prior.names, theta, strict=True))
     prior = CameraShakePrior.protocol(d.scale, d.kernel_size)
     return d, prior, notes, {"extent": prior.extent}
 

@@ -1,4 +1,4 @@
-"""Data terms: how far a predicted LR image is from y. All are on the scale of a mean squared error.
+"""Data terms: how far a predicted LR image is from y. Those of a likelihood are on the scale of a mean squared error.
 
 The Gaussian negative log-likelihood (Eqs. 35, 39) over n LR values is (n / 2σ²) · MSE; every loss here is that
 divided by n / 2σ² (by its mean where σ² is a map), so that changing σ² changes the weight of the priors, not the

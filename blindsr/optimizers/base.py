@@ -30,6 +30,8 @@ class Pass(NamedTuple):
 class Energy:
     """The energy of Eq. 39, times 2σ²/n: data(x, k) + (2σ̄² ρ / n) Ω(x), over the n values of y.
 
+    (Where the data term is 1 - SSIM the prior keeps this weight, as in the published code. At σ = 0 it has none.)
+
     Parameters
     ----------
     y : Tensor
@@ -83,8 +85,8 @@ class Run:
 class Optimizer(Protocol):
     """How the two blocks take turns."""
 
-    def begin_outer(self, run: Run) -> None:
-        """Take note that a new outer iteration starts."""
+    def begin_outer(self, run: Run, energy: Energy) -> None:
+        """Take note that a new outer iteration starts (or do what is done once in each, such as an E-step)."""
         ...
 
     def step(self, run: Run, energy: Energy) -> Pass:

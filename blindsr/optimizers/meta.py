@@ -40,10 +40,10 @@ class MetaLearned:
         if self.interval < 1 or (self.weights is not None and len(self.weights) != self.interval):
             raise ValueError("meta-learned optimizer: interval must be at least 1, weights must be `interval` numbers")
 
-    def begin_outer(self, run: Run) -> None:
+    def begin_outer(self, run: Run, energy: Energy) -> None:
         """Drop the terms of an unfinished window, if so set."""
         if self.reset_each_outer:
-            run.memory.clear()
+            self._clear(run)
 
     def step(self, run: Run, energy: Energy) -> Pass:
         """One inner step."""
@@ -57,8 +57,13 @@ class MetaLearned:
             for p, g in zip(parameters(run.kernel), window, strict=True):
                 p.grad = g
             adam_step(run.kernel_adam, run.kernel)
-            run.memory.clear()
+            self._clear(run)
         return done
+
+    @staticmethod
+    def _clear(run: Run) -> None:
+        for name in ("gradients", "count"):
+            run.memory.pop(name, None)
 
     def _accumulate(self, run: Run) -> None:
         count = run.memory.get("count", 0)

@@ -26,7 +26,7 @@ class Alternating:
         if min(self.image_steps, self.kernel_steps) < 1:
             raise ValueError("alternating minimisation: image_steps and kernel_steps must be at least 1")
 
-    def begin_outer(self, run: Run) -> None:
+    def begin_outer(self, run: Run, energy: Energy) -> None:
         """Nothing to do."""
 
     def step(self, run: Run, energy: Energy) -> Pass:
@@ -48,7 +48,7 @@ class Alternating:
 class Joint:
     """Both blocks step on the same loss at every step (Double-DIP). With a fixed kernel: image only (DIP)."""
 
-    def begin_outer(self, run: Run) -> None:
+    def begin_outer(self, run: Run, energy: Energy) -> None:
         """Nothing to do."""
 
     def step(self, run: Run, energy: Energy) -> Pass:

@@ -62,6 +62,8 @@ class GaussianKernelPrior(ParametricKernels):
         Of the centre (column, row), pixels from index 0; `Delta` for a fixed one.
     """
 
+    names = ("variance_1", "variance_2", "angle", "center_column", "center_row")
+
     def __init__(
         self,
         kernel_size: int,

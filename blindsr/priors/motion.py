@@ -64,6 +64,8 @@ class LineKernelPrior(ParametricKernels):
         Of the centre (column, row); `Delta` for a fixed one.
     """
 
+    names = ("length", "angle", "center_column", "center_row")
+
     def __init__(
         self, kernel_size: int, length: Distribution, angle: Distribution, center: tuple[Distribution, Distribution]
     ) -> None:

@@ -79,9 +79,10 @@ class IndependentParameters:
 class ParametricKernels:
     """Base of the priors whose kernels are a formula of a few independent parameters.
 
-    A subclass sets `kernel_size` and `parameters` and says what kernel a θ makes (`kernel_of`).
+    A subclass sets `kernel_size`, `names` and `parameters`, and says what kernel a θ makes (`kernel_of`).
     """
 
+    names: tuple[str, ...]
     kernel_size: int
     parameters: IndependentParameters
 

@@ -34,7 +34,7 @@ def inverse_weights(errors: Tensor, variance: Tensor, n: int) -> Tensor:
 
 def likelihood_weights(errors: Tensor, variance: Tensor, n: int) -> Tensor:
     """ω ∝ exp(-n e / 2σ²), summing to one: the self-normalised importance weight of k given y and the current x."""
-    return torch.softmax(-0.5 * n * errors / variance.mean(), dim=0)
+    return torch.softmax(-0.5 * n * errors / variance.mean().clamp_min(1e-12), dim=0)
 
 
 WEIGHTS: dict[str, WeightRule] = {
@@ -59,8 +59,9 @@ class MonteCarloKernelApproximation:
     weights : WeightRule
         One of `WEIGHTS`, or any callable like them.
     proximity : float or None
-        If given, weights are multiplied by exp(-‖k_l - G_k‖² / `proximity`), so that kernels near the current one
-        count more (Eq. 26 lets the distance enter); in units of squared kernel values, summed over pixels.
+        If given, weights are multiplied by exp(-‖k_l - G_k‖² / `proximity`) over its largest value among the L, so
+        that kernels near the current one count more (Eq. 26 lets the distance enter); in units of squared kernel
+        values, summed over pixels.
     warmup_steps : int
         Steps before the run that pull φ_k towards single random kernels.
     """
@@ -86,7 +87,8 @@ class MonteCarloKernelApproximation:
     ) -> tuple[Tensor, Tensor]:
         """One simulation: kernels (L, 1, K, K) and their weights (L,)."""
         samples = self.prior.sample(self.n_kernels, generator=gen).to(kernel)
-        omega = self.weights(degradation.lr_error(x, y, samples), variance, y.numel())
+        weight = variance.mean() / variance if variance.ndim else None
+        omega = self.weights(degradation.lr_error(x, y, samples, weight=weight), variance, y.numel())
         if self.proximity is not None:
             near = torch.exp(-(samples - kernel).square().sum((1, 2, 3)) / self.proximity)
             omega = omega * near / near.max().clamp_min(torch.finfo(near.dtype).tiny)

@@ -1,0 +1,6 @@
+"""`python -m blindsr`: the command line."""
+
+from blindsr.cli import main
+
+if __name__ == "__main__":
+    main()
