@@ -144,8 +144,8 @@ def main() -> None:
             file.write(json.dumps(record) + "\n")
         print(
             f"{record['set']} {path.stem} x{scale} {method} {args.preset} seed {seed}: {record['psnr']:.2f} dB "
-            f"(bicubic {record['psnr_bicubic']:.2f}), SSIM {record['ssim']:.4f}, kernel {record['kernel_psnr']:.2f} dB, "
-            f"{record['seconds']:.0f} s",
+            f"(bicubic {record['psnr_bicubic']:.2f}), SSIM {record['ssim']:.4f}, "
+            f"kernel {record['kernel_psnr']:.2f} dB, {record['seconds']:.0f} s",
             flush=True,
         )
 

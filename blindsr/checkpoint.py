@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import warnings
 from pathlib import Path
 from typing import Any
@@ -55,8 +56,8 @@ def load(path: Path, settings: dict[str, Any]) -> dict[str, Any]:
     state = content.get("state")
     if not isinstance(old, dict) or not isinstance(state, dict):
         raise UserError(f"{path}: not a blindsr checkpoint, or damaged; delete it to start anew")
-    for name in sorted(settings.keys() | old.keys()):
-        if settings.get(name) != old.get(name):
+    for name in [*settings, *sorted(str(n) for n in old if n not in settings)]:
+        if json.dumps(settings.get(name)) != json.dumps(old.get(name), default=str):
             raise UserError(
                 f"{path}: made with other settings ({name}: {old.get(name)} there, {settings.get(name)} here); "
                 "give the same, or leave out --resume"

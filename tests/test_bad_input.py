@@ -313,7 +313,7 @@ def test_full_disk_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert run(image, tmp_path / "out").exit_code == 0
     before = snapshot(tmp_path / "out")
     mend = full_disk(monkeypatch, where, 0)
-    result = run(image, tmp_path / "out", "--seed", 1)
+    result = run(image, tmp_path / "out", "--seed", 1, "--overwrite")
     assert result.exit_code == 2 and result.stdout == ""
     assert "No space left on device" in result.stderr.splitlines()[-1]
     assert result.stderr.splitlines()[-1].startswith("blindsr: ") and "checkpoint.pt" in result.stderr.splitlines()[-1]

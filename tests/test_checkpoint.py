@@ -116,7 +116,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (("--method", "mlmc-tv"), "image_prior"),
         (("--alignment", "centered"), "alignment"),
         (("--noise", "0.1"), "noise"),
-        (("--padding", "circular"), "padding"),
+        (("--padding", "reflect"), "padding"),
         (("--kernel-size", 9), "kernel_size"),
         (("--preset", "balanced"), "preset"),
     ],

@@ -182,12 +182,43 @@ def test_even_true_kernel_with_the_alignment_named(tmp_path: Path) -> None:
     assert "kernel_psnr" in record(tmp_path / "out" / "a")["metrics"]
 
 
-def test_a_second_run_replaces_the_first_and_says_so(tmp_path: Path) -> None:
+def test_a_result_of_other_settings_is_replaced_only_when_asked(tmp_path: Path) -> None:
     image = save_png(tmp_path / "a.png")
     assert run(image, tmp_path / "out", steps=1).exit_code == 0
-    again = run(image, tmp_path / "out", "--seed", 1, steps=2)
+    before = (tmp_path / "out/a/sr.png").read_bytes()
+    line = error_line(run(image, tmp_path / "out", "--seed", 1, steps=2))
+    assert "a result of other settings" in line and "--overwrite" in line
+    assert (tmp_path / "out/a/sr.png").read_bytes() == before
+    again = run(image, tmp_path / "out", "--seed", 1, "--overwrite", steps=2)
     assert again.exit_code == 0 and "of an earlier run is replaced" in again.stderr
     assert record(tmp_path / "out" / "a")["seed"] == 1
+    assert run(image, tmp_path / "out", "--seed", 1, steps=2).exit_code == 0, "the same settings give the same result"
+
+
+def test_an_unfinished_run_is_not_thrown_away(tmp_path: Path) -> None:
+    image = save_png(tmp_path / "a.png")
+    assert run(image, tmp_path / "out", steps=1).exit_code == 0
+    (tmp_path / "out/a/run.json").unlink()  # as after a kill: a checkpoint, no record
+    line = error_line(run(image, tmp_path / "out", steps=2))
+    assert "an unfinished run; --resume goes on with it, --overwrite starts anew" in line
+    assert run(image, tmp_path / "out", "--resume", steps=2).exit_code == 0
+    done = run(image, tmp_path / "out", "--resume", steps=2)
+    assert done.exit_code == 0 and "already finished (2 steps)" in done.stderr
+
+
+def test_parts_named_one_by_one_are_not_recorded_as_another_method(tmp_path: Path) -> None:
+    image = save_png(tmp_path / "a.png", 16, 16)
+    assert run(image, tmp_path / "x", "--prior", "none", "--image-prior", "tv", steps=1).exit_code == 0
+    assert run(image, tmp_path / "y", "--prior", "none", steps=1).exit_code == 0
+    x, y = record(tmp_path / "x" / "a"), record(tmp_path / "y" / "a")
+    assert (x["method"], y["method"]) == ("custom", "mlmc-no-mc")
+    assert x["parts"]["image_prior"] == {"class": "TotalVariation"} and x["parts"]["monte_carlo"] is None
+    assert x["parts"]["optimizer"] == {
+        "class": "MetaLearned",
+        "interval": 3,
+        "weights": None,
+        "reset_each_outer": True,
+    }
 
 
 def test_leftovers_of_a_killed_run_are_cleared(tmp_path: Path) -> None:

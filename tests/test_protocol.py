@@ -120,3 +120,28 @@ def test_generators_and_drawn_seeds_are_reproducible_and_differ():
     assert draw_seed(generator(1)) == draw_seed(generator(1)) != draw_seed(generator(2))
     source = generator(1)
     assert len({draw_seed(source) for _ in range(20)}) == 20
+
+
+def test_kernel_and_noise_have_streams_of_their_own():
+    """torch keeps the low 32 bits of a seed only: an offset of 2^32 would give both the same numbers."""
+    x, seed = torch.rand(1, 1, 64, 64, generator=torch.Generator().manual_seed(0)), 4
+    kernel = PRIOR.sample(1, generator=generator(seed))
+    clean, noisy = (degrade(x, OP, kernel, noise_std=s, seed=seed, how=Quantize.NONE).y for s in (0.0, 1.0))
+    own = torch.randn(clean.shape, generator=generator(seed))
+    assert abs(float(torch.corrcoef(torch.stack([(noisy - clean).flatten(), own.flatten()]))[0, 1])) < 5 / 1024**0.5
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32])
+def test_seeds_that_torch_would_cut_are_refused(seed):
+    with pytest.raises(ValueError, match="seed"):
+        generator(seed)
+
+
+def test_valid_padding_cuts_the_truth_to_what_the_operator_explains():
+    op = Degradation(4, padding=Padding.VALID)
+    test = degrade(
+        torch.rand(1, 1, 100, 90, generator=torch.Generator().manual_seed(0)), op, GaussianKernelPrior.truth(4)
+    )
+    assert test.x.shape[-2:] == tuple(4 * n for n in test.y.shape[-2:])
+    with pytest.raises(ValueError, match="smaller than the kernel"):
+        degrade(torch.rand(1, 1, 12, 40), op, GaussianKernelPrior.truth(4))

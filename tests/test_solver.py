@@ -360,3 +360,39 @@ def test_images_that_are_not_finite_are_refused(bad):
 def test_impossible_assemblies_are_refused(bad):
     with pytest.raises(ValueError, match="assembly"):
         assembly(**bad)
+
+
+def test_a_state_in_memory_can_be_branched(grey):
+    solver = Solver(assembly(average=0.9))
+    run = solver.init(grey.y, seed=0)
+    run_for(solver, run, grey.y, 4)
+    state = solver.state_dict(run)
+    ends = []
+    for _ in range(2):
+        again = solver.load_state_dict(grey.y, state)
+        run_for(solver, again, grey.y, 7)
+        ends.append(solver.estimate(again))
+    run_for(solver, run, grey.y, 7)
+    ends.append(solver.estimate(run))
+    assert all(torch.equal(e.image, ends[0].image) and torch.equal(e.kernel, ends[0].kernel) for e in ends)
+
+
+@pytest.mark.parametrize("part", ["exp_avg", "x", "gradients"])
+def test_a_state_of_other_shapes_is_refused(grey, part):
+    solver = Solver(assembly())
+    run = solver.init(grey.y, seed=0)
+    run_for(solver, run, grey.y, 4)
+    state = solver.state_dict(run)
+    if part == "exp_avg":
+        state["image_adam"]["state"][0]["exp_avg"] = torch.zeros(1)
+    elif part == "x":
+        state["x"] = torch.zeros(1, 1, 2, 2)
+    else:
+        state["memory"]["gradients"] = [torch.zeros(1)]
+    with pytest.raises(ValueError, match="does not fit"):
+        solver.load_state_dict(grey.y, state)
+
+
+def test_a_kernel_without_parameters_takes_no_monte_carlo_step(grey):
+    with pytest.raises(ValueError, match="leave it out"):
+        Solver(assembly(kernel=lambda y, op: FixedKernel(grey.kernel))).init(grey.y, seed=0)
