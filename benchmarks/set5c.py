@@ -90,6 +90,7 @@ def one(task: Task, path: Path, index: int, device: str) -> dict[str, object]:
         "method": task.method,
         "preset": task.preset,
         "noise_model": task.noise_model,
+        "simulations": task.settings.n_simulations.get(task.scale, 1),
         "scale": task.scale,
         "noise_level": task.noise_level,
         "seed": task.seed,
@@ -116,6 +117,7 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", default=["mlmc"], choices=list(METHODS))
     parser.add_argument("--preset", default="fast", choices=list(PRESETS))
     parser.add_argument("--steps", type=int, help="inner steps, instead of the preset's")
+    parser.add_argument("--simulations", type=int, help="Monte Carlo simulations per outer iteration, likewise")
     parser.add_argument("--scales", nargs="+", type=int, default=[4])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--images", nargs="+", help="only these, by name")
@@ -132,6 +134,8 @@ def main() -> None:
         done = {json.loads(line)["key"] for line in args.out.read_text().splitlines()}
     preset = PRESETS[args.preset]
     preset = replace(preset, steps=args.steps or preset.steps)
+    if args.simulations:
+        preset = replace(preset, n_simulations=dict.fromkeys(args.scales, args.simulations))
     paths = list(enumerate(sorted((args.data / "Set5").glob("*.png"))))
     for seed, scale, method, (index, path) in itertools.product(args.seeds, args.scales, args.methods, paths):
         row = METHODS[method]

@@ -1,9 +1,9 @@
-"""What a whole step costs against the bare forward and backward pass of its image network; peak memory.
+"""What a whole step costs against the bare forward and backward pass of its image network, float32 and bfloat16.
 
-    python benchmarks/step_cost.py --preset paper            # float32
-    python benchmarks/step_cost.py --preset paper --bf16     # the same network in mixed precision
+    python benchmarks/step_cost.py --preset paper
 
-The two are timed in turns, so that a change of the machine's speed touches both alike.
+All four are timed in turns in one process, so that a change of the machine's speed touches them alike. Peak memory is
+that of the process after the float32 steps, and after all.
 """
 
 from __future__ import annotations
@@ -19,32 +19,26 @@ import torch
 
 from blindsr.degradation import Degradation
 from blindsr.methods import METHODS, assemble
-from blindsr.presets import PRESETS
+from blindsr.presets import PRESETS, Preset
 from blindsr.solver import Solver
 
 
-def timed(action: Callable[[], object]) -> float:
-    """Seconds of one call."""
+def timed(action: Callable[[], object], times: int) -> float:
+    """Mean seconds of a call."""
     start = time.perf_counter()
-    action()
-    return time.perf_counter() - start
+    for _ in range(times):
+        action()
+    return (time.perf_counter() - start) / times
 
 
-def main() -> None:
-    """Time and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--preset", default="paper", choices=list(PRESETS))
-    parser.add_argument("--bf16", action="store_true", help="mixed precision, whatever the preset says")
-    parser.add_argument("--scale", type=int, default=4)
-    parser.add_argument("--size", type=int, default=256, help="HR side in pixels")
-    parser.add_argument("--rounds", type=int, default=6, help="outer iterations timed (5 steps each)")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    preset = PRESETS[args.preset]
-    preset = replace(preset, skip=replace(preset.skip, bf16=args.bf16 or preset.skip.bf16))
-    y = torch.rand(1, 3, args.size // args.scale, args.size // args.scale, generator=torch.Generator().manual_seed(0))
-    solver = Solver(assemble(METHODS["mlmc"], Degradation(args.scale), preset))
+def peak_mib() -> float:
+    """Largest memory that this process has held."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def actions(preset: Preset, scale: int, y: torch.Tensor) -> tuple[Callable[[], object], Callable[[], object]]:
+    """Return the whole step and the bare pass of one run; steps are taken by whole outer iterations."""
+    solver = Solver(assemble(METHODS["mlmc"], Degradation(scale), preset))
     run = solver.init(y, seed=0)
 
     def bare() -> None:
@@ -52,21 +46,40 @@ def main() -> None:
         run.image().square().mean().backward()
         run.image.zero_grad(set_to_none=True)
 
-    bare(), solver.step(run, y)
-    bares, steps = [], []
+    return lambda: solver.step(run, y), bare
+
+
+def main() -> None:
+    """Time and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--preset", default="paper", choices=list(PRESETS))
+    parser.add_argument("--scale", type=int, default=4)
+    parser.add_argument("--size", type=int, default=256, help="HR side in pixels")
+    parser.add_argument("--rounds", type=int, default=6, help="outer iterations timed, after one to warm up")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    preset = PRESETS[args.preset]
+    side = args.size // args.scale
+    y = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0))
+    kinds = {
+        kind: actions(replace(preset, skip=replace(preset.skip, bf16=kind == "bf16")), args.scale, y)
+        for kind in ("fp32", "bf16")
+    }
     q = preset.inner_steps
-    for _ in range(args.rounds):
-        run.step = -(-run.step // q) * q  # whole outer iterations: each holds one Monte Carlo step
-        steps.append(sum(timed(lambda: solver.step(run, y)) for _ in range(q)) / q)
-        bares.append(sum(timed(bare) for _ in range(q)) / q)
-    ratio = statistics.median(s / b for s, b in zip(steps, bares, strict=True))
-    kind = "bf16" if preset.skip.bf16 else "fp32"
-    print(
-        f"{args.preset} {kind}, {args.size}x{args.size}, x{args.scale}, {args.threads} thread(s): "
-        f"step {1e3 * statistics.median(steps):.0f} ms, bare {1e3 * statistics.median(bares):.0f} ms, "
-        f"ratio {ratio:.3f} (median of {args.rounds}), "
-        f"peak {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB"
-    )
+    for kind, (step, bare) in kinds.items():
+        timed(step, q), timed(bare, 1)
+        print(f"peak memory after {kind}: {peak_mib():.0f} MiB")
+    rounds = [{k: (timed(step, q), timed(bare, q)) for k, (step, bare) in kinds.items()} for _ in range(args.rounds)]
+    print(f"{args.preset}, {args.size}x{args.size}, x{args.scale}, {args.threads} thread(s), median of {args.rounds}:")
+    for kind in kinds:
+        step, bare, ratio = (
+            statistics.median(f(r[kind]) for r in rounds)
+            for f in (lambda t: 1e3 * t[0], lambda t: 1e3 * t[1], lambda t: t[0] / t[1])
+        )
+        print(f"{kind}: step {step:.0f} ms, bare pass {bare:.0f} ms, ratio {ratio:.3f}")
+    half = statistics.median(r["bf16"][0] / r["fp32"][0] for r in rounds)
+    print(f"bf16 step / fp32 step: {half:.3f}")
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ def main() -> None:
     picture = read_image(args.photo)
     y = picture.pixels  # (1, C, h, w), values 0..1
 
-    degradation = Degradation(args.scale, alignment=Alignment.CENTERED, padding=Padding.REFLECT)
+    degradation = Degradation(args.scale, alignment=Alignment.CENTERED, padding=Padding.VALID)
     preset = PRESETS[args.preset]
     solver = Solver(assemble(METHODS["mlmc"], degradation, preset))
 
@@ -34,7 +34,7 @@ def main() -> None:
 
     image, kernel = solver.estimate(run)
     args.output.mkdir(parents=True, exist_ok=True)
-    write_png(args.output / "sr.png", Picture(image, None, picture.bits, picture.icc))
+    write_png(args.output / "sr.png", Picture(image, None, picture.bits, picture.icc))  # without alpha
     print(f"{args.output / 'sr.png'}; the kernel sums to {float(kernel.sum()):.3f}")
 
 

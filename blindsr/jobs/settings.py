@@ -32,7 +32,7 @@ class RunSettings:
     iterations : int or None
         Inner steps instead of the preset's.
     time_limit : float or None
-        Seconds after which the best result so far is saved.
+        Seconds after which the result so far is saved.
     checkpoint_seconds : float
         A checkpoint is written at most this often, and at the end.
     even_kernel : bool

@@ -163,7 +163,7 @@ def evaluate_files(
         raise UserError("--kernel and --true-kernel go together: give both or none")
     default_degradation(scale, alignment=Alignment.FKP, padding=Padding.CIRCULAR)
     a, b = read_image(image).pixels, read_image(truth).pixels
-    h, w = (scale * n // scale for n in a.shape[-2:])
+    h, w = a.shape[-2:]
     extra = (b.shape[-2] - h, b.shape[-1] - w)
     if not all(0 <= e < scale for e in extra):
         raise UserError(f"{truth}: {b.shape[-1]}x{b.shape[-2]} pixels does not fit {image} of {w}x{h}")
