@@ -23,7 +23,8 @@ def test_own_photo(tmp_path):
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (20, 24, 3), dtype=np.uint8)).save(photo)
     out = run(EXAMPLES / "own_photo.py", photo, "--scale", 2, "--steps", 2, "--output", tmp_path / "out")
     assert "the kernel sums to 1.000" in out
-    assert Image.open(tmp_path / "out" / "sr.png").size == (48, 40)
+    with Image.open(tmp_path / "out" / "sr.png") as sr:
+        assert sr.size == (48, 40)
 
 
 @pytest.mark.slow
