@@ -29,7 +29,7 @@ class Progress(Protocol):
 def describe(metrics: Metrics) -> str:
     """One line on a step: data misfit and noise level in grey levels of 255, kernel width in HR pixels."""
     misfit = 255 * metrics.mse**0.5
-    return f"misfit {misfit:6.2f}  noise {255 * metrics.noise_std:5.2f}  kernel width {metrics.kernel_width:5.2f}"
+    return f"misfit {misfit:5.2f}  noise {255 * metrics.noise_std:5.2f}  kernel {metrics.kernel_width:.2f} px"
 
 
 def clock(seconds: float) -> str:
@@ -76,10 +76,10 @@ class Bar:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
         self.bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=10),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[note]}"),
+            TextColumn("{task.fields[note]}", markup=False),
             console=Console(stderr=True),
         )
         self.task = self.bar.add_task(name, total=steps, note="starting")
