@@ -57,7 +57,7 @@ _ours = partial(Preset, warmup_steps=1000, noise="iid")
 PRESETS: dict[str, Preset] = {
     "paper": Preset(),
     "balanced": _ours(
-        steps=600,
+        steps=800,
         skip=SkipSettings(channels=64, bf16=True),
         ssim_steps=300,
         n_simulations={3: 4, 4: 12, 8: 12},

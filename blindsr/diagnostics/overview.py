@@ -84,7 +84,9 @@ def draw(page: Overview) -> Figure:
     height, width = page.result.shape[:2]
     side = 3.6
     figure = Figure(figsize=(side * n, side * min(max(height / width, 0.5), 1.8) + 4.2), layout="constrained", dpi=130)
-    rows: Any = figure.subfigures(2, 1, height_ratios=[side * min(max(height / width, 0.5), 1.8) + 0.5, 3.7])
+    upper = side * min(max(height / width, 0.5), 1.8)
+    parts: Any = figure.subfigures(3, 1, height_ratios=[0.3, upper + 0.5, 3.7])
+    title, *rows = parts
     upper_axes = rows[0].subplots(1, n)
     for axes, (picture, text) in zip(upper_axes, pictures, strict=True):
         _image(axes, picture, text)
@@ -96,7 +98,7 @@ def draw(page: Overview) -> Figure:
     for axes, (kernel, text) in zip(lower, kernels, strict=False):
         _kernel(axes, kernel, text)
     _curves(lower[-1], page)
-    figure.suptitle(page.title, fontsize=12)
+    title.text(0.5, 0.5, page.title, ha="center", va="center", fontsize=12)
     return figure
 
 
