@@ -102,7 +102,7 @@ class Keeper:
         self.path, self.settings, self.every = path, dict(settings), every
         self.start = self.last = time.perf_counter()
         self.seconds_before = 0.0
-        """Seconds that earlier sessions of a resumed run took."""
+        """Seconds that a resumed run took before."""
 
     def save(self, solver: Solver, run: Run, trace: list[Metrics]) -> None:
         """Write one now."""
