@@ -1,5 +1,7 @@
 """Small pictures and a short way to call the command line."""
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,13 @@ def call(*words: object) -> Any:
 def run(image: Path, output: Path, *words: object, steps: int = 3) -> Any:
     """Run a short `blindsr run` on a picture."""
     return call("run", image, *FAST, "--iterations", steps, "--output", output, *words)
+
+
+def run_script(*arguments: object) -> str:
+    """Run a Python script of the repository in a process of its own; return what it prints."""
+    done = subprocess.run([sys.executable, *map(str, arguments)], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def error_line(result: Any, code: int = 2) -> str:

@@ -1,21 +1,14 @@
 """The benchmark scripts run, and one that is started again repeats nothing."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import run_script
 from PIL import Image
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
-
-
-def run(*arguments):
-    done = subprocess.run([sys.executable, *map(str, arguments)], capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 @pytest.mark.slow
@@ -26,15 +19,15 @@ def test_set5c_goes_on_where_it_stopped_and_tables(tmp_path):
         Image.fromarray(rng.integers(0, 255, (40, 44, 3), dtype=np.uint8)).save(tmp_path / "Set5" / f"{name}.png")
     out = tmp_path / "r.jsonl"
     common = [BENCHMARKS / "set5c.py", "--data", tmp_path, "--full", "--scales", 2, "--steps", 2, "--out", out]
-    assert len(run(*common, "--images", "a").splitlines()) == 1
-    assert len(run(*common).splitlines()) == 1
+    assert len(run_script(*common, "--images", "a").splitlines()) == 1
+    assert len(run_script(*common).splitlines()) == 1
     assert [json.loads(line)["image"] for line in out.read_text().splitlines()] == ["a", "b"]
-    table = run(BENCHMARKS / "table.py", out).splitlines()
+    table = run_script(BENCHMARKS / "table.py", out).splitlines()
     assert len(table) == 3
     assert "| 2 |" in table[2]
 
 
 @pytest.mark.slow
 def test_step_cost_prints_a_ratio():
-    out = run(BENCHMARKS / "step_cost.py", "--preset", "fast", "--size", 64, "--rounds", 1)
+    out = run_script(BENCHMARKS / "step_cost.py", "--preset", "fast", "--size", 64, "--rounds", 1)
     assert float(out.split("bf16 step / fp32 step: ")[1]) > 0

@@ -1,27 +1,20 @@
 """Every example runs, at tiny size."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import run_script
 from PIL import Image
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
-
-
-def run(*arguments):
-    done = subprocess.run([sys.executable, *map(str, arguments)], capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 @pytest.mark.slow
 def test_own_photo(tmp_path):
     photo = tmp_path / "photo.jpg"
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (20, 24, 3), dtype=np.uint8)).save(photo)
-    out = run(EXAMPLES / "own_photo.py", photo, "--scale", 2, "--steps", 2, "--output", tmp_path / "out")
+    out = run_script(EXAMPLES / "own_photo.py", photo, "--scale", 2, "--steps", 2, "--output", tmp_path / "out")
     assert "the kernel sums to 1.000" in out
     with Image.open(tmp_path / "out" / "sr.png") as sr:
         assert sr.size == (48, 40)
@@ -29,14 +22,14 @@ def test_own_photo(tmp_path):
 
 @pytest.mark.slow
 def test_compose_solver():
-    assert "kernel (1, 1, 11, 11)" in run(EXAMPLES / "compose_solver.py", "--steps", 3, "--side", 48)
+    assert "kernel (1, 1, 11, 11)" in run_script(EXAMPLES / "compose_solver.py", "--steps", 3, "--side", 48)
 
 
 def test_my_prior():
-    assert "the contract is kept" in run(EXAMPLES / "my_prior.py")
+    assert "the contract is kept" in run_script(EXAMPLES / "my_prior.py")
 
 
 @pytest.mark.slow
 def test_ablation():
-    out = run(EXAMPLES / "ablation.py", "--steps", 2, "--side", 64)
+    out = run_script(EXAMPLES / "ablation.py", "--steps", 2, "--side", 64)
     assert [line.split()[0] for line in out.splitlines()] == ["mlmc", "mlmc-no-mc", "mlmc-no-meta"]

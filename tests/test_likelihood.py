@@ -92,6 +92,11 @@ def test_ssim_gives_way_to_the_squared_error_after_the_switch_where_there_is_noi
     assert isinstance(term, DataTerm) and isinstance(GaussianLikelihood(), DataTerm)
 
 
+def test_no_noise_at_all_does_not_keep_ssim_where_the_switch_is_unconditional():
+    a, b = (torch.from_numpy(v) for v in pair(6))
+    torch.testing.assert_close(SsimThenMse(3).loss(a, b, torch.tensor(0.0), 3), ((a - b) ** 2).mean())
+
+
 def test_published_switch_is_81_outer_iterations():
     assert (SsimThenMse().switch, SsimThenMse().ssim_below) == (81 * 5, 0)
 

@@ -11,8 +11,10 @@ import torch
 from blindsr.errors import UserError
 from blindsr.generators.skip import SkipSettings, has_bf16
 
-BYTES_PER_CHANNEL_PIXEL = 200
-"""Peak memory of the skip network, bytes for each of its channels and each HR pixel, float32 (measured, rounded up)."""
+BYTES_PER_CHANNEL_PIXEL = 120
+"""Peak memory of the skip network, bytes for each of its channels and each HR pixel, float32.
+
+`benchmarks/step_cost.py --preset paper`: 908 MiB, the program included, at 256x256 and 128 channels, which is 114."""
 
 
 def choose_device(name: str) -> torch.device:

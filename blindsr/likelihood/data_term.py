@@ -78,7 +78,7 @@ class SsimThenMse:
     switch : int
         First step that uses the squared error. Published: 405 (81 outer iterations of 5).
     ssim_below : float
-        Noise level (units of 0..1) up to which 1 - SSIM goes on after the switch. Published: 0, always switch.
+        Noise level (units of 0..1) below which 1 - SSIM goes on after the switch. Published: 0, always switch.
     """
 
     switch: int = 405
@@ -86,6 +86,6 @@ class SsimThenMse:
 
     def loss(self, prediction: Tensor, y: Tensor, variance: Tensor, step: int) -> Tensor:
         """Scalar loss."""
-        if step < self.switch or float(variance.mean()) <= self.ssim_below**2:
+        if step < self.switch or float(variance.mean()) < self.ssim_below**2:
             return 1 - ssim(prediction, y)
         return GaussianLikelihood().loss(prediction, y, variance, step)

@@ -58,7 +58,7 @@ def finest_detail_std(y: Tensor) -> Tensor:
 
     The mask [[1, -2, 1], [-2, 4, -2], [1, -2, 1]] / 6 passes white noise with its standard deviation and removes
     whatever is locally linear. A blurred LR image has little else left at that frequency, so this is close to σ; image
-    detail can only add to it.
+    detail adds to it, clipping to 0..1 takes from it.
 
     Parameters
     ----------
