@@ -31,3 +31,12 @@ def test_set5c_goes_on_where_it_stopped_and_tables(tmp_path):
 def test_step_cost_prints_a_ratio():
     out = run_script(BENCHMARKS / "step_cost.py", "--preset", "fast", "--size", 64, "--rounds", 1)
     assert float(out.split("bf16 step / fp32 step: ")[1]) > 0
+
+
+@pytest.mark.slow
+def test_lr_error_prints_a_row_for_each_count():
+    out = run_script(
+        BENCHMARKS / "lr_error.py", "--size", 32, "--scales", 2, 4, "--counts", 2, 3, "--rounds", 1
+    ).splitlines()
+    assert [line.split("|")[1].strip() for line in out if line.startswith("| ")] == ["n", "2", "3"] * 2
+    assert sum(line.startswith("build: circular ") for line in out) == 2

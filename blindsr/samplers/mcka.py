@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from blindsr.degradation import Degradation
+from blindsr.likelihood.quadratic import lr_errors
 from blindsr.priors.base import KernelPrior
 
 WeightRule = Callable[[Tensor, Tensor, int], Tensor]
@@ -88,7 +89,7 @@ class MonteCarloKernelApproximation:
         """One simulation: kernels (L, 1, K, K) and their weights (L,)."""
         samples = self.prior.sample(self.n_kernels, generator=gen).to(kernel)
         weight = variance.mean() / variance if variance.ndim else None
-        omega = self.weights(degradation.lr_error(x, y, samples, weight=weight), variance, y.numel())
+        omega = self.weights(lr_errors(degradation, x, y, samples, weight), variance, y.numel())
         if self.proximity is not None:
             near = torch.exp(-(samples - kernel).square().sum((1, 2, 3)) / self.proximity)
             omega = omega * near / near.max().clamp_min(torch.finfo(near.dtype).tiny)
