@@ -4,9 +4,11 @@ An LR image y = (x ⊗ k)↓s + n is all there is; neither the sharp image x nor
 """
 
 from blindsr.degradation import Alignment, Degradation, Padding
+from blindsr.kernel_estimate import KernelEstimate, KernelEstimator
 from blindsr.methods import METHODS, Method, assemble
 from blindsr.presets import PRESETS, Preset
 from blindsr.solver import Assembly, Estimate, Metrics, Solver
+from blindsr.super_resolve import super_resolve
 
 __version__ = "0.1.0"
 
@@ -17,10 +19,13 @@ __all__ = [
     "Assembly",
     "Degradation",
     "Estimate",
+    "KernelEstimate",
+    "KernelEstimator",
     "Method",
     "Metrics",
     "Padding",
     "Preset",
     "Solver",
     "assemble",
+    "super_resolve",
 ]

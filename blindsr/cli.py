@@ -13,6 +13,7 @@ import typer
 from blindsr import __version__
 from blindsr.degradation import Alignment, Padding
 from blindsr.errors import UserError
+from blindsr.methods import DEFAULT_METHOD
 from blindsr.presets import PRESETS
 from blindsr.protocol import Quantize
 
@@ -34,6 +35,17 @@ AlignmentOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the record as JSON on standard output.")]
 KernelSizeOption = Annotated[int, typer.Option(help="Side of the kernel, odd; 0: min(4 s + 3, 21).")]
+
+
+RestorerOption = Annotated[
+    str | None,
+    typer.Option(
+        help="What makes the image from the kernel: map, tv, bicubic, usrnet, model.pt, model.onnx, "
+        "my_file.py:restore, none.",
+        show_default=False,
+    ),
+]
+WeightsOption = Annotated[Path | None, typer.Option(help="State dict for --restorer usrnet.", show_default=False)]
 
 
 def say(line: str) -> None:
@@ -63,17 +75,20 @@ def one_line_errors() -> Iterator[None]:
 def run(
     images: Annotated[list[Path], typer.Argument(help="Pictures, or folders of pictures.", show_default=False)],
     scale: ScaleOption = 4,
-    method: Annotated[str, typer.Option(help="A row of `blindsr methods`.")] = "mlmc",
+    method: Annotated[str, typer.Option(help="A row of `blindsr methods`; mlmc is the paper's.")] = DEFAULT_METHOD,
     prior: Annotated[
-        str | None, typer.Option(help="Kernels the Monte Carlo step draws: mcmc, motion, none, my_file.py:MyPrior.")
+        str | None,
+        typer.Option(help="Kernels the Monte Carlo step draws: mcmc, motion, spectral, none, my_file.py:MyPrior."),
     ] = None,
-    optimizer: Annotated[str | None, typer.Option(help="meta, am, joint, or my_file.py:MyOptimizer.")] = None,
+    optimizer: Annotated[str | None, typer.Option(help="meta, am, joint, refit, or my_file.py:MyOptimizer.")] = None,
     image_prior: Annotated[
         str | None, typer.Option(help="hyper-laplacian, tv, tikhonov, none, or my_file.py:MyImagePrior.")
     ] = None,
     noise: Annotated[
         str | None, typer.Option(help="iid (estimated), none, or a known standard deviation in units of 0..1.")
     ] = None,
+    restorer: RestorerOption = None,
+    weights: WeightsOption = None,
     preset: Annotated[str, typer.Option(help=f"How much time to take: {', '.join(PRESETS)}.")] = "balanced",
     iterations: Annotated[int | None, typer.Option(min=1, help="Inner steps, instead of the preset's.")] = None,
     time_limit: Annotated[
@@ -112,6 +127,8 @@ def run(
         optimizer=optimizer,
         image_prior=image_prior,
         noise=noise,
+        restorer=restorer,
+        weights=weights,
         preset=preset,
         iterations=iterations,
         time_limit=time_limit,
@@ -185,6 +202,42 @@ def evaluate(
     typer.echo(f"PSNR {record['psnr']:.2f} dB  SSIM {record['ssim']:.4f}  {where}")
     if "kernel_psnr" in record:
         typer.echo(f"kernel PSNR {record['kernel_psnr']:.2f} dB (peak 1)")
+
+
+@app.command()
+def restore(
+    image: Annotated[Path, typer.Argument(help="LR picture.", show_default=False)],
+    kernel: Annotated[Path, typer.Option(help="Kernel file (.npy, .mat, .png, .txt).", show_default=False)],
+    scale: ScaleOption = 4,
+    restorer: RestorerOption = None,
+    weights: WeightsOption = None,
+    noise: Annotated[
+        float | None, typer.Option(min=0, help="Noise standard deviation, units of 0..1; default: estimated.")
+    ] = None,
+    alignment: AlignmentOption = None,
+    padding: Annotated[
+        Padding | None,
+        typer.Option(help="What lies beyond the border; default: circular with fkp, else valid.", show_default=False),
+    ] = None,
+    ground_truth: Annotated[Path | None, typer.Option(help="HR image to score against.")] = None,
+    output: Annotated[Path, typer.Option(help="Folder for sr.png and restore.json.")] = Path("blindsr-restored"),
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier sr.png there.")] = False,
+    json: JsonOption = False,
+) -> None:
+    """Super-resolve a picture whose kernel is known."""
+    from blindsr.jobs.outputs import to_json
+    from blindsr.jobs.restore import RestoreSettings, restore_file
+
+    settings = RestoreSettings(scale, kernel, restorer, weights, noise, alignment, padding, ground_truth, overwrite)
+    with one_line_errors():
+        record, notes = restore_file(image, output, settings)
+    for note in notes:
+        say(note)
+    if json:
+        typer.echo(to_json(record))
+        return
+    score = f"; PSNR {record['psnr_border_s2']:.2f} dB (border s2)" if "psnr_border_s2" in record else ""
+    typer.echo(f"{output / 'sr.png'}: {record['restorer']} in {record['seconds']:.0f} s{score}")
 
 
 @app.command()

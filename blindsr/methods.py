@@ -11,25 +11,33 @@ from typing import Generic, TypeVar
 
 from torch import Tensor, nn
 
-from blindsr.degradation import Degradation
-from blindsr.generators.kernel import KernelNetwork
+from blindsr.degradation import Degradation, Padding
+from blindsr.generators.kernel import KernelNetwork, ParametricKernel
+from blindsr.generators.pixels import Pixels
 from blindsr.generators.skip import SkipNetwork, SkipSettings
+from blindsr.kernel_estimate import KernelEstimate, KernelEstimator
 from blindsr.likelihood.data_term import DataTerm, SsimThenMse
 from blindsr.likelihood.noise import FixedNoise, IidNoise, NoiseModel
 from blindsr.optimizers.base import Optimizer
 from blindsr.optimizers.meta import MetaLearned
 from blindsr.optimizers.plain import Alternating, Joint
+from blindsr.optimizers.refit import RefitKernel
 from blindsr.presets import Preset
 from blindsr.priors.base import ImagePrior, KernelPrior
 from blindsr.priors.gaussian import GaussianKernelPrior
 from blindsr.priors.image import HyperLaplacian, NoPrior, Tikhonov, TotalVariation
 from blindsr.priors.motion import CameraShakePrior
+from blindsr.priors.spectral import MomentEnergy
+from blindsr.restorers.base import Restorer
+from blindsr.restorers.bicubic import BicubicRestorer, bicubic
+from blindsr.restorers.map import MapRestorer
 from blindsr.samplers.mcka import MonteCarloKernelApproximation
-from blindsr.solver import Assembly, ImageFactory
+from blindsr.solver import Assembly, ImageFactory, KernelFactory
 
 T = TypeVar("T")
 
-PriorFactory = Callable[[Degradation], KernelPrior]
+PriorFactory = Callable[[Degradation, KernelEstimate | None], KernelPrior]
+"""(degradation, estimate of the kernel where the method makes one) -> what the Monte Carlo step draws from."""
 
 
 @dataclass(frozen=True)
@@ -52,24 +60,46 @@ def _table(*parts: Part[T]) -> dict[str, Part[T]]:
     return {p.name: p for p in parts}
 
 
-def gaussian_sampling(degradation: Degradation) -> KernelPrior:
+def gaussian_sampling(degradation: Degradation, estimate: KernelEstimate | None) -> KernelPrior:
     """Random Gaussian kernels in the published sampling range."""
     return GaussianKernelPrior.sampling(degradation.scale, degradation.kernel_size)
 
 
-def camera_shake(degradation: Degradation) -> KernelPrior:
+def camera_shake(degradation: Degradation, estimate: KernelEstimate | None) -> KernelPrior:
     """Random camera-shake kernels."""
     return CameraShakePrior.protocol(degradation.scale, degradation.kernel_size)
 
 
+def spectral_draws(degradation: Degradation, estimate: KernelEstimate | None) -> KernelPrior:
+    """Kernels from the spectral density of y."""
+    if estimate is None:
+        raise ValueError("the spectral prior needs the LR image: give it to `assemble`")
+    return estimate.spectral
+
+
 PRIORS: dict[str, Part[PriorFactory | None]] = _table(
-    Part("mcmc", gaussian_sampling), Part("motion", camera_shake), Part("none", None)
+    Part("mcmc", gaussian_sampling), Part("motion", camera_shake), Part("spectral", spectral_draws), Part("none", None)
 )
 """What the Monte Carlo step draws kernels from; `none` leaves the step and its warm-up out."""
 
+KERNELS: dict[str, Part[KernelEstimator | None]] = _table(Part("network", None), Part("spectral", KernelEstimator()))
+"""The kernel block: `network` starts from random weights; `spectral` is a parametric kernel that starts at an estimate
+from y alone and keeps its density Φ in the objective."""
+
 OPTIMIZERS: dict[str, Part[Optimizer]] = _table(
-    Part("meta", MetaLearned(interval=3)), Part("am", Alternating()), Part("joint", Joint())
+    Part("meta", MetaLearned(interval=3)),
+    Part("am", Alternating()),
+    Part("joint", Joint()),
+    Part("refit", RefitKernel()),
 )
+
+RESTORERS: dict[str, Part[Restorer | None]] = _table(
+    Part("none", None),
+    Part("map", MapRestorer()),
+    Part("tv", MapRestorer(similar=None)),
+    Part("bicubic", BicubicRestorer()),
+)
+"""What makes the final image from the kernel; `none` keeps the image of the run."""
 
 IMAGE_PRIORS: dict[str, Part[Regularizer]] = _table(
     Part("hyper-laplacian", Regularizer(HyperLaplacian(), 0.2)),
@@ -98,6 +128,15 @@ class Method:
     image_prior: Part[Regularizer]
     noise: Part[NoiseModel] | None = None
     data_term: DataTerm | None = None
+    kernel: Part[KernelEstimator | None] = KERNELS["network"]
+    restorer: Part[Restorer | None] = RESTORERS["none"]
+    iterates: bool = True
+    """False: the kernel's estimate is the whole of it; no steps are made, the restorer makes the image."""
+
+    @property
+    def estimates(self) -> bool:
+        """Whether the kernel is first estimated from y alone."""
+        return self.kernel.value is not None or self.prior.value is spectral_draws
 
 
 _MLMC = Method("mlmc", "the paper's method", PRIORS["mcmc"], OPTIMIZERS["meta"], IMAGE_PRIORS["hyper-laplacian"])
@@ -121,8 +160,30 @@ METHODS: dict[str, Method] = {
             NOISES["none"],
             SsimThenMse(80),
         ),
+        Method(
+            "fast-map",
+            "kernel from spectra and MAP images, then a MAP image; seconds",
+            PRIORS["none"],
+            OPTIMIZERS["refit"],
+            IMAGE_PRIORS["none"],
+            kernel=KERNELS["spectral"],
+            restorer=RESTORERS["map"],
+            iterates=False,
+        ),
+        Method(
+            "spectral-dip",
+            "the same kernel, refitted while a skip network makes the image",
+            PRIORS["none"],
+            OPTIMIZERS["refit"],
+            IMAGE_PRIORS["hyper-laplacian"],
+            kernel=KERNELS["spectral"],
+        ),
     )
 }
+
+
+DEFAULT_METHOD = "fast-map"
+"""What `blindsr run` does if no method is named."""
 
 
 def skip_image(settings: SkipSettings) -> ImageFactory:
@@ -139,7 +200,23 @@ def kernel_network(y: Tensor, degradation: Degradation) -> nn.Module:
     return KernelNetwork(degradation.kernel_size)
 
 
-def assemble(method: Method, degradation: Degradation, preset: Preset) -> Assembly:
+def bicubic_image(y: Tensor, degradation: Degradation) -> nn.Module:
+    """Pixels, at the bicubic enlargement: the image of a method that makes no steps."""
+    before, after = (max(n, 0) for n in degradation.margins) if degradation.padding is Padding.VALID else (0, 0)
+    x = bicubic(y, degradation.scale, degradation.alignment)
+    return Pixels(nn.functional.pad(x, (before, after, before, after), mode="replicate"))
+
+
+def parametric_kernel(estimate: KernelEstimate) -> KernelFactory:
+    """Return the factory of a kernel of the estimate's family, started at the estimate."""
+
+    def make(y: Tensor, degradation: Degradation) -> nn.Module:
+        return ParametricKernel(estimate.spectral.family, estimate.z)
+
+    return make
+
+
+def assemble(method: Method, degradation: Degradation, preset: Preset, y: Tensor | None = None) -> Assembly:
     """Put a method's parts together.
 
     Parameters
@@ -150,15 +227,29 @@ def assemble(method: Method, degradation: Degradation, preset: Preset) -> Assemb
         Forward operator.
     preset : Preset
         Sizes, steps and rates.
+    y : Tensor, optional
+        LR image (1, C, h, w), values 0..1; methods that estimate the kernel from y alone need it, and do so here.
 
     Returns
     -------
     Assembly
         Ready for `blindsr.Solver`.
+
+    Raises
+    ------
+    ValueError
+        If y is missing where it is needed.
     """
+    estimate = None
+    if method.estimates:
+        if y is None:
+            raise ValueError(f"method {method.name} estimates the kernel from the LR image: give it to `assemble`")
+        known = method.noise.value.std if method.noise and isinstance(method.noise.value, FixedNoise) else None
+        estimate = (method.kernel.value or KernelEstimator(rounds=0))(y, degradation, known)
+    starts = estimate is not None and method.kernel.value is not None
     monte_carlo = None
     if method.prior.value is not None:
-        prior = method.prior.value(degradation)
+        prior = method.prior.value(degradation, estimate)
         monte_carlo = MonteCarloKernelApproximation(
             prior,
             preset.n_kernels,
@@ -168,8 +259,10 @@ def assemble(method: Method, degradation: Degradation, preset: Preset) -> Assemb
     noise = method.noise or NOISES[preset.noise]
     return Assembly(
         degradation=degradation,
-        image=skip_image(preset.skip),
-        kernel=kernel_network,
+        image=skip_image(preset.skip) if method.iterates else bicubic_image,
+        kernel=parametric_kernel(estimate) if estimate is not None and starts else kernel_network,
+        kernel_prior=MomentEnergy.of(estimate.spectral) if estimate is not None and starts else None,
+        estimate=estimate,
         optimizer=method.optimizer.value,
         data_term=method.data_term or SsimThenMse(preset.ssim_steps, preset.ssim_below),
         image_prior=method.image_prior.value.prior,

@@ -11,11 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from blindsr.degradation import Degradation
+from blindsr.kernel_estimate import KernelEstimate
 from blindsr.kernels import width
 from blindsr.likelihood.data_term import DataTerm
 from blindsr.likelihood.noise import NoiseModel
 from blindsr.optimizers.base import Energy, Optimizer, Pass, Run, adam_step, parameters
-from blindsr.priors.base import ImagePrior
+from blindsr.priors.base import ImagePrior, KernelEnergy
 from blindsr.random import draw_seed, generator, seeded
 from blindsr.samplers.mcka import MonteCarloKernelApproximation
 
@@ -47,6 +48,10 @@ class Assembly:
         Adam's learning rates. The Monte Carlo step and the optimizer share the kernel's Adam.
     average : float
         If above 0, the image estimate is a running mean of x with this share of the old mean kept at each step.
+    kernel_prior : KernelEnergy, optional
+        Φ of Eq. 3, kept in the objective.
+    estimate : KernelEstimate, optional
+        What was found of the kernel before the run, from y alone.
     """
 
     degradation: Degradation
@@ -62,6 +67,8 @@ class Assembly:
     image_lr: float = 5e-3
     kernel_lr: float = 1e-4
     average: float = 0.0
+    kernel_prior: KernelEnergy | None = None
+    estimate: KernelEstimate | None = None
 
     def __post_init__(self) -> None:
         if self.inner_steps < 1 or not 0 <= self.average < 1 or self.rho < 0:
@@ -158,7 +165,7 @@ class Solver:
     def step(self, run: Run, y: Tensor) -> Metrics:
         """Advance the run by one inner step, in place; an outer iteration begins every Q steps."""
         a, y = self.assembly, y.to(self.device)
-        energy = Energy(y, a.degradation, a.data_term, a.image_prior, a.rho)
+        energy = Energy(y, a.degradation, a.data_term, a.image_prior, a.rho, a.kernel_prior)
         monte_carlo = float("nan")
         if run.step % a.inner_steps == 0:
             if a.monte_carlo is not None:

@@ -14,6 +14,9 @@ from blindsr.likelihood.data_term import GaussianLikelihood
 from blindsr.optimizers.base import Energy, Pass, Run, parameters
 from blindsr.priors.image import NoPrior
 
+STEPS = 40
+"""Steps that an optimizer is tried for."""
+
 
 class ContractError(TypeError):
     """A part does not do what its place in a solver needs."""
@@ -142,7 +145,7 @@ def check_optimizer(optimizer: Any) -> None:
     blocks = [torch.optim.Adam(parameters(m), lr=1e-2) for m in (image, kernel)]
     run = Run(image, kernel, blocks[0], blocks[1], y.new_tensor(1e-3), y.new_tensor(1e-3), torch.Generator())
     old = [p.detach().clone() for m in (image, kernel) for p in parameters(m)]
-    for _ in range(12):
+    for _ in range(STEPS):
         if run.step % 3 == 0:
             _call("begin_outer(run, energy)", optimizer.begin_outer, run, energy)
         done = _call("step(run, energy)", optimizer.step, run, energy)
@@ -150,7 +153,8 @@ def check_optimizer(optimizer: Any) -> None:
         run.step += 1
     new = [p for m in (image, kernel) for p in parameters(m)]
     _need(all(torch.isfinite(p).all() for p in new), "step(run, energy) makes parameters that are not finite")
-    _need(not torch.equal(old[0], new[0]), "12 steps leave the image block as it was")
+    _need(not torch.equal(old[0], new[0]), f"{STEPS} steps leave the image block as it was")
     _need(
-        any(not torch.equal(a, b) for a, b in zip(old[1:], new[1:], strict=True)), "12 steps leave the kernel as it was"
+        any(not torch.equal(a, b) for a, b in zip(old[1:], new[1:], strict=True)),
+        f"{STEPS} steps leave the kernel as it was",
     )

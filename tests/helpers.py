@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from blindsr.cli import app
 
-FAST = ("--scale", "2", "--preset", "fast")
+FAST = ("--scale", "2", "--method", "mlmc", "--preset", "fast")
 
 
 def call(*words: object) -> Any:

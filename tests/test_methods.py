@@ -8,6 +8,7 @@ import torch
 from blindsr.degradation import SCALES, Alignment, Degradation, Padding
 from blindsr.generators.kernel import KernelNetwork
 from blindsr.generators.skip import SkipNetwork, SkipSettings
+from blindsr.kernel_estimate import KernelEstimator
 from blindsr.likelihood.data_term import SsimThenMse
 from blindsr.likelihood.noise import FixedNoise
 from blindsr.methods import IMAGE_PRIORS, METHODS, NOISES, OPTIMIZERS, PRIORS, assemble, noise_level
@@ -33,13 +34,14 @@ def test_every_part_is_listed_under_its_own_name(table):
 def test_every_method_runs_on_a_tiny_image(name):
     op = Degradation(2)
     y = torch.rand(1, 3, 16, 17, generator=torch.Generator().manual_seed(0))
-    solver = Solver(assemble(METHODS[name], op, TINY))
+    solver = Solver(assemble(METHODS[name], op, TINY, y))
     run = solver.init(y, seed=0)
-    metrics = list(solver.iterate(run, y, 6))
+    steps = 6 if METHODS[name].iterates else 0
+    metrics = list(solver.iterate(run, y, steps))
     image, kernel = solver.estimate(run)
-    assert len(metrics) == 6 and image.shape == (1, 3, 32, 34) and kernel.shape == (1, 1, 11, 11)
+    assert len(metrics) == steps and image.shape == (1, 3, 32, 34) and kernel.shape == (1, 1, 11, 11)
     assert torch.isfinite(image).all() and float(kernel.sum()) == pytest.approx(1, abs=1e-5)
-    assert metrics[-1].loss < metrics[3].loss, "the squared error, from step 4 on"
+    assert not metrics or metrics[-1].loss < metrics[3].loss, "the squared error, from step 4 on"
 
 
 def test_rows_differ_where_their_names_say():
@@ -109,7 +111,8 @@ def test_presets_name_noise_models_that_exist():
 @pytest.mark.parametrize("scale", SCALES)
 def test_every_prior_of_the_table_keeps_the_contract(name, scale):
     op = Degradation(scale, 13)
-    check_kernel_prior(PRIORS[name].value(op), op)
+    y = torch.rand(1, 1, 24, 24, generator=torch.Generator().manual_seed(0))
+    check_kernel_prior(PRIORS[name].value(op, KernelEstimator(rounds=0)(y, op)), op)
 
 
 @pytest.mark.parametrize("name", IMAGE_PRIORS)

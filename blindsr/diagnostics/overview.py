@@ -64,6 +64,21 @@ def _curves(axes: Axes, page: Overview) -> None:
     axes.set_title("Loss", fontsize=11)
 
 
+def _sections(axes: Axes, kernels: list[tuple[Array, str]]) -> None:
+    """For a method without steps: the kernels' profiles along both axes (sums over the other)."""
+    for (kernel, text), style in zip(kernels, ("-", "--"), strict=False):
+        for axis, name, color in ((0, "columns", "#1b6ca8"), (1, "rows", "#d1495b")):
+            profile = kernel.sum(axis=axis)
+            label = f"{text.splitlines()[0].lower()}, along {name}"
+            axes.plot(np.arange(len(profile)), profile, style, color=color, lw=1.3, label=label)
+    axes.set_xlabel("HR pixels", fontsize=9)
+    axes.set_ylabel("kernel, summed over the other axis", fontsize=9)
+    axes.tick_params(labelsize=8)
+    axes.set_ylim(bottom=0)
+    axes.legend(fontsize=8, loc="upper right", frameon=False)
+    axes.set_title("Profiles of the kernel", fontsize=11)
+
+
 def draw(page: Overview) -> Figure:
     """Lay the page out as a matplotlib figure (no window, no global state)."""
     from matplotlib.figure import Figure
@@ -97,7 +112,10 @@ def draw(page: Overview) -> Figure:
     lower = rows[1].subplots(1, len(kernels) + 1, gridspec_kw={"width_ratios": ratios})
     for axes, (kernel, text) in zip(lower, kernels, strict=False):
         _kernel(axes, kernel, text)
-    _curves(lower[-1], page)
+    if len(page.loss):
+        _curves(lower[-1], page)
+    else:
+        _sections(lower[-1], kernels)
     title.text(0.5, 0.5, page.title, ha="center", va="center", fontsize=12)
     return figure
 

@@ -1,4 +1,4 @@
-"""Kernel generators k = G_k(z_k, φ_k): FC network, explicit Gaussian, simplex, fixed."""
+"""Kernel generators k = G_k(z_k, φ_k): FC network, explicit Gaussian, any parametric family, simplex, fixed."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from blindsr.generators.base import Generator
+from blindsr.priors.base import KernelDensity
 from blindsr.priors.gaussian import gaussian_kernel
 
 
@@ -95,6 +96,27 @@ class GaussianKernel(Generator):
         return torch.softmax(log_k.flatten(), dim=0).view(1, 1, size, size)
 
 
+class ParametricKernel(Generator):
+    """A kernel of a family k(z); its parameter is z.
+
+    Parameters
+    ----------
+    family : KernelDensity
+        What z means.
+    start : Tensor
+        Initial z (dim,).
+    """
+
+    def __init__(self, family: KernelDensity, start: Tensor) -> None:
+        super().__init__()
+        self.family = family
+        self.z = nn.Parameter(start.detach().clone().float())
+
+    def forward(self) -> Tensor:
+        """Return the kernel (1, 1, K, K)."""
+        return self.family.kernel(self.z[None])
+
+
 def project_simplex(v: Tensor) -> Tensor:
     """Project each row of v (n, d) onto {w ≥ 0, Σ w = 1} in Euclidean distance (Held, Wolfe, Crowder 1974)."""
     u = v.sort(dim=1, descending=True).values
@@ -120,6 +142,13 @@ class SimplexKernel(Generator):
         var = torch.full((1,), std**2)
         start = gaussian_kernel(kernel_size, var, var, torch.zeros(1), torch.full((1, 2), float(center)))
         self.pixels = nn.Parameter(start)
+
+    @classmethod
+    def at(cls, kernel: Tensor) -> SimplexKernel:
+        """Start from a given kernel (1, 1, K, K)."""
+        made = cls(kernel.shape[-1], 0.0)
+        made.pixels.data.copy_(kernel)
+        return made
 
     def forward(self) -> Tensor:
         """Return the kernel (1, 1, K, K)."""

@@ -18,6 +18,7 @@ from blindsr.jobs.parts import compose
 from blindsr.jobs.progress import for_terminal
 from blindsr.jobs.run import run_image
 from blindsr.jobs.settings import RunSettings, default_degradation
+from blindsr.methods import DEFAULT_METHOD
 from blindsr.presets import PRESETS, Preset
 
 INTERRUPTED = 130
@@ -31,11 +32,13 @@ class Batch:
 
     images: list[Path]
     scale: int = 4
-    method: str = "mlmc"
+    method: str = DEFAULT_METHOD
     prior: str | None = None
     optimizer: str | None = None
     image_prior: str | None = None
     noise: str | None = None
+    restorer: str | None = None
+    weights: Path | None = None
     preset: str = "balanced"
     iterations: int | None = None
     time_limit: float | None = None
@@ -84,7 +87,11 @@ def _settings(batch: Batch) -> RunSettings:
         optimizer=batch.optimizer,
         image_prior=batch.image_prior,
         noise=batch.noise,
+        restorer=batch.restorer,
+        weights=batch.weights,
     )
+    if batch.iterations is not None and not method.iterates:
+        raise UserError(f"--iterations {batch.iterations}: {method.name} makes no steps; leave it out")
     return RunSettings(
         degradation,
         method,
@@ -193,7 +200,14 @@ def run_batch(batch: Batch, *, say: Callable[[str], None], as_json: bool) -> tup
 def summary(record: dict[str, Any], folder: Path) -> str:
     """One line on a finished run: where it is, what was done, how good it is."""
     metrics = record["metrics"]
-    parts = [f"{folder}: {record['steps']} steps in {record['seconds']:.0f} s ({record['stopped']})"]
+    did = f"{record['steps']} steps" if record["steps"] else record["method"]
+    parts = [f"{folder}: {did} in {record['seconds']:.0f} s ({record['stopped']})"]
+    if record.get("kernel_found"):
+        found = record["kernel_found"]
+        parts.append(f"kernel {found['family']}, width {record['metrics']['kernel_width']:.2f} px")
+    if record["restorer"] != "none":
+        tiles = f", {record['tiles']} tiles" if record["tiles"] > 1 else ""
+        parts.append(f"image by {record['restorer'].partition(' ')[0]}{tiles}")
     known = "kernel_psnr" in metrics or "psnr_border_s" in metrics
     hint = "" if known or record["alignment"] != "fkp" else " (the paper's grid; for a photo: --alignment centered)"
     parts.append(f"alignment {record['alignment']}{hint}")

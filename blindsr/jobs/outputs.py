@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from blindsr.degradation import Degradation
 from blindsr.diagnostics.metrics import Border, kernel_psnr, psnr, ssim
 from blindsr.diagnostics.overview import Overview, render
 from blindsr.io.files import atomic_path, write_text
@@ -23,7 +24,7 @@ from blindsr.io.images import Picture, write_png
 from blindsr.io.kernels import write_kernel
 from blindsr.kernels import center_of_mass, width
 from blindsr.restorers.bicubic import bicubic
-from blindsr.solver import Assembly, Metrics
+from blindsr.solver import Metrics
 
 SHIFT_GAIN = 1.0
 """A result that fits the truth this many dB better on the other alignment's grid earns a warning."""
@@ -46,13 +47,13 @@ class Result:
     image: Tensor
     kernel: Tensor
     trace: list[Metrics]
-    assembly: Assembly
+    degradation: Degradation
     name: str
 
     @property
     def bicubic(self) -> Tensor:
         """The LR image enlarged on the same grid."""
-        d = self.assembly.degradation
+        d = self.degradation
         return bicubic(self.picture.pixels, d.scale, d.alignment)
 
 
@@ -77,7 +78,7 @@ def score(result: Result, truth: Truth, say: Callable[[str], None]) -> dict[str,
         Always: `lr_rmse` (grey levels) and the kernel's `kernel_width`, `kernel_center`. With a true image: `psnr` and
         `ssim` for both border rules, and of bicubic. With a true kernel: `kernel_psnr`.
     """
-    scale = result.assembly.degradation.scale
+    scale = result.degradation.scale
     center = center_of_mass(result.kernel)[0]
     scores: dict[str, Any] = {
         "lr_rmse": 255 * result.trace[-1].mse ** 0.5 if result.trace else None,
@@ -111,7 +112,7 @@ def _warn_if_shifted(result: Result, truth: Tensor, scale: int, say: Callable[[s
     moved = psnr(x[: h - n, : w - n], t[n:, n:], scale), psnr(x[n:, n:], t[: h - n, : w - n], scale)
     best = max(moved)
     if best > here + SHIFT_GAIN:
-        now = result.assembly.degradation.alignment
+        now = result.degradation.alignment
         say(
             f"warning: moved by {n} pixels the result fits the truth better ({best:.2f} instead of {here:.2f} dB): "
             f"the LR image was probably not made with --alignment {now}; try the other one"
@@ -143,7 +144,7 @@ def trace_csv(trace: list[Metrics]) -> str:
 
 def enlarged_picture(result: Result) -> Picture:
     """The result as a picture like the one that was read: alpha enlarged on the same grid, same bits and profile."""
-    d, p = result.assembly.degradation, result.picture
+    d, p = result.degradation, result.picture
     alpha = None if p.alpha is None else bicubic(p.alpha, d.scale, d.alignment)
     return Picture(result.image, alpha, p.bits, p.icc)
 
@@ -151,7 +152,7 @@ def enlarged_picture(result: Result) -> Picture:
 def save_result(folder: Path, result: Result, truth: Truth, record: dict[str, Any]) -> None:
     """Write every file of a run; each is written whole or not at all, run.json last."""
     write_png(folder / "sr.png", enlarged_picture(result))
-    write_kernel(folder, result.kernel, str(result.assembly.degradation.alignment))
+    write_kernel(folder, result.kernel, str(result.degradation.alignment))
     write_text(folder / "trace.csv", trace_csv(result.trace))
     with warnings.catch_warnings():  # letters of the file's name that the font does not have
         warnings.filterwarnings("ignore", message=".*[Gg]lyph")
@@ -181,7 +182,9 @@ def _overview(result: Result, truth: Truth, record: dict[str, Any]) -> Overview:
         loss=np.array([m.loss for m in result.trace]),
         lr_rmse=np.array([255 * m.mse**0.5 for m in result.trace]),
         title=f"{name}   x{record['scale']}   {record['method']}, preset {record['preset']}, "
-        f"{record['steps']} steps, {record['seconds']:.0f} s",
+        f"{record['steps']} steps, {record['seconds']:.0f} s"
+        if record["steps"]
+        else f"{name}   x{record['scale']}   {record['method']}, {record['seconds']:.0f} s",
         truth=None if truth.image is None else as_array(truth.image),
         true_kernel=None if truth.kernel is None else truth.kernel[0, 0].double().numpy(),
         captions=captions,

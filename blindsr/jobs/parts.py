@@ -18,11 +18,20 @@ from blindsr.methods import (
     NOISES,
     OPTIMIZERS,
     PRIORS,
+    RESTORERS,
     Method,
     Part,
     Regularizer,
     noise_level,
 )
+from blindsr.restorers.external import (
+    ONNX_SUFFIXES,
+    TORCHSCRIPT_SUFFIXES,
+    CallableRestorer,
+    OnnxRestorer,
+    TorchScriptRestorer,
+)
+from blindsr.restorers.usrnet import UsrNetRestorer
 
 T = TypeVar("T")
 
@@ -97,7 +106,7 @@ def prior_part(word: str, degradation: Degradation) -> Part[Any]:
         return _from_table("prior", word, PRIORS)
     prior = _made(word, degradation)
     _checked(word, lambda: testing.check_kernel_prior(prior, degradation))
-    return Part(word, lambda _: prior)
+    return Part(word, lambda _, __: prior)
 
 
 def optimizer_part(word: str) -> Part[Any]:
@@ -116,6 +125,39 @@ def image_prior_part(word: str) -> Part[Any]:
     prior = _made(word)
     _checked(word, lambda: testing.check_image_prior(prior))
     return Part(word, Regularizer(prior, float(getattr(prior, "rho", OWN_RHO))))
+
+
+def restorer_part(word: str, weights: Path | None) -> Part[Any]:
+    """Return the restorer that a word names: one of the table, usrnet, a model file, or a user's `my_file.py:restore`.
+
+    Raises
+    ------
+    UserError
+        If there is none of that name, or a file cannot be used.
+    """
+    if weights is not None and word != "usrnet":
+        raise UserError(f"--weights {weights}: goes with --restorer usrnet, not with {word}")
+    if word == "usrnet":
+        if weights is None:
+            raise UserError("--restorer usrnet: needs --weights FILE, the published state dict")
+        return Part(f"usrnet {weights}", UsrNetRestorer(weights))
+    if _is_reference(word):
+        thing = load_object(word)
+        made = _made(word) if isinstance(thing, type) else thing
+        if not callable(made):
+            raise UserError(f"{word}: not a function; restore(y, kernel, degradation, noise_std) is needed")
+        return Part(word, CallableRestorer(made, word))
+    path = Path(word)
+    if path.suffix in ONNX_SUFFIXES:
+        return Part(word, OnnxRestorer(path))
+    if path.suffix in TORCHSCRIPT_SUFFIXES:
+        return Part(word, TorchScriptRestorer(path))
+    if word not in RESTORERS:
+        raise UserError(
+            f"--restorer {word}: unknown; choose {', '.join(RESTORERS)}, usrnet, a TorchScript or ONNX file, "
+            "or my_file.py:restore"
+        )
+    return RESTORERS[word]
 
 
 def noise_part(word: str) -> Part[Any]:
@@ -138,6 +180,8 @@ def compose(
     optimizer: str | None = None,
     image_prior: str | None = None,
     noise: str | None = None,
+    restorer: str | None = None,
+    weights: Path | None = None,
 ) -> Method:
     """Take a method's row and put other parts in the places that are named.
 
@@ -157,12 +201,23 @@ def compose(
         method = replace(method, image_prior=image_prior_part(image_prior))
     if noise is not None:
         method = replace(method, noise=noise_part(noise))
+    if restorer is not None or weights is not None:
+        part = restorer_part(restorer or method.restorer.name, weights)
+        if part.value is None and not method.iterates:
+            raise UserError(f"--restorer {restorer}: {name} makes its image by a restorer; choose one")
+        method = replace(method, restorer=part)
+    if not METHODS[name].iterates and (prior, optimizer, image_prior) != (None, None, None):
+        raise UserError(f"--method {name}: makes no steps; leave out --prior, --optimizer and --image-prior")
     return replace(method, name=_name(method))
+
+
+_NONE = RESTORERS["none"]
 
 
 def _name(method: Method) -> str:
     """Name of the row that has these parts, or "custom"."""
     for row in METHODS.values():
-        if replace(row, name="", summary="") == replace(method, name="", summary=""):
-            return row.name
+        if replace(row, name="", summary="", restorer=_NONE) == replace(method, name="", summary="", restorer=_NONE):
+            same = row.restorer.name == method.restorer.name
+            return row.name if same or not row.iterates else f"{row.name}+{method.restorer.name.partition(' ')[0]}"
     return "custom"

@@ -24,9 +24,11 @@ from blindsr.jobs.folder import CHECKPOINT, Keeper, check_folder
 from blindsr.jobs.interrupt import Interrupt
 from blindsr.jobs.outputs import Result, Truth, save_result, score
 from blindsr.jobs.progress import Progress
+from blindsr.jobs.restore import described, restored
 from blindsr.jobs.settings import RunSettings
 from blindsr.methods import assemble
 from blindsr.solver import Metrics, Run, Solver
+from blindsr.super_resolve import restoration_noise
 
 
 def run_image(
@@ -78,12 +80,9 @@ def run_image(
     h, w = (degradation.scale * n for n in y.shape[-2:])
     if degradation.kernel_size > min(h, w):
         raise UserError(f"{path}: a kernel of {degradation.kernel_size} pixels is larger than the result ({w}x{h})")
-    check_memory(*hr, settings.preset.skip, device)
-    try:
-        solver = Solver(assemble(settings.method, degradation, settings.preset), device)
-    except ValueError as error:
-        raise UserError(str(error)) from error
-    record = settings.record(solver.assembly)
+    if settings.method.iterates:
+        check_memory(*hr, settings.preset.skip, device)
+    record = settings.record()
     record["image_sha256"] = hashlib.sha256(y.numpy().tobytes()).hexdigest()
     finished = check_folder(folder, record, steps=settings.steps, resume=settings.resume, overwrite=settings.overwrite)
     if finished is not None:
@@ -92,13 +91,27 @@ def run_image(
     keeper = Keeper(folder / CHECKPOINT, record, settings.checkpoint_seconds)
     deadline = start + settings.time_limit if settings.time_limit is not None else float("inf")
     with _blamed(settings.own_parts):
+        try:
+            solver = Solver(assemble(settings.method, degradation, settings.preset, y), device)
+        except ValueError as error:
+            raise UserError(f"{path}: {error}") from error
         run, trace = _begin(solver, y, settings, keeper, say)
         first_step = run.step
         reason = _loop(
             solver, run, y, trace, settings.steps, deadline, keeper, progress(path.name, settings.steps), interrupt
         )
-    image, kernel = solver.estimate(run)
+        image, kernel = solver.estimate(run)
+        found = solver.assembly.estimate
+        tiles = 0
+        restorer = settings.method.restorer.value
+        if restorer is not None:
+            noise = restoration_noise(settings.method, solver.assembly, y)
+            image, tiles, stopped = restored(restorer, y, kernel, degradation, noise, interrupt, deadline)
+            reason = stopped or reason
+            record["noise_std"] = noise
     record |= {
+        "kernel_found": None if found is None else described(found),
+        "tiles": tiles,
         "image": str(path),
         "steps": run.step,
         "resumed_at": first_step or None,
@@ -112,7 +125,7 @@ def run_image(
         "versions": {"blindsr": __version__, "torch": torch.__version__, "python": platform.python_version()},
         "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
-    result = Result(picture, image, kernel, trace, solver.assembly, path.name)
+    result = Result(picture, image, kernel, trace, degradation, path.name)
     record["metrics"] = score(result, truth, say)
     save_result(folder, result, truth, record)
     return record

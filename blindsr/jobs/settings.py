@@ -10,9 +10,8 @@ from typing import Any
 
 from blindsr.degradation import Alignment, Degradation, Padding
 from blindsr.errors import UserError
-from blindsr.methods import Method
+from blindsr.methods import Method, Part
 from blindsr.presets import Preset
-from blindsr.solver import Assembly
 
 
 @dataclass(frozen=True)
@@ -57,15 +56,24 @@ class RunSettings:
     @property
     def steps(self) -> int:
         """Inner steps in all."""
+        if not self.method.iterates:
+            return 0
         return self.iterations if self.iterations is not None else self.preset.steps
 
     @property
     def own_parts(self) -> list[str]:
         """The user's own parts, as `my_file.py:MyPart`."""
         m = self.method
-        return [p.name for p in (m.prior, m.optimizer, m.image_prior) if ".py:" in p.name]
+        return [p.name for p in (m.prior, m.optimizer, m.image_prior, m.restorer) if ".py:" in p.name]
 
-    def record(self, assembly: Assembly) -> dict[str, Any]:
+    @property
+    def files(self) -> list[str]:
+        """Files that decide the result: the user's own parts, models, weights."""
+        parts = [name.rpartition(":")[0] for name in self.own_parts]
+        model = self.method.restorer.name.partition(" ")[2] or self.method.restorer.name
+        return parts + ([model] if Path(model).suffix and ".py:" not in model else [])
+
+    def record(self) -> dict[str, Any]:
         """Everything that decides the result, as plain values; a resume must find it unchanged."""
         d, m = self.degradation, self.method
         record = {
@@ -78,13 +86,13 @@ class RunSettings:
             "image_prior": m.image_prior.name,
             "noise": m.noise.name if m.noise else self.preset.noise,
             "method": m.name,
-            "preset": self.preset_name,
-            "preset_values": {k: v for k, v in asdict(self.preset).items() if k != "steps"},
-            "parts": {f.name: _plain(getattr(assembly, f.name)) for f in fields(assembly)},
+            "kernel_start": m.kernel.name,
+            "restorer": m.restorer.name,
+            "preset": self.preset_name if m.iterates else None,
+            "preset_values": {k: v for k, v in asdict(self.preset).items() if k != "steps"} if m.iterates else None,
+            "parts": {f.name: _plain(getattr(m, f.name)) for f in fields(m) if f.name not in ("name", "summary")},
             "seed": self.seed,
-            "own_parts_sha256": {
-                name: hashlib.sha256(Path(name.rpartition(":")[0]).read_bytes()).hexdigest() for name in self.own_parts
-            },
+            "files_sha256": {name: hashlib.sha256(Path(name).read_bytes()).hexdigest() for name in self.files},
         }
         plain: dict[str, Any] = json.loads(json.dumps(record))  # enums to words, tuples to lists
         return plain
@@ -92,6 +100,8 @@ class RunSettings:
 
 def _plain(part: Any) -> Any:
     """Describe a part by its class and settings; numbers stay numbers."""
+    if isinstance(part, Part):
+        return {"name": part.name, "value": _plain(part.value)}
     if part is None or isinstance(part, int | float | str):
         return part
     if is_dataclass(part) and not isinstance(part, type):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from blindsr.degradation import Degradation
 from blindsr.generators.base import retract_
 from blindsr.likelihood.data_term import DataTerm
-from blindsr.priors.base import ImagePrior
+from blindsr.priors.base import ImagePrior, KernelEnergy
 
 Memory = dict[str, Tensor | int | list[Tensor]]
 
@@ -28,7 +28,7 @@ class Pass(NamedTuple):
 
 @dataclass(frozen=True)
 class Energy:
-    """The energy of Eq. 39, times 2σ²/n: data(x, k) + (2σ̄² ρ / n) Ω(x), over the n values of y.
+    """The energy of Eqs. 3 and 39, times 2σ²/n: data(x, k) + (2σ̄²/n) (ρ Ω(x) + Φ(k)), over the n values of y.
 
     (Where the data term is 1 - SSIM the prior keeps this weight, as in the published code. At σ = 0 it has none.)
 
@@ -40,6 +40,8 @@ class Energy:
         The parts.
     rho : float
         Weight ρ of the image prior. Published: 0.2, with 2σ² held at 1e-3.
+    kernel_prior : KernelEnergy, optional
+        Φ, where the method keeps one in the objective.
     """
 
     y: Tensor
@@ -47,6 +49,7 @@ class Energy:
     data_term: DataTerm
     image_prior: ImagePrior
     rho: float
+    kernel_prior: KernelEnergy | None = None
 
     def data(self, x: Tensor, k: Tensor, variance: Tensor, step: int) -> tuple[Tensor, Tensor]:
         """Data term and detached residual prediction - y."""
@@ -57,6 +60,14 @@ class Energy:
         """Weighted image prior, a scalar."""
         weight = 2 * variance.mean() * self.rho / self.y.numel()
         return weight * self.image_prior.energy(x).sum()
+
+    def kernel(self, k: Tensor) -> Tensor:
+        """Φ(k), a scalar, not weighted: a negative log density."""
+        return k.new_zeros(()) if self.kernel_prior is None else self.kernel_prior.energy(k).sum()
+
+    def weighted_kernel(self, k: Tensor, variance: Tensor) -> Tensor:
+        """Φ(k) as it stands in the energy, a scalar."""
+        return 2 * variance.mean() / self.y.numel() * self.kernel(k)
 
 
 @dataclass
@@ -103,7 +114,8 @@ def forward(run: Run, energy: Energy) -> Pass:
     """Evaluate both generators and the energy, with graphs."""
     x, k = run.image(), run.kernel()
     data, residual = energy.data(x, k, run.variance, run.step)
-    return Pass(x.detach(), k.detach(), residual, data, energy.prior(x, run.variance))
+    prior = energy.prior(x, run.variance) + energy.weighted_kernel(k, run.variance)
+    return Pass(x.detach(), k.detach(), residual, data, prior)
 
 
 def adam_step(adam: torch.optim.Optimizer | None, module: nn.Module) -> None:

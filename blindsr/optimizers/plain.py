@@ -39,7 +39,9 @@ class Alternating:
         run.kernel_adam.zero_grad(set_to_none=True)
         if (run.step + 1) % self.image_steps == 0:
             for _ in range(self.kernel_steps):
-                energy.data(done.x, run.kernel(), run.variance, run.step)[0].backward()
+                k = run.kernel()
+                loss = energy.data(done.x, k, run.variance, run.step)[0]
+                (loss + energy.weighted_kernel(k, run.variance)).backward()
                 adam_step(run.kernel_adam, run.kernel)
         return done
 

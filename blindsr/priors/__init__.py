@@ -1,21 +1,30 @@
 """Kernel and image priors."""
 
-from blindsr.priors.base import ImagePrior, KernelDensity, KernelPrior
+from blindsr.priors.base import ImagePrior, KernelDensity, KernelEnergy, KernelPrior
 from blindsr.priors.gaussian import GaussianKernelPrior
 from blindsr.priors.image import HyperLaplacian, NoPrior, Tikhonov, TotalVariation
 from blindsr.priors.motion import CameraShakePrior, LineKernelPrior
+from blindsr.priors.normal import DiskShape, GaussianShape, GeneralizedGaussianShape, LineShape
 from blindsr.priors.parametric import Delta
+from blindsr.priors.spectral import MomentEnergy, SpectralPrior
 
 __all__ = [
     "CameraShakePrior",
     "Delta",
+    "DiskShape",
     "GaussianKernelPrior",
+    "GaussianShape",
+    "GeneralizedGaussianShape",
     "HyperLaplacian",
     "ImagePrior",
     "KernelDensity",
+    "KernelEnergy",
     "KernelPrior",
     "LineKernelPrior",
+    "LineShape",
+    "MomentEnergy",
     "NoPrior",
+    "SpectralPrior",
     "Tikhonov",
     "TotalVariation",
 ]

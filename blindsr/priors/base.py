@@ -12,7 +12,10 @@ from torch import Tensor
 class KernelPrior(Protocol):
     """Anything that draws kernels: the least that the Monte Carlo step needs."""
 
-    kernel_size: int
+    @property
+    def kernel_size(self) -> int:
+        """Side K."""
+        ...
 
     def sample(self, n: int, *, generator: torch.Generator) -> Tensor:
         """Draw n kernels (n, 1, K, K), each non-negative and summing to one."""
@@ -23,7 +26,10 @@ class KernelPrior(Protocol):
 class KernelDensity(KernelPrior, Protocol):
     """A kernel prior with a density over an unconstrained z: what a gradient sampler needs."""
 
-    dim: int
+    @property
+    def dim(self) -> int:
+        """Dimension of z."""
+        ...
 
     def sample_z(self, n: int, *, generator: torch.Generator) -> Tensor:
         """Draw n parameter vectors (n, dim) from the prior."""
@@ -44,4 +50,13 @@ class ImagePrior(Protocol):
 
     def energy(self, x: Tensor) -> Tensor:
         """Energy of images (B, C, H, W): (B,)."""
+        ...
+
+
+@runtime_checkable
+class KernelEnergy(Protocol):
+    """Φ(k) of Eq. 3: an energy of kernels, lower for likelier ones."""
+
+    def energy(self, kernel: Tensor) -> Tensor:
+        """Energy of kernels (n, 1, K, K): (n,)."""
         ...

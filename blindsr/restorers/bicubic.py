@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
-from blindsr.degradation import Alignment
+from blindsr.degradation import Alignment, Degradation
 
 
 def _keys(t: Tensor) -> Tensor:
@@ -39,3 +41,12 @@ def bicubic(y: Tensor, scale: int, alignment: Alignment = Alignment.FKP) -> Tens
     """
     rows, cols = (_matrix(n, scale, alignment).to(y) for n in y.shape[-2:])
     return (rows @ y @ cols.T).clamp(0, 1)
+
+
+@dataclass(frozen=True)
+class BicubicRestorer:
+    """Restorer that leaves the kernel aside: `bicubic` on the degradation's grid."""
+
+    def __call__(self, y: Tensor, kernel: Tensor, degradation: Degradation, noise_std: float) -> Tensor:
+        """Enlarge y, see `blindsr.restorers.base.Restorer`."""
+        return bicubic(y, degradation.scale, degradation.alignment)

@@ -1,0 +1,218 @@
+"""Kernels of a smooth shape, with normal priors on unconstrained parameters: what the spectral estimate starts from.
+
+    Gaussian:              Σ = exp(z₀) expm([[z₁, z₂], [z₂, -z₁]]),  k(u) ∝ exp(-½ r²),  r² = (u-c)ᵀ Σ⁻¹ (u-c)
+    generalised Gaussian:  k(u) ∝ exp(-½ r^β),  β = 2 exp(z₃)
+    disk (defocus):        k(u) ∝ share of pixel u inside the radius exp(z₀), edge one pixel soft
+    line (linear motion):  a segment of length exp(z₀) at the angle z₁, see `priors.motion.line_kernel`
+
+c is fixed at the nominal (K - s)/2. Axes are (column, row).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from blindsr.degradation import Degradation
+from blindsr.priors.motion import line_kernel
+
+
+def log_covariance(covariance: Tensor) -> Tensor:
+    """Coordinates (n, 3) of covariances (n, 2, 2): half the trace of the matrix logarithm, then its traceless part.
+
+    The inverse of Σ = exp(z₀) expm([[z₁, z₂], [z₂, -z₁]]): z₀ = ½ log det Σ, and with m = ½ tr Σ / exp(z₀) = cosh r,
+    (z₁, z₂) = r / sinh r · (Σ₁₁ - Σ₂₂, 2 Σ₁₂) / (2 exp z₀).
+    """
+    a, b, d = covariance[:, 0, 0], covariance[:, 0, 1], covariance[:, 1, 1]
+    root = (a * d - b * b).clamp_min(1e-12).sqrt()
+    along, across = (a - d) / (2 * root), b / root
+    sinh = (along**2 + across**2 + 1e-12).sqrt()
+    ratio = torch.asinh(sinh) / sinh
+    return torch.stack([root.log(), ratio * along, ratio * across], 1)
+
+
+def covariance_of(z: Tensor) -> Tensor:
+    """Covariances (n, 2, 2) of coordinates (n, 3); the inverse of `log_covariance`."""
+    r = (z[:, 1] ** 2 + z[:, 2] ** 2 + 1e-12).sqrt()
+    cosh, ratio = torch.cosh(r), torch.sinh(r) / r
+    rows = torch.stack([cosh + ratio * z[:, 1], ratio * z[:, 2], ratio * z[:, 2], cosh - ratio * z[:, 1]], 1)
+    return z[:, 0].exp()[:, None, None] * rows.view(-1, 2, 2)
+
+
+@dataclass(frozen=True)
+class SmoothKernels:
+    """Base of the families: independent normal priors on z, kernels centred at (K - s)/2.
+
+    Parameters
+    ----------
+    kernel_size, scale : int
+        K and s.
+    """
+
+    kernel_size: int
+    scale: int
+    names: ClassVar[tuple[str, ...]] = ()
+
+    @property
+    def mean(self) -> tuple[float, ...]:
+        """Prior means of z."""
+        raise NotImplementedError
+
+    @property
+    def std(self) -> tuple[float, ...]:
+        """Prior standard deviations of z."""
+        raise NotImplementedError
+
+    def kernel(self, z: Tensor) -> Tensor:
+        """Kernels (n, 1, K, K) of z (n, dim), differentiable."""
+        raise NotImplementedError
+
+    def starts(self) -> Tensor:
+        """Values of z (m, dim) that a search for a mode should begin from."""
+        return torch.tensor([self.mean], dtype=torch.float64)
+
+    @property
+    def dim(self) -> int:
+        """Dimension of z."""
+        return len(self.names)
+
+    @cached_property
+    def _grid(self) -> tuple[Tensor, Tensor]:
+        axis = torch.arange(self.kernel_size, dtype=torch.float64) - (self.kernel_size - self.scale) / 2
+        return axis[None, None, :], axis[None, :, None]
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        """Log density of z (n, dim): (n,)."""
+        mean, std = (z.new_tensor(v) for v in (self.mean, self.std))
+        return (-0.5 * ((z - mean) / std) ** 2 - std.log() - 0.5 * math.log(2 * math.pi)).sum(1)
+
+    def sample_z(self, n: int, *, generator: torch.Generator) -> Tensor:
+        """Draw n parameter vectors (n, dim)."""
+        return torch.randn(n, self.dim, generator=generator) * torch.tensor(self.std) + torch.tensor(self.mean)
+
+    def sample(self, n: int, *, generator: torch.Generator) -> Tensor:
+        """Draw n kernels (n, 1, K, K)."""
+        return self.kernel(self.sample_z(n, generator=generator))
+
+    def _normalised(self, log_k: Tensor) -> Tensor:
+        k = torch.softmax(log_k.flatten(1), 1)
+        return k.view(-1, 1, self.kernel_size, self.kernel_size)
+
+    def _radius2(self, z: Tensor) -> Tensor:
+        """r² of the pixels, (n, K, K)."""
+        dx, dy = (g.to(z) for g in self._grid)
+        c = covariance_of(z[:, :3])
+        a, b, d = (c[:, i, j][:, None, None] for i, j in ((0, 0), (0, 1), (1, 1)))
+        return (d * dx**2 - 2 * b * dx * dy + a * dy**2) / (a * d - b * b)
+
+
+class GaussianShape(SmoothKernels):
+    """Anisotropic Gaussians: z = (log √det Σ, stretch, diagonal stretch)."""
+
+    names = ("log_variance", "stretch", "diagonal_stretch")
+
+    @property
+    def mean(self) -> tuple[float, ...]:
+        """A variance of 0.7 s pixels², round."""
+        return (math.log(0.7 * self.scale), 0.0, 0.0)
+
+    @property
+    def std(self) -> tuple[float, ...]:
+        """Wide: variances within a factor of 5 either way at two standard deviations."""
+        return (0.8, 0.6, 0.6)
+
+    def kernel(self, z: Tensor) -> Tensor:
+        """Kernels (n, 1, K, K)."""
+        return self._normalised(-0.5 * self._radius2(z))
+
+
+class GeneralizedGaussianShape(SmoothKernels):
+    """Generalised Gaussians: the Gaussian's three, and log(β/2): negative for heavy tails, positive for flat tops."""
+
+    names = (*GaussianShape.names, "log_half_exponent")
+
+    @property
+    def mean(self) -> tuple[float, ...]:
+        """As the Gaussian's, β = 2."""
+        return (math.log(0.7 * self.scale), 0.0, 0.0, 0.0)
+
+    @property
+    def std(self) -> tuple[float, ...]:
+        """β within 1 to 4 at two standard deviations."""
+        return (0.8, 0.6, 0.6, 0.35)
+
+    def kernel(self, z: Tensor) -> Tensor:
+        """Kernels (n, 1, K, K)."""
+        r2 = self._radius2(z).clamp_min(1e-12)
+        return self._normalised(-0.5 * r2 ** z[:, 3].exp()[:, None, None])
+
+
+class DiskShape(SmoothKernels):
+    """Defocus disks: z = (log radius,)."""
+
+    names = ("log_radius",)
+
+    @property
+    def mean(self) -> tuple[float, ...]:
+        """A radius of s pixels."""
+        return (math.log(float(self.scale)),)
+
+    @property
+    def std(self) -> tuple[float, ...]:
+        """A factor of 2.2 either way at two standard deviations."""
+        return (0.4,)
+
+    def starts(self) -> Tensor:
+        """Five radii: the spectrum of a disk has rings, so its likelihood has several modes."""
+        return torch.log(self.scale * torch.tensor([[0.5], [0.75], [1.0], [1.4], [2.0]], dtype=torch.float64))
+
+    def kernel(self, z: Tensor) -> Tensor:
+        """Kernels (n, 1, K, K)."""
+        dx, dy = (g.to(z) for g in self._grid)
+        edge = z[:, 0].exp()[:, None, None] - (dx**2 + dy**2).sqrt()
+        return self._normalised(torch.nn.functional.logsigmoid(6 * edge))
+
+
+class LineShape(SmoothKernels):
+    """Lines of linear motion: z = (log length, angle in radians, from the column axis towards the row axis)."""
+
+    names = ("log_length", "angle")
+
+    @property
+    def mean(self) -> tuple[float, ...]:
+        """Half the kernel's side long."""
+        return (math.log(self.kernel_size / 2), 0.0)
+
+    @property
+    def std(self) -> tuple[float, ...]:
+        """A factor of 2.2 in length; any angle (its prior is wide, and angles repeat after π)."""
+        return (0.4, math.pi)
+
+    def starts(self) -> Tensor:
+        """Twelve directions at two lengths."""
+        angles = torch.arange(12, dtype=torch.float64) * math.pi / 12
+        lengths = [math.log(f * self.kernel_size) for f in (0.3, 0.6)]
+        return torch.stack([torch.stack([torch.full_like(angles, n), angles], 1) for n in lengths]).flatten(0, 1)
+
+    def kernel(self, z: Tensor) -> Tensor:
+        """Kernels (n, 1, K, K)."""
+        center = z.new_full((len(z), 2), (self.kernel_size - self.scale) / 2)
+        return line_kernel(self.kernel_size, z[:, 0].exp(), z[:, 1], center)
+
+
+SHAPES: dict[str, type[SmoothKernels]] = {
+    "gaussian": GaussianShape,
+    "generalized-gaussian": GeneralizedGaussianShape,
+    "disk": DiskShape,
+    "line": LineShape,
+}
+
+
+def shape(name: str, degradation: Degradation) -> SmoothKernels:
+    """Return the family of a name in `SHAPES` for a degradation."""
+    return SHAPES[name](degradation.kernel_size, degradation.scale)

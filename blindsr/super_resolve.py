@@ -1,0 +1,70 @@
+"""One call from an LR image to an HR image and a kernel, for scripts and notebooks."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from blindsr.degradation import Degradation
+from blindsr.likelihood.noise import FixedNoise
+from blindsr.methods import DEFAULT_METHOD, METHODS, Method, assemble
+from blindsr.presets import PRESETS, Preset
+from blindsr.priors.spectral import SpectralPrior
+from blindsr.restorers.tiled import restore
+from blindsr.solver import Assembly, Estimate, Solver
+
+
+def super_resolve(
+    y: Tensor,
+    degradation: Degradation,
+    method: Method = METHODS[DEFAULT_METHOD],
+    preset: Preset = PRESETS["balanced"],
+    *,
+    seed: int = 0,
+    device: str = "cpu",
+) -> Estimate:
+    """Estimate image and kernel.
+
+    Parameters
+    ----------
+    y : Tensor
+        LR image (1, C, h, w), values 0..1.
+    degradation : Degradation
+        Scale, kernel size, alignment, padding.
+    method : Method
+        A row of `METHODS`, or your own.
+    preset : Preset
+        Sizes, steps and rates of the methods that make steps.
+    seed : int
+        Of everything random.
+    device : str
+        Where networks are computed.
+
+    Returns
+    -------
+    Estimate
+        Image (1, C, s h, s w) in [0, 1] and kernel (1, 1, K, K).
+
+    Raises
+    ------
+    ValueError
+        If y has the wrong shape or holds values that are not finite.
+    """
+    assembly = assemble(method, degradation, preset, y)
+    solver = Solver(assembly, device)
+    run = solver.init(y, seed)
+    for _ in solver.iterate(run, y, preset.steps if method.iterates else 0):
+        pass
+    image, kernel = solver.estimate(run)
+    if method.restorer.value is not None:
+        image = restore(method.restorer.value, y, kernel, degradation, restoration_noise(method, assembly, y))
+    return Estimate(image, kernel)
+
+
+def restoration_noise(method: Method, assembly: Assembly, y: Tensor) -> float:
+    """Noise level for the restorer: a known one where the method has it, else what the spectra of y show."""
+    known = method.noise is not None and isinstance(method.noise.value, FixedNoise) and method.noise.name != "none"
+    if known and isinstance(assembly.noise, FixedNoise):
+        return assembly.noise.std
+    if assembly.estimate is not None:
+        return assembly.estimate.noise_std
+    return SpectralPrior.fit(y, assembly.degradation).noise_std
