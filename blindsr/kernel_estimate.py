@@ -29,6 +29,8 @@ ROUNDS = {2: 0}
 """Refinement rounds by scale. At scale 2 the spectra see most of the kernel, and MAP images add nothing to them."""
 MARGIN = 3.0
 """Nats by which another kernel family must be likelier than the first."""
+POINTLESS = 100.0
+"""See `KernelEstimator.noise_error`: at the defaults, rounds end where the luma's noise is above 1.7 grey levels."""
 MOST_ROUNDS = 6
 """Refinement rounds at the other scales."""
 
@@ -74,9 +76,10 @@ class KernelEstimator:
         higher by more than `MARGIN` nats.
     rounds : int, optional
         Image and kernel turns; 0 keeps the spectral mode. Default: `ROUNDS` of the scale.
-    error_variance : float
-        σ_e² beside the noise variance, squared units of y: what the MAP image gets wrong. Larger trusts the spectra
-        more.
+    error_variance, noise_error : float
+        σ_e², what the MAP image gets wrong, in squared units of y, and the multiple of the noise level added to it in
+        squares (images of noisy data are smooth, and smooth images ask for narrow kernels). Larger trusts the spectra
+        more; above `POINTLESS` times error_variance no rounds are made.
     image_prior : SelfSimilarPrior
         Of the MAP images (of the luma). Patch groups hardly drift; a gradient prior alone would, to narrow kernels.
     model_error : float
@@ -94,6 +97,7 @@ class KernelEstimator:
     families: tuple[str, ...] = ("gaussian", "line", "disk")
     rounds: int | None = None
     error_variance: float = 1e-4
+    noise_error: float = 15.0
     image_prior: SelfSimilarPrior = field(default_factory=lambda: SelfSimilarPrior(steps=8))
     model_error: float = 0.12
     relaxation: float = 2.0
@@ -130,7 +134,7 @@ class KernelEstimator:
         noise = spectral.noise_std if noise_std is None else noise_std
         crop = detailed_crop(luma(y), degradation, self.side // degradation.scale)
         rounds = ROUNDS.get(degradation.scale, MOST_ROUNDS) if self.rounds is None else self.rounds
-        z = self._refine(*crop, spectral, noise, rounds)
+        z, rounds = self._refine(*crop, spectral, noise * luma_gain(y.shape[1]), rounds)
         return KernelEstimate(spectral.kernel(z[None]).float(), spectral, family, z, noise, rounds)
 
     def _family(self, y: Tensor, degradation: Degradation) -> str:
@@ -149,10 +153,12 @@ class KernelEstimator:
     @torch.no_grad()
     def _refine(
         self, y: Tensor, degradation: Degradation, spectral: SpectralPrior, noise: float, rounds: int
-    ) -> Tensor:
-        """Take turns between image and kernel."""
+    ) -> tuple[Tensor, int]:
+        """Take turns between image and kernel; return z and the rounds made."""
         z, canvas = spectral.mode.clone(), None
-        variance = self.error_variance + noise**2
+        variance = self.error_variance + (self.noise_error * noise) ** 2
+        if variance > POINTLESS * self.error_variance:
+            return z, 0
         assumed = math.hypot(noise, self.model_error * contrast(y, noise))
         for _ in range(rounds):
             kernel = spectral.kernel(z[None]).float()
@@ -163,7 +169,7 @@ class KernelEstimator:
             form = LrErrorForm.build(*interior(solution.image, y, degradation))
             with torch.enable_grad():
                 z = z + self.relaxation * (refit(spectral, z, form, y.numel(), variance) - z)
-        return z
+        return z, rounds
 
 
 def refit(spectral: SpectralPrior, z: Tensor, form: Callable[[Tensor], Tensor], n: int, variance: float) -> Tensor:
@@ -200,6 +206,11 @@ def contrast(y: Tensor, noise_std: float) -> float:
     detail = (fine.square().mean() - noise_std**2).clamp_min(0)
     rest = (gradient - 2 * noise_std**2).clamp_min(0)
     return float((detail * rest) ** 0.25)
+
+
+def luma_gain(channels: int) -> float:
+    """Noise level of `luma` for channels with independent noise of level one."""
+    return math.hypot(*LUMA) if channels == 3 else channels**-0.5
 
 
 def luma(y: Tensor) -> Tensor:
