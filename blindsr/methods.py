@@ -31,8 +31,10 @@ from blindsr.priors.spectral import MomentEnergy
 from blindsr.restorers.base import Restorer
 from blindsr.restorers.bicubic import BicubicRestorer, bicubic
 from blindsr.restorers.map import MapRestorer
+from blindsr.restorers.tiled import restore
 from blindsr.samplers.mcka import MonteCarloKernelApproximation
 from blindsr.solver import Assembly, ImageFactory, KernelFactory
+from blindsr.stopping import MovingVariance
 
 T = TypeVar("T")
 
@@ -130,8 +132,17 @@ class Method:
     data_term: DataTerm | None = None
     kernel: Part[KernelEstimator | None] = KERNELS["network"]
     restorer: Part[Restorer | None] = RESTORERS["none"]
-    iterates: bool = True
-    """False: the kernel's estimate is the whole of it; no steps are made, the restorer makes the image."""
+    guide: Part[Restorer | None] = RESTORERS["none"]
+    """Where a skip network gets its start from: the image that this restorer makes with the estimated kernel is the
+    network's input, and the result is the mean of that image and the network's."""
+    steps: int | None = None
+    """Inner steps; None takes the preset's. 0: no steps, the kernel is its estimate, the restorer makes the image."""
+    stopping: MovingVariance | None = None
+
+    @property
+    def iterates(self) -> bool:
+        """Whether steps are made."""
+        return self.steps != 0
 
     @property
     def estimates(self) -> bool:
@@ -168,7 +179,7 @@ METHODS: dict[str, Method] = {
             IMAGE_PRIORS["none"],
             kernel=KERNELS["spectral"],
             restorer=RESTORERS["map"],
-            iterates=False,
+            steps=0,
         ),
         Method(
             "spectral-dip",
@@ -177,6 +188,9 @@ METHODS: dict[str, Method] = {
             OPTIMIZERS["refit"],
             IMAGE_PRIORS["hyper-laplacian"],
             kernel=KERNELS["spectral"],
+            guide=RESTORERS["map"],
+            steps=240,
+            stopping=MovingVariance(),
         ),
     )
 }
@@ -195,6 +209,19 @@ def skip_image(settings: SkipSettings) -> ImageFactory:
     return make
 
 
+def guided_image(settings: SkipSettings, guide: Tensor) -> ImageFactory:
+    """Return the factory of a skip network whose input is an image (1, C, s h, s w) instead of noise."""
+
+    def make(y: Tensor, degradation: Degradation) -> nn.Module:
+        network = SkipNetwork(y.shape[1], *degradation.hr_shape(*y.shape[-2:]), settings)
+        network.z.copy_(bordered(guide, degradation).mean(1, keepdim=True))
+        if network.z.shape[1] == guide.shape[1]:
+            network.z.copy_(bordered(guide, degradation))
+        return network
+
+    return make
+
+
 def kernel_network(y: Tensor, degradation: Degradation) -> nn.Module:
     """Build the published FC kernel network for an LR image and a degradation."""
     return KernelNetwork(degradation.kernel_size)
@@ -202,9 +229,13 @@ def kernel_network(y: Tensor, degradation: Degradation) -> nn.Module:
 
 def bicubic_image(y: Tensor, degradation: Degradation) -> nn.Module:
     """Pixels, at the bicubic enlargement: the image of a method that makes no steps."""
+    return Pixels(bordered(bicubic(y, degradation.scale, degradation.alignment), degradation))
+
+
+def bordered(x: Tensor, degradation: Degradation) -> Tensor:
+    """Give a picture (1, C, s h, s w) the border that the operator wants under VALID, edges repeated."""
     before, after = (max(n, 0) for n in degradation.margins) if degradation.padding is Padding.VALID else (0, 0)
-    x = bicubic(y, degradation.scale, degradation.alignment)
-    return Pixels(nn.functional.pad(x, (before, after, before, after), mode="replicate"))
+    return nn.functional.pad(x, (before, after, before, after), mode="replicate")
 
 
 def parametric_kernel(estimate: KernelEstimate) -> KernelFactory:
@@ -214,6 +245,12 @@ def parametric_kernel(estimate: KernelEstimate) -> KernelFactory:
         return ParametricKernel(estimate.spectral.family, estimate.z)
 
     return make
+
+
+def known_noise(method: Method) -> float | None:
+    """Noise level where the method was told it (units of 0..1)."""
+    part = method.noise
+    return part.value.std if part and part.name != "none" and isinstance(part.value, FixedNoise) else None
 
 
 def assemble(method: Method, degradation: Degradation, preset: Preset, y: Tensor | None = None) -> Assembly:
@@ -244,8 +281,12 @@ def assemble(method: Method, degradation: Degradation, preset: Preset, y: Tensor
     if method.estimates:
         if y is None:
             raise ValueError(f"method {method.name} estimates the kernel from the LR image: give it to `assemble`")
-        known = method.noise.value.std if method.noise and isinstance(method.noise.value, FixedNoise) else None
-        estimate = (method.kernel.value or KernelEstimator(rounds=0))(y, degradation, known)
+        estimate = (method.kernel.value or KernelEstimator(rounds=0))(y, degradation, known_noise(method))
+    image = skip_image(preset.skip) if method.iterates else bicubic_image
+    guide = None
+    if method.guide.value is not None and estimate is not None and y is not None:
+        guide = restore(method.guide.value, y.cpu(), estimate.kernel, degradation, estimate.noise_std)
+        image = guided_image(preset.skip, guide)
     starts = estimate is not None and method.kernel.value is not None
     monte_carlo = None
     if method.prior.value is not None:
@@ -259,7 +300,9 @@ def assemble(method: Method, degradation: Degradation, preset: Preset, y: Tensor
     noise = method.noise or NOISES[preset.noise]
     return Assembly(
         degradation=degradation,
-        image=skip_image(preset.skip) if method.iterates else bicubic_image,
+        image=image,
+        anchor=guide,
+        stopping=method.stopping,
         kernel=parametric_kernel(estimate) if estimate is not None and starts else kernel_network,
         kernel_prior=MomentEnergy.of(estimate.spectral) if estimate is not None and starts else None,
         estimate=estimate,

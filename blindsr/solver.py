@@ -19,6 +19,7 @@ from blindsr.optimizers.base import Energy, Optimizer, Pass, Run, adam_step, par
 from blindsr.priors.base import ImagePrior, KernelEnergy
 from blindsr.random import draw_seed, generator, seeded
 from blindsr.samplers.mcka import MonteCarloKernelApproximation
+from blindsr.stopping import MovingVariance
 
 ImageFactory = Callable[[Tensor, Degradation], nn.Module]
 KernelFactory = Callable[[Tensor, Degradation], nn.Module]
@@ -52,6 +53,10 @@ class Assembly:
         Φ of Eq. 3, kept in the objective.
     estimate : KernelEstimate, optional
         What was found of the kernel before the run, from y alone.
+    anchor : Tensor, optional
+        Picture (1, C, s h, s w) that the image estimate is averaged with.
+    stopping : MovingVariance, optional
+        Ends the run where its image has settled.
     """
 
     degradation: Degradation
@@ -69,6 +74,8 @@ class Assembly:
     average: float = 0.0
     kernel_prior: KernelEnergy | None = None
     estimate: KernelEstimate | None = None
+    anchor: Tensor | None = None
+    stopping: MovingVariance | None = None
 
     def __post_init__(self) -> None:
         if self.inner_steps < 1 or not 0 <= self.average < 1 or self.rho < 0:
@@ -177,6 +184,8 @@ class Solver:
             run.mean_x = done.x.clone() if run.mean_x is None else run.mean_x.lerp_(done.x, self._share(run))
         run.variance = a.noise.update(run.variance, done.residual, run.initial_variance)
         metrics = self._metrics(run, done, monte_carlo)
+        if a.stopping is not None and a.stopping.update(run):
+            run.memory["settled"] = 1
         run.step += 1
         return metrics
 
@@ -214,15 +223,23 @@ class Solver:
     def iterate(self, run: Run, y: Tensor, steps: int) -> Iterator[Metrics]:
         """Step until the run has made `steps` steps in all; stop iterating at any time."""
         y = y.to(self.device)
-        while run.step < steps:
+        while run.step < steps and not self.settled(run):
             yield self.step(run, y)
+
+    @staticmethod
+    def settled(run: Run) -> bool:
+        """Whether the run has ended by itself."""
+        return bool(run.memory.get("settled", 0))
 
     def estimate(self, run: Run) -> Estimate:
         """Return the current image and kernel: those of the last pass (or the running mean of the image)."""
         with torch.no_grad():
             x = run.mean_x if run.mean_x is not None else run.x if run.x is not None else run.image()
             k = run.k if run.k is not None else run.kernel()
-        return Estimate(self.assembly.degradation.crop(x).detach().clamp(0, 1).cpu(), k.detach().clone().cpu())
+        image = self.assembly.degradation.crop(x).detach().clamp(0, 1).cpu()
+        if self.assembly.anchor is not None and run.x is not None:
+            image = image.lerp(self.assembly.anchor, 0.5)
+        return Estimate(image, k.detach().clone().cpu())
 
     def state_dict(self, run: Run) -> dict[str, Any]:
         """Return a copy of the run as a plain dict of tensors and numbers (see `blindsr.checkpoint`)."""

@@ -5,8 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from blindsr.degradation import Degradation
-from blindsr.likelihood.noise import FixedNoise
-from blindsr.methods import DEFAULT_METHOD, METHODS, Method, assemble
+from blindsr.methods import DEFAULT_METHOD, METHODS, Method, assemble, known_noise
 from blindsr.presets import PRESETS, Preset
 from blindsr.priors.spectral import SpectralPrior
 from blindsr.restorers.tiled import restore
@@ -52,7 +51,7 @@ def super_resolve(
     assembly = assemble(method, degradation, preset, y)
     solver = Solver(assembly, device)
     run = solver.init(y, seed)
-    for _ in solver.iterate(run, y, preset.steps if method.iterates else 0):
+    for _ in solver.iterate(run, y, preset.steps if method.steps is None else method.steps):
         pass
     image, kernel = solver.estimate(run)
     if method.restorer.value is not None:
@@ -62,9 +61,9 @@ def super_resolve(
 
 def restoration_noise(method: Method, assembly: Assembly, y: Tensor) -> float:
     """Noise level for the restorer: a known one where the method has it, else what the spectra of y show."""
-    known = method.noise is not None and isinstance(method.noise.value, FixedNoise) and method.noise.name != "none"
-    if known and isinstance(assembly.noise, FixedNoise):
-        return assembly.noise.std
+    known = known_noise(method)
+    if known is not None:
+        return known
     if assembly.estimate is not None:
         return assembly.estimate.noise_std
     return SpectralPrior.fit(y, assembly.degradation).noise_std

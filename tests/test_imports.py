@@ -20,7 +20,7 @@ LAYERS = [
     {"super_resolve"},
     {"methods", "presets"},
     {"solver"},
-    {"kernel_estimate"},
+    {"kernel_estimate", "stopping"},
     {"optimizers", "samplers", "restorers", "protocol"},
     {"generators", "priors"},
     {"likelihood"},

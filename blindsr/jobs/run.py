@@ -229,5 +229,7 @@ def _loop(
                 reason = "time limit" if run.step < steps else "finished"
                 break
             keeper.save_if_due(solver, run, trace)
+    if solver.settled(run):
+        reason = "settled: the image's moving variance had stopped falling"
     keeper.save(solver, run, trace)
     return reason

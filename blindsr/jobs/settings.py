@@ -56,9 +56,9 @@ class RunSettings:
     @property
     def steps(self) -> int:
         """Inner steps in all."""
-        if not self.method.iterates:
-            return 0
-        return self.iterations if self.iterations is not None else self.preset.steps
+        if self.iterations is not None and self.method.iterates:
+            return self.iterations
+        return self.preset.steps if self.method.steps is None else self.method.steps
 
     @property
     def own_parts(self) -> list[str]:
