@@ -233,11 +233,15 @@ def restore(
         record, notes = restore_file(image, output, settings)
     for note in notes:
         say(note)
+    interrupted = record["stopped"] == "interrupted"
+    if interrupted:
+        say(f"blindsr: interrupted; parts of {output / 'sr.png'} are bicubic")
     if json:
         typer.echo(to_json(record))
-        return
+        raise typer.Exit(130 if interrupted else 0)
     score = f"; PSNR {record['psnr_border_s2']:.2f} dB (border s2)" if "psnr_border_s2" in record else ""
     typer.echo(f"{output / 'sr.png'}: {record['restorer']} in {record['seconds']:.0f} s{score}")
+    raise typer.Exit(130 if interrupted else 0)
 
 
 @app.command()

@@ -9,7 +9,7 @@ and sample u = 0 starts K//2 - offset pixels outside x. `Alignment` sets the off
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 import torch
@@ -121,6 +121,14 @@ class Degradation:
     def center(self) -> float:
         """Nominal centre of mass of a kernel on both axes, (K - s)/2, in kernel pixels from index 0."""
         return (self.kernel_size - self.scale) / 2
+
+    def for_part(self) -> Degradation:
+        """Operator for a part cut out of a picture: nothing is assumed of its border.
+
+        VALID; REPLICATE where the kernel is too small for it (see `Padding.VALID` in the class's errors).
+        """
+        padding = Padding.VALID if self.kernel_size >= 2 * self.scale - 1 else Padding.REPLICATE
+        return replace(self, padding=padding)
 
     def lr_shape(self, height: int, width: int) -> tuple[int, int]:
         """Return the size of y for an image x of this size (`x` is the extended image under VALID)."""

@@ -109,8 +109,8 @@ class KernelEstimator:
         unknown = [name for name in self.families if name not in SHAPES]
         if unknown or not self.families:
             raise ValueError(f"kernel families {', '.join(unknown) or '(none)'}: choose from {', '.join(SHAPES)}")
-        if min(self.rounds or 0, self.model_error, self.spread) < 0:
-            raise ValueError("kernel estimator: need rounds, model_error and spread of 0 or more")
+        if not min(self.rounds or 0, self.model_error, self.noise_error, self.spread) >= 0:
+            raise ValueError("kernel estimator: need rounds, model_error, noise_error and spread of 0 or more")
         if not self.error_variance > 0 or self.side < 64:
             raise ValueError("kernel estimator: need error_variance above 0 and side of at least 64")
 
@@ -157,7 +157,7 @@ class KernelEstimator:
         """Take turns between image and kernel; return z and the rounds made."""
         z, canvas = spectral.mode.clone(), None
         variance = self.error_variance + (self.noise_error * noise) ** 2
-        if variance > POINTLESS * self.error_variance:
+        if variance > POINTLESS * self.error_variance or not has_interior(y, degradation):
             return z, 0
         assumed = math.hypot(noise, self.model_error * contrast(y, noise))
         for _ in range(rounds):
@@ -204,7 +204,7 @@ def contrast(y: Tensor, noise_std: float) -> float:
     fine = y[..., 2:] - 2 * y[..., 1:-1] + y[..., :-2]
     fine = (fine[..., 2:, :] - 2 * fine[..., 1:-1, :] + fine[..., :-2, :]) / 6
     detail = (fine.square().mean() - noise_std**2).clamp_min(0)
-    rest = (gradient - 2 * noise_std**2).clamp_min(0)
+    rest = (gradient - 4 * noise_std**2).clamp_min(0)  # two differences of two pixels each
     return float((detail * rest) ** 0.25)
 
 
@@ -231,7 +231,15 @@ def detailed_crop(y: Tensor, degradation: Degradation, side: int) -> tuple[Tenso
     detail[:, 1:] += y[0, 0].diff(dim=1).abs()
     total = torch.nn.functional.avg_pool2d(detail[None, None], (tall, wide), stride=1)[0, 0]
     top, left = divmod(int(total.argmax()), total.shape[1])
-    return y[..., top : top + tall, left : left + wide], replace(degradation, padding=Padding.VALID)
+    return y[..., top : top + tall, left : left + wide], degradation.for_part()
+
+
+def has_interior(y: Tensor, degradation: Degradation) -> bool:
+    """Whether `interior` leaves anything of y."""
+    if degradation.padding is Padding.CIRCULAR:
+        return True
+    reach = math.ceil(max(*degradation.margins, 0) / degradation.scale)
+    return degradation.kernel_size >= 2 * degradation.scale - 1 and min(y.shape[-2:]) > 2 * reach
 
 
 def interior(x: Tensor, y: Tensor, degradation: Degradation) -> tuple[Degradation, Tensor, Tensor]:

@@ -12,7 +12,7 @@ from typing import Generic, TypeVar
 from torch import Tensor, nn
 
 from blindsr.degradation import Degradation, Padding
-from blindsr.generators.kernel import KernelNetwork, ParametricKernel
+from blindsr.generators.kernel import FixedKernel, KernelNetwork, ParametricKernel
 from blindsr.generators.pixels import Pixels
 from blindsr.generators.skip import SkipNetwork, SkipSettings
 from blindsr.kernel_estimate import KernelEstimate, KernelEstimator
@@ -44,10 +44,11 @@ PriorFactory = Callable[[Degradation, KernelEstimate | None], KernelPrior]
 
 @dataclass(frozen=True)
 class Part(Generic[T]):
-    """A part and the name it goes by on the command line and in records."""
+    """A part, the name it goes by on the command line and in records, and the file that decides it, if one does."""
 
     name: str
     value: T
+    file: str | None = None
 
 
 @dataclass(frozen=True)
@@ -238,10 +239,15 @@ def bordered(x: Tensor, degradation: Degradation) -> Tensor:
     return nn.functional.pad(x, (before, after, before, after), mode="replicate")
 
 
-def parametric_kernel(estimate: KernelEstimate) -> KernelFactory:
-    """Return the factory of a kernel of the estimate's family, started at the estimate."""
+def estimated_kernel(estimate: KernelEstimate) -> KernelFactory:
+    """Return the factory of a kernel of the estimate's family, started at the estimate; fixed where images had no say.
+
+    (Where the estimator made no refinement rounds, an image would only spoil what the spectra say.)
+    """
 
     def make(y: Tensor, degradation: Degradation) -> nn.Module:
+        if estimate.rounds == 0:
+            return FixedKernel(estimate.kernel)
         return ParametricKernel(estimate.spectral.family, estimate.z)
 
     return make
@@ -303,7 +309,7 @@ def assemble(method: Method, degradation: Degradation, preset: Preset, y: Tensor
         image=image,
         anchor=guide,
         stopping=method.stopping,
-        kernel=parametric_kernel(estimate) if estimate is not None and starts else kernel_network,
+        kernel=estimated_kernel(estimate) if estimate is not None and starts else kernel_network,
         kernel_prior=MomentEnergy.of(estimate.spectral) if estimate is not None and starts else None,
         estimate=estimate,
         optimizer=method.optimizer.value,

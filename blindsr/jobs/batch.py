@@ -202,12 +202,12 @@ def summary(record: dict[str, Any], folder: Path) -> str:
     metrics = record["metrics"]
     did = f"{record['steps']} steps" if record["steps"] else record["method"]
     parts = [f"{folder}: {did} in {record['seconds']:.0f} s ({record['stopped']})"]
-    if record.get("kernel_found"):
+    if record["kernel_found"] and record["kernel_start"] != "network":
         found = record["kernel_found"]
         parts.append(f"kernel {found['family']}, width {record['metrics']['kernel_width']:.2f} px")
     if record["restorer"] != "none":
         tiles = f", {record['tiles']} tiles" if record["tiles"] > 1 else ""
-        parts.append(f"image by {record['restorer'].partition(' ')[0]}{tiles}")
+        parts.append(f"image by {record['restorer']}{tiles}")
     known = "kernel_psnr" in metrics or "psnr_border_s" in metrics
     hint = "" if known or record["alignment"] != "fkp" else " (the paper's grid; for a photo: --alignment centered)"
     parts.append(f"alignment {record['alignment']}{hint}")

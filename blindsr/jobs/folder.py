@@ -54,9 +54,10 @@ def check_folder(
     if old is not None and old.get("image_sha256") != record["image_sha256"]:
         raise UserError(f"{folder}: holds the result for another picture ({old.get('image')}); choose another --output")
     same = old is not None and all(old.get(name) == value for name, value in finite(record).items())
-    if resume and same and old is not None and old.get("steps", 0) >= steps:
-        return old
-    if overwrite or not names or (resume and CHECKPOINT in names):
+    if resume and same and old is not None and old.get("complete", True):
+        if old.get("steps", 0) >= steps or str(old.get("stopped")).startswith("settled"):
+            return old
+    if overwrite or not names or (resume and (CHECKPOINT in names or same)):
         return None
     if old is None or old.get("stopped") == "interrupted":
         raise UserError(f"{folder}: holds an unfinished run; --resume goes on with it, --overwrite starts anew")

@@ -73,6 +73,10 @@ def _is_reference(word: str) -> bool:
     return ".py:" in word
 
 
+def _file(word: str) -> str:
+    return word.rpartition(":")[0]
+
+
 def _from_table(kind: str, word: str, table: dict[str, Part[T]]) -> Part[T]:
     if word not in table:
         raise UserError(f"--{kind} {word}: unknown; choose {', '.join(table)}, or my_file.py:MyPart")
@@ -106,7 +110,7 @@ def prior_part(word: str, degradation: Degradation) -> Part[Any]:
         return _from_table("prior", word, PRIORS)
     prior = _made(word, degradation)
     _checked(word, lambda: testing.check_kernel_prior(prior, degradation))
-    return Part(word, lambda _, __: prior)
+    return Part(word, lambda _, __: prior, _file(word))
 
 
 def optimizer_part(word: str) -> Part[Any]:
@@ -115,7 +119,7 @@ def optimizer_part(word: str) -> Part[Any]:
         return _from_table("optimizer", word, OPTIMIZERS)
     optimizer = _made(word)
     _checked(word, lambda: testing.check_optimizer(optimizer))
-    return Part(word, optimizer)
+    return Part(word, optimizer, _file(word))
 
 
 def image_prior_part(word: str) -> Part[Any]:
@@ -124,7 +128,7 @@ def image_prior_part(word: str) -> Part[Any]:
         return _from_table("image-prior", word, IMAGE_PRIORS)
     prior = _made(word)
     _checked(word, lambda: testing.check_image_prior(prior))
-    return Part(word, Regularizer(prior, float(getattr(prior, "rho", OWN_RHO))))
+    return Part(word, Regularizer(prior, float(getattr(prior, "rho", OWN_RHO))), _file(word))
 
 
 def restorer_part(word: str, weights: Path | None) -> Part[Any]:
@@ -140,18 +144,18 @@ def restorer_part(word: str, weights: Path | None) -> Part[Any]:
     if word == "usrnet":
         if weights is None:
             raise UserError("--restorer usrnet: needs --weights FILE, the published state dict")
-        return Part(f"usrnet {weights}", UsrNetRestorer(weights))
+        return Part("usrnet", UsrNetRestorer(weights), str(weights))
     if _is_reference(word):
         thing = load_object(word)
         made = _made(word) if isinstance(thing, type) else thing
         if not callable(made):
             raise UserError(f"{word}: not a function; restore(y, kernel, degradation, noise_std) is needed")
-        return Part(word, CallableRestorer(made, word))
+        return Part(word, CallableRestorer(made, word), _file(word))
     path = Path(word)
     if path.suffix in ONNX_SUFFIXES:
-        return Part(word, OnnxRestorer(path))
+        return Part(path.name, OnnxRestorer(path), word)
     if path.suffix in TORCHSCRIPT_SUFFIXES:
-        return Part(word, TorchScriptRestorer(path))
+        return Part(path.name, TorchScriptRestorer(path), word)
     if word not in RESTORERS:
         raise UserError(
             f"--restorer {word}: unknown; choose {', '.join(RESTORERS)}, usrnet, a TorchScript or ONNX file, "
@@ -202,7 +206,7 @@ def compose(
     if noise is not None:
         method = replace(method, noise=noise_part(noise))
     if restorer is not None or weights is not None:
-        part = restorer_part(restorer or method.restorer.name, weights)
+        part = restorer_part(restorer or "usrnet", weights)
         if part.value is None and not method.iterates:
             raise UserError(f"--restorer {restorer}: {name} makes its image by a restorer; choose one")
         method = replace(method, restorer=part)
@@ -216,8 +220,10 @@ _NONE = RESTORERS["none"]
 
 def _name(method: Method) -> str:
     """Name of the row that has these parts, or "custom"."""
+    bare = replace(method, name="", summary="", restorer=_NONE)
     for row in METHODS.values():
-        if replace(row, name="", summary="", restorer=_NONE) == replace(method, name="", summary="", restorer=_NONE):
-            same = row.restorer.name == method.restorer.name
-            return row.name if same or not row.iterates else f"{row.name}+{method.restorer.name.partition(' ')[0]}"
+        same = replace(row, name="", summary="", restorer=_NONE)
+        if replace(same, noise=None) == replace(bare, noise=None) and (same.noise == bare.noise or not row.iterates):
+            plain = row.restorer.name == method.restorer.name or not row.iterates
+            return row.name if plain else f"{row.name}+{Path(method.restorer.name).name}"
     return "custom"

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from blindsr import __version__
@@ -20,6 +23,7 @@ from blindsr.jobs.outputs import Result, Truth, enlarged_picture, score, to_json
 from blindsr.jobs.parts import restorer_part
 from blindsr.jobs.settings import default_degradation
 from blindsr.kernel_estimate import KernelEstimate
+from blindsr.priors.normal import GaussianShape
 from blindsr.priors.spectral import SpectralPrior
 from blindsr.restorers.base import Restorer
 from blindsr.restorers.tiled import Mosaic
@@ -46,16 +50,35 @@ def restored(
     noise_std: float,
     interrupt: Interrupt,
     deadline: float = float("inf"),
+    say: Callable[[str], None] = lambda line: None,
 ) -> tuple[Tensor, int, str | None]:
     """Restore in tiles; return the image, the number of tiles, and why it ended early if it did.
 
     After an interrupt, or at the deadline (`time.perf_counter`), the tiles that are not done are bicubic.
     """
-    mosaic = Mosaic(y, kernel, degradation)
+    mosaic, start = Mosaic(y, kernel, degradation), time.perf_counter()
     for done in mosaic.restore(restorer, noise_std):
+        if done == 1 and len(mosaic) > 4:
+            left = (time.perf_counter() - start) * (len(mosaic) - 1)
+            say(f"kernel found; {len(mosaic)} tiles, about {left:.0f} s to go")
         if done < len(mosaic) and (interrupt.raised or time.perf_counter() > deadline):
             return mosaic.image(), len(mosaic), "interrupted" if interrupt.raised else "time limit"
     return mosaic.image(), len(mosaic), None
+
+
+def try_out(restorer: Restorer | None, y: Tensor, degradation: Degradation) -> None:
+    """Call a restorer on a corner of the picture, so that a bad one is found before a long run, not after it."""
+    side = max(MIN_SIDE, -(-2 * degradation.kernel_size // degradation.scale))
+    corner = y[..., :side, :side]
+    kernel = gaussian_kernel_like(degradation)
+    if restorer is not None:
+        restorer(corner, kernel, degradation.for_part(), 0.01)
+
+
+def gaussian_kernel_like(degradation: Degradation) -> Tensor:
+    """Return the kernel at the prior mean of the Gaussian family (1, 1, K, K)."""
+    family = GaussianShape(degradation.kernel_size, degradation.scale)
+    return family.kernel(torch.tensor([family.mean]))
 
 
 @dataclass(frozen=True)
@@ -87,6 +110,8 @@ def restore_file(path: Path, folder: Path, settings: RestoreSettings) -> tuple[d
         On bad input; nothing has been written then.
     """
     start = time.perf_counter()
+    if settings.noise is not None and not 0 <= settings.noise < math.inf:
+        raise UserError(f"--noise {settings.noise}: a standard deviation of 0 or more, in units of 0..1, is needed")
     alignment = settings.alignment or Alignment.FKP
     loaded = read_kernel(settings.kernel, scale=settings.scale if settings.alignment is not None else None)
     degradation = default_degradation(
@@ -106,16 +131,20 @@ def restore_file(path: Path, folder: Path, settings: RestoreSettings) -> tuple[d
     truth = _truth(settings, picture.pixels)
     y = picture.pixels
     if degradation.kernel_size > settings.scale * min(y.shape[-2:]):
-        raise UserError(f"{settings.kernel}: the kernel is larger than the result")
+        h, w = (settings.scale * n for n in y.shape[-2:])
+        raise UserError(
+            f"{settings.kernel}: a kernel of {degradation.kernel_size} pixels is larger than the result ({w}x{h})"
+        )
     noise = SpectralPrior.fit(y, degradation).noise_std if settings.noise is None else settings.noise
     notes = [*picture.notes, *loaded.notes]
     with Interrupt().listening() as interrupt:
-        image, tiles, stopped = restored(part.value, y, loaded.kernel, degradation, noise, interrupt)
+        image, tiles, stopped = restored(part.value, y, loaded.kernel, degradation, noise, interrupt, say=notes.append)
     result = Result(picture, image, loaded.kernel, [], degradation, path.name)
     record: dict[str, Any] = {
         "image": str(path),
         "kernel": str(settings.kernel),
         "restorer": part.name,
+        "restorer_file": part.file,
         "scale": degradation.scale,
         "alignment": str(alignment),
         "padding": str(degradation.padding),

@@ -24,7 +24,7 @@ from blindsr.jobs.folder import CHECKPOINT, Keeper, check_folder
 from blindsr.jobs.interrupt import Interrupt
 from blindsr.jobs.outputs import Result, Truth, save_result, score
 from blindsr.jobs.progress import Progress
-from blindsr.jobs.restore import described, restored
+from blindsr.jobs.restore import described, restored, try_out
 from blindsr.jobs.settings import RunSettings
 from blindsr.methods import assemble
 from blindsr.solver import Metrics, Run, Solver
@@ -86,11 +86,13 @@ def run_image(
     record["image_sha256"] = hashlib.sha256(y.numpy().tobytes()).hexdigest()
     finished = check_folder(folder, record, steps=settings.steps, resume=settings.resume, overwrite=settings.overwrite)
     if finished is not None:
-        say(f"{folder}: already finished ({finished['steps']} steps)")
+        say(f"{folder}: already finished" + (f" ({finished['steps']} steps)" if finished["steps"] else ""))
         return finished
     keeper = Keeper(folder / CHECKPOINT, record, settings.checkpoint_seconds)
     deadline = start + settings.time_limit if settings.time_limit is not None else float("inf")
     with _blamed(settings.own_parts):
+        if settings.method.iterates and settings.method.restorer.file is not None:
+            try_out(settings.method.restorer.value, y, degradation)
         try:
             solver = Solver(assemble(settings.method, degradation, settings.preset, y), device)
         except ValueError as error:
@@ -102,16 +104,17 @@ def run_image(
         )
         image, kernel = solver.estimate(run)
         found = solver.assembly.estimate
-        tiles = 0
+        tiles, ended = 0, None
         restorer = settings.method.restorer.value
         if restorer is not None:
             noise = restoration_noise(settings.method, solver.assembly, y)
-            image, tiles, stopped = restored(restorer, y, kernel, degradation, noise, interrupt, deadline)
-            reason = stopped or reason
+            image, tiles, ended = restored(restorer, y, kernel, degradation, noise, interrupt, deadline, say)
+            reason = ended or reason
             record["noise_std"] = noise
     record |= {
         "kernel_found": None if found is None else described(found),
         "tiles": tiles,
+        "complete": ended is None,
         "image": str(path),
         "steps": run.step,
         "resumed_at": first_step or None,
@@ -231,5 +234,6 @@ def _loop(
             keeper.save_if_due(solver, run, trace)
     if solver.settled(run):
         reason = "settled: the image's moving variance had stopped falling"
-    keeper.save(solver, run, trace)
+    if steps:
+        keeper.save(solver, run, trace)
     return reason

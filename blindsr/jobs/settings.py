@@ -69,9 +69,8 @@ class RunSettings:
     @property
     def files(self) -> list[str]:
         """Files that decide the result: the user's own parts, models, weights."""
-        parts = [name.rpartition(":")[0] for name in self.own_parts]
-        model = self.method.restorer.name.partition(" ")[2] or self.method.restorer.name
-        return parts + ([model] if Path(model).suffix and ".py:" not in model else [])
+        m = self.method
+        return [p.file for p in (m.prior, m.optimizer, m.image_prior, m.restorer) if p.file is not None]
 
     def record(self) -> dict[str, Any]:
         """Everything that decides the result, as plain values; a resume must find it unchanged."""

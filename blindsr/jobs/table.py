@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from blindsr.methods import IMAGE_PRIORS, METHODS, NOISES, OPTIMIZERS, PRIORS
+from blindsr.methods import IMAGE_PRIORS, METHODS, NOISES, OPTIMIZERS, PRIORS, RESTORERS, Method
 
-COLUMNS = ("method", "prior", "optimizer", "image prior", "noise", "what it is")
+COLUMNS = ("method", "kernel", "prior", "optimizer", "image prior", "noise", "restorer", "what it is")
+
+
+def _row(m: Method) -> tuple[str, ...]:
+    noise = m.noise.name if m.noise else "preset's" if m.iterates else "iid"
+    steps = (m.prior.name, m.optimizer.name, m.image_prior.name) if m.iterates else ("-", "-", "-")
+    return (m.name, m.kernel.name, *steps, noise, m.restorer.name, m.summary)
 
 
 def methods_table() -> str:
     """Return the table as aligned text, the parts that can be combined below it."""
-    rows = [COLUMNS] + [
-        (m.name, m.prior.name, m.optimizer.name, m.image_prior.name, m.noise.name if m.noise else "preset's", m.summary)
-        for m in METHODS.values()
-    ]
+    rows = [COLUMNS, *(_row(m) for m in METHODS.values())]
     widths = [max(len(row[i]) for row in rows) for i in range(len(COLUMNS))]
     lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
     lines.insert(1, "  ".join("-" * w for w in widths))
@@ -22,4 +25,7 @@ def methods_table() -> str:
         f"{option}: {', '.join(table)}{', VALUE' if option == '--noise' else ', my_file.py:MyPart'}"
         for option, table in tables
     ]
+    lines.append(
+        f"--restorer: {', '.join(RESTORERS)}, usrnet (--weights FILE), model.pt, model.onnx, my_file.py:restore"
+    )
     return "\n".join(lines)

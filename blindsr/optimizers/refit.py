@@ -34,7 +34,7 @@ class RefitKernel:
     Raises
     ------
     ValueError
-        If a count is below 1 or the variance not positive.
+        If a count is too small or the variance not positive.
     """
 
     interval: int = 5
@@ -43,8 +43,8 @@ class RefitKernel:
     iterations: int = 10
 
     def __post_init__(self) -> None:
-        if min(self.interval, self.iterations) < 1 or self.first < 0 or not self.error_variance > 0:
-            raise ValueError("kernel refit: need interval and iterations of at least 1, first >= 0, error_variance > 0")
+        if self.interval < 1 or self.iterations < 2 or self.first < 0 or not self.error_variance > 0:
+            raise ValueError("kernel refit: need interval >= 1, iterations >= 2, first >= 0 and error_variance > 0")
 
     def begin_outer(self, run: Run, energy: Energy) -> None:
         """Nothing to do."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from blindsr.degradation import Degradation, Padding
+from blindsr.degradation import Degradation
 from blindsr.restorers.base import Restorer
 from blindsr.restorers.bicubic import bicubic
 
@@ -39,8 +39,8 @@ def _ramp(length: int, guard: int, fade: int, first: bool, last: bool) -> Tensor
 class Mosaic:
     """A picture restored tile by tile.
 
-    Every tile is restored with nothing assumed of its border (`Padding.VALID`). Its outer guard of half a kernel is
-    not used; neighbours fade into each other over the rest of the overlap.
+    Every tile is restored with nothing assumed of its border (`Degradation.for_part`). Its outer guard of half a
+    kernel is not used; neighbours fade into each other over the rest of the overlap.
 
     Parameters
     ----------
@@ -63,7 +63,7 @@ class Mosaic:
         self.tops, self.lefts = (_starts(n, self.side, self.overlap) for n in (h, w))
         self.size = tuple(n if len(s) == 1 else self.side for n, s in ((h, self.tops), (w, self.lefts)))
         whole = len(self.tops) == len(self.lefts) == 1
-        self.tile_degradation = d if whole else replace(d, padding=Padding.VALID)
+        self.tile_degradation = d if whole else d.for_part()
         self.total = torch.zeros(1, self.y.shape[1], d.scale * h, d.scale * w)
         self.weight = torch.zeros(1, 1, d.scale * h, d.scale * w)
         self.done: set[tuple[int, int]] = set()
