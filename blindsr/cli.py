@@ -255,14 +255,14 @@ def methods() -> None:
 @app.command()
 def demo(
     output: Annotated[Path, typer.Option(help="Where the result goes.")] = Path("blindsr-out"),
-    preset: Annotated[str, typer.Option(help=f"How much time to take: {', '.join(PRESETS)}.")] = "fast",
+    method: Annotated[str, typer.Option(help="A row of `blindsr methods`.")] = DEFAULT_METHOD,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of everything random.")] = 0,
 ) -> None:
-    """Super-resolve a small real photo that comes with scikit-image, under two minutes on two cores."""
+    """Super-resolve a small real photo that comes with scikit-image."""
     from blindsr.jobs.batch import run_demo
 
     with one_line_errors():
-        code = run_demo(output, preset, seed, say=say)
+        code = run_demo(output, method, seed, say=say)
     raise typer.Exit(code)
 
 

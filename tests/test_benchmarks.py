@@ -40,3 +40,17 @@ def test_lr_error_prints_a_row_for_each_count():
     ).splitlines()
     assert [line.split("|")[1].strip() for line in out if line.startswith("| ")] == ["n", "2", "3"] * 2
     assert sum(line.startswith("build: circular ") for line in out) == 2
+
+
+@pytest.mark.slow
+def test_solvers_goes_on_where_it_stopped_and_tables(tmp_path):
+    rng = np.random.default_rng(0)
+    (tmp_path / "Set5").mkdir()
+    for name in ("a", "b"):
+        Image.fromarray(rng.integers(0, 255, (40, 44, 3), dtype=np.uint8)).save(tmp_path / "Set5" / f"{name}.png")
+    out = tmp_path / "r.jsonl"
+    common = [BENCHMARKS / "solvers.py", "--data", tmp_path, "--set", "set5", "--scales", 2, "--out", out]
+    assert len(run_script(*common, "--images", "a").splitlines()) == 2
+    assert len(run_script(*common).splitlines()) == 2
+    table = run_script(BENCHMARKS / "solvers_table.py", out).splitlines()
+    assert len(table) == 4 and "| bicubic | 2 |" in table[2] and "| fast-map | 2 |" in table[3]

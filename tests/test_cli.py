@@ -244,16 +244,16 @@ def test_table_of_methods() -> None:
 def test_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(PRESETS, "fast", replace(PRESETS["fast"], steps=2))
     said: list[str] = []
-    assert batch.run_demo(tmp_path / "out", "fast", 0, say=said.append) == 0
+    assert batch.run_demo(tmp_path / "out", "fast-map", 0, say=said.append) == 0
     assert (tmp_path / "out/demo/overview.png").exists() and "overview.png" in said[-1]
     with Image.open(tmp_path / "out/demo/sr.png") as sr:
         assert sr.size == (4 * 96, 4 * 80)
-    assert "--preset slow: unknown" in error_line(call("demo", "--preset", "slow", "--output", tmp_path / "out"))
+    assert "--method slow: unknown" in error_line(call("demo", "--method", "slow", "--output", tmp_path / "out"))
 
 
 def test_version_and_help() -> None:
     assert call("--version").stdout == f"blindsr {blindsr.__version__}\n"
-    for command in ("run", "degrade", "evaluate", "methods", "demo"):
+    for command in ("run", "restore", "degrade", "evaluate", "methods", "demo"):
         assert call(command, "--help").exit_code == 0
     assert "Usage" in call().output
 

@@ -220,7 +220,7 @@ def summary(record: dict[str, Any], folder: Path) -> str:
     return "; ".join(parts)
 
 
-def run_demo(output: Path, preset: str, seed: int, *, say: Callable[[str], None]) -> int:
+def run_demo(output: Path, method: str, seed: int, *, say: Callable[[str], None]) -> int:
     """Super-resolve a small crop of a real photo (scikit-image's cat Chelsea, CC0)."""
     from PIL import Image
     from skimage import data
@@ -229,7 +229,7 @@ def run_demo(output: Path, preset: str, seed: int, *, say: Callable[[str], None]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "demo.png"
         Image.fromarray(photo).save(path)
-        batch = Batch([path], preset=preset, seed=seed, output=output, alignment=Alignment.CENTERED)
+        batch = Batch([path], method=method, seed=seed, output=output, alignment=Alignment.CENTERED)
         code, _ = run_batch(batch, say=say, as_json=False)
     if code == 0:
         say(f"look at {output / 'demo' / 'overview.png'}")

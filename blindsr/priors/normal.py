@@ -194,10 +194,9 @@ class LineShape(SmoothKernels):
         return (0.4, math.pi)
 
     def starts(self) -> Tensor:
-        """Twelve directions at two lengths."""
+        """Twelve directions."""
         angles = torch.arange(12, dtype=torch.float64) * math.pi / 12
-        lengths = [math.log(f * self.kernel_size) for f in (0.3, 0.6)]
-        return torch.stack([torch.stack([torch.full_like(angles, n), angles], 1) for n in lengths]).flatten(0, 1)
+        return torch.stack([torch.full_like(angles, math.log(0.45 * self.kernel_size)), angles], 1)
 
     def kernel(self, z: Tensor) -> Tensor:
         """Kernels (n, 1, K, K)."""

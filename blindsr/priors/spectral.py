@@ -8,7 +8,8 @@ normal over z whose precision is the Schur complement of the joint Hessian (the 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -116,7 +117,11 @@ class SpectralPrior:
             What the image model assumes.
         """
         shape: KernelDensity = family or GaussianShape(degradation.kernel_size, degradation.scale)
-        likelihood = SpectralLikelihood(y, degradation.scale, settings)
+        with one_thread():
+            return cls._fit(shape, SpectralLikelihood(y, degradation.scale, settings), y.shape[1])
+
+    @classmethod
+    def _fit(cls, shape: KernelDensity, likelihood: SpectralLikelihood, channels: int) -> SpectralPrior:
         starts = shape.starts() if isinstance(shape, SmoothKernels) else _drawn_start(shape)
         if len(starts) > 2:
             rough = [_descend(likelihood, shape, start, steps=10)[0] for start in starts]
@@ -127,9 +132,20 @@ class SpectralPrior:
             shape,
             z[: shape.dim],
             _precision(likelihood, shape, z),
-            likelihood.noise_std(z[shape.dim :], y.shape[1]),
+            likelihood.noise_std(z[shape.dim :], channels),
             energy,
         )
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Compute on one thread inside the block: for many small operations, a second one costs more than it does."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _drawn_start(family: KernelDensity) -> Tensor:
