@@ -81,7 +81,20 @@ def check_whole(folder: Path) -> None:
 
 def main() -> None:
     image, output, steps, seed, *moments = sys.argv[1:]
-    words = ["run", image, "--scale", "2", "--preset", "fast", "--iterations", steps, "--seed", seed]
+    words = [
+        "run",
+        image,
+        "--scale",
+        "2",
+        "--method",
+        "mlmc",
+        "--preset",
+        "fast",
+        "--iterations",
+        steps,
+        "--seed",
+        seed,
+    ]
     words += ["--output", output, "--resume", "--checkpoint-every", "0"]
     ends = []
     for moment in [*moments, ""]:

@@ -110,7 +110,20 @@ def test_json_alone_on_standard_output(tmp_path: Path) -> None:
     result = run(image, tmp_path / "out", "--json", steps=1)
     assert json.loads(result.stdout) == record(tmp_path / "out" / "a")
     both = call(
-        "run", image, other, "--scale", 2, "--preset", "fast", "--iterations", 1, "--output", tmp_path / "o", "--json"
+        "run",
+        image,
+        other,
+        "--scale",
+        2,
+        "--method",
+        "mlmc",
+        "--preset",
+        "fast",
+        "--iterations",
+        1,
+        "--output",
+        tmp_path / "o",
+        "--json",
     )
     assert [r["image"] for r in json.loads(both.stdout)] == [str(image), str(other)]
     bad = call("run", tmp_path / "gone.png", "--json")
@@ -138,7 +151,20 @@ def test_same_names_in_different_folders(tmp_path: Path) -> None:
     three = tmp_path / "x" / "a.bmp"
     Image.open(one).save(three)
     result = call(
-        "run", one, two, three, "--scale", 2, "--preset", "fast", "--iterations", 1, "--output", tmp_path / "out"
+        "run",
+        one,
+        two,
+        three,
+        "--scale",
+        2,
+        "--method",
+        "mlmc",
+        "--preset",
+        "fast",
+        "--iterations",
+        1,
+        "--output",
+        tmp_path / "out",
     )
     assert result.exit_code == 0
     images = {p.name: record(p)["image"] for p in (tmp_path / "out").iterdir()}

@@ -196,4 +196,4 @@ def test_a_part_that_was_edited_does_not_go_on_with_an_old_run(tmp_path: Path) -
     assert run(image, tmp_path / "out", "--prior", f"{path}:P", steps=2).exit_code == 0
     path.write_text(path.read_text() + "# edited\n")
     result = run(image, tmp_path / "out", "--prior", f"{path}:P", "--resume", steps=4)
-    assert "other settings (own_parts_sha256" in error_line(result)
+    assert "other settings (files_sha256" in error_line(result)
