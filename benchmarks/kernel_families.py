@@ -9,7 +9,7 @@ import argparse
 from collections import Counter
 from pathlib import Path
 
-from solvers import load
+from set5c import load
 
 from blindsr import Degradation, KernelEstimator
 from blindsr.priors import CameraShakePrior, DiskShape, GaussianKernelPrior, LineKernelPrior

@@ -24,9 +24,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import torch
-from PIL import Image
+from set5c import array, load
 
 from blindsr import METHODS, PRESETS, Degradation, super_resolve
 from blindsr.diagnostics.metrics import kernel_psnr, psnr, ssim
@@ -37,15 +36,6 @@ from blindsr.restorers.bicubic import bicubic
 from blindsr.restorers.usrnet import UsrNetRestorer
 
 PHOTOS = ("astronaut.png", "camera.png", "chelsea.png", "coffee.png", "motorcycle_left.png", "rocket.jpg")
-
-
-def load(path: Path, crop: int | None) -> torch.Tensor:
-    """Read an image as (1, 3, H, W) in 0..1, cut to its central `crop` pixels."""
-    a = np.asarray(Image.open(path).convert("RGB"), dtype=np.float32) / 255
-    if crop:
-        top, left = (a.shape[0] - crop) // 2, (a.shape[1] - crop) // 2
-        a = a[top : top + crop, left : left + crop]
-    return torch.from_numpy(a).permute(2, 0, 1).unsqueeze(0)
 
 
 def kernels(name: str, d: Degradation) -> KernelPrior:
@@ -83,11 +73,6 @@ def images(args: argparse.Namespace, scale: int, seed: int) -> Iterator[tuple[st
             path.stem,
             degrade(load(path, crop), d, drawn, noise_std=args.noise_level, seed=100 * seed + index),
         )
-
-
-def array(x: torch.Tensor) -> np.ndarray:
-    """Turn (1, C, H, W) into (H, W, C)."""
-    return x[0].permute(1, 2, 0).double().numpy()
 
 
 def solve(word: str, test: TestImage, d: Degradation, seed: int) -> tuple[torch.Tensor, torch.Tensor | None]:

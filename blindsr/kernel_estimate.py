@@ -1,4 +1,4 @@
-"""The kernel from y alone, in seconds: a spectral start, then refinement on MAP images that cannot drift.
+"""The kernel from y alone, in seconds: a spectral start, then refinement on MAP images.
 
 Minimises, over the parameters z of a kernel family (kernels k(z)) and the image x in turn,
 
@@ -46,7 +46,7 @@ class KernelEstimate:
     kernel : Tensor
         (1, 1, K, K), float32.
     spectral : SpectralPrior
-        What the spectra alone say: mode, density, draws.
+        What the spectra alone say: mode, density, draws; widened as the estimator was told to.
     family : str
         Name of the kernel family in `priors.normal.SHAPES`.
     z : Tensor
@@ -251,8 +251,8 @@ def interior(x: Tensor, y: Tensor, degradation: Degradation) -> tuple[Degradatio
         return degradation, x, y
     s, size = degradation.scale, degradation.kernel_size
     before, after = degradation.margins
-    m = max(0, math.ceil(max(before, after) / s))
-    if min(y.shape[-2:]) <= 2 * m:
+    m = math.ceil(max(before, after, 0) / s)
+    if not has_interior(y, degradation):
         raise ValueError(f"an LR image of {y.shape[-1]}x{y.shape[-2]} pixels has no interior for this kernel")
     h, w = y.shape[-2:]
     rows, cols = (slice(s * m - before, s * (n - m - 1) - before + size) for n in (h, w))

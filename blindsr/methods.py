@@ -74,7 +74,7 @@ def camera_shake(degradation: Degradation, estimate: KernelEstimate | None) -> K
 
 
 def spectral_draws(degradation: Degradation, estimate: KernelEstimate | None) -> KernelPrior:
-    """Kernels from the spectral density of y."""
+    """Kernels from the spectral density of y, widened as `KernelEstimator` does."""
     if estimate is None:
         raise ValueError("the spectral prior needs the LR image: give it to `assemble`")
     return estimate.spectral
@@ -215,9 +215,8 @@ def guided_image(settings: SkipSettings, guide: Tensor) -> ImageFactory:
 
     def make(y: Tensor, degradation: Degradation) -> nn.Module:
         network = SkipNetwork(y.shape[1], *degradation.hr_shape(*y.shape[-2:]), settings)
-        network.z.copy_(bordered(guide, degradation).mean(1, keepdim=True))
-        if network.z.shape[1] == guide.shape[1]:
-            network.z.copy_(bordered(guide, degradation))
+        fits = guide.shape[1] in (1, network.z.shape[1])
+        network.z.copy_(bordered(guide if fits else guide.mean(1, keepdim=True), degradation))
         return network
 
     return make

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -69,6 +70,4 @@ def _images(run: Run) -> list[Tensor]:
 
 
 def _variance(images: list[Tensor]) -> Tensor:
-    mean = sum(images[1:], images[0]) / len(images)
-    total = sum(((x - mean).square().mean() for x in images[1:]), (images[0] - mean).square().mean())
-    return total / len(images)
+    return torch.stack(images).var(0, correction=0).mean()

@@ -70,15 +70,27 @@ def try_out(restorer: Restorer | None, y: Tensor, degradation: Degradation) -> N
     """Call a restorer on a corner of the picture, so that a bad one is found before a long run, not after it."""
     side = max(MIN_SIDE, -(-2 * degradation.kernel_size // degradation.scale))
     corner = y[..., :side, :side]
-    kernel = gaussian_kernel_like(degradation)
-    if restorer is not None:
-        restorer(corner, kernel, degradation.for_part(), 0.01)
-
-
-def gaussian_kernel_like(degradation: Degradation) -> Tensor:
-    """Return the kernel at the prior mean of the Gaussian family (1, 1, K, K)."""
     family = GaussianShape(degradation.kernel_size, degradation.scale)
-    return family.kernel(torch.tensor([family.mean]))
+    if restorer is not None:
+        restorer(corner, family.kernel(torch.tensor([family.mean])), degradation.for_part(), 0.01)
+
+
+def read_hr(path: Path, scale: int, y: Tensor) -> Tensor:
+    """Read the HR image (1, C, s h, s w) that an LR image y was made from, cut to a multiple of s.
+
+    Raises
+    ------
+    UserError
+        If it cannot be read or its size does not fit.
+    """
+    truth = read_image(path).pixels
+    h, w = (scale * n for n in y.shape[-2:])
+    if not all(0 <= n - m < scale for n, m in zip(truth.shape[-2:], (h, w), strict=True)):
+        raise UserError(
+            f"{path}: {truth.shape[-1]}x{truth.shape[-2]} pixels, but the result will have {w}x{h}; "
+            "give the HR image that the LR image was made from, or another --scale"
+        )
+    return truth[..., :h, :w]
 
 
 @dataclass(frozen=True)
@@ -128,8 +140,8 @@ def restore_file(path: Path, folder: Path, settings: RestoreSettings) -> tuple[d
     for name in ("sr.png", "restore.json"):
         if (folder / name).exists() and not settings.overwrite:
             raise UserError(f"{folder / name}: exists; choose another --output, or --overwrite")
-    truth = _truth(settings, picture.pixels)
     y = picture.pixels
+    truth = None if settings.ground_truth is None else read_hr(settings.ground_truth, settings.scale, y)
     if degradation.kernel_size > settings.scale * min(y.shape[-2:]):
         h, w = (settings.scale * n for n in y.shape[-2:])
         raise UserError(
@@ -159,15 +171,3 @@ def restore_file(path: Path, folder: Path, settings: RestoreSettings) -> tuple[d
     write_png(folder / "sr.png", enlarged_picture(result))
     write_text(folder / "restore.json", to_json(record) + "\n")
     return record, notes
-
-
-def _truth(settings: RestoreSettings, y: Tensor) -> Tensor | None:
-    if settings.ground_truth is None:
-        return None
-    truth = read_image(settings.ground_truth).pixels
-    h, w = (settings.scale * n for n in y.shape[-2:])
-    if not all(0 <= n - m < settings.scale for n, m in zip(truth.shape[-2:], (h, w), strict=True)):
-        raise UserError(
-            f"{settings.ground_truth}: {truth.shape[-1]}x{truth.shape[-2]} pixels, but the result will have {w}x{h}"
-        )
-    return truth[..., :h, :w]

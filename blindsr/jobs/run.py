@@ -24,7 +24,7 @@ from blindsr.jobs.folder import CHECKPOINT, Keeper, check_folder
 from blindsr.jobs.interrupt import Interrupt
 from blindsr.jobs.outputs import Result, Truth, save_result, score
 from blindsr.jobs.progress import Progress
-from blindsr.jobs.restore import described, restored, try_out
+from blindsr.jobs.restore import described, read_hr, restored, try_out
 from blindsr.jobs.settings import RunSettings
 from blindsr.methods import assemble
 from blindsr.solver import Metrics, Run, Solver
@@ -144,16 +144,8 @@ def read_truth(settings: RunSettings, picture: Picture, truth_path: Path | None,
     """
     degradation, image, kernel = settings.degradation, None, None
     notes: list[str] = []
-    h, w = (degradation.scale * n for n in picture.pixels.shape[-2:])
     if truth_path is not None:
-        image = read_image(truth_path).pixels
-        extra_h, extra_w = image.shape[-2] - h, image.shape[-1] - w
-        if not (0 <= extra_h < degradation.scale and 0 <= extra_w < degradation.scale):
-            raise UserError(
-                f"{truth_path}: {image.shape[-1]}x{image.shape[-2]} pixels, but the result will have {w}x{h}; "
-                "give the HR image that the LR image was made from, or another --scale"
-            )
-        image = image[..., :h, :w]
+        image = read_hr(truth_path, degradation.scale, picture.pixels)
     if kernel_path is not None:
         kernel, kernel_notes = read_kernel(kernel_path, scale=degradation.scale if settings.even_kernel else None)
         notes += kernel_notes

@@ -8,7 +8,7 @@ COLUMNS = ("method", "kernel", "prior", "optimizer", "image prior", "noise", "re
 
 
 def _row(m: Method) -> tuple[str, ...]:
-    noise = m.noise.name if m.noise else "preset's" if m.iterates else "iid"
+    noise = m.noise.name if m.noise else "preset's" if m.iterates else "from y"
     steps = (m.prior.name, m.optimizer.name, m.image_prior.name) if m.iterates else ("-", "-", "-")
     return (m.name, m.kernel.name, *steps, noise, m.restorer.name, m.summary)
 
