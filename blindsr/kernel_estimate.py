@@ -20,8 +20,9 @@ from torch import Tensor
 from blindsr.degradation import Degradation, Padding
 from blindsr.likelihood.quadratic import LrErrorForm
 from blindsr.likelihood.spectral import SpectralSettings
+from blindsr.priors.laplace import minimise
 from blindsr.priors.normal import SHAPES, shape
-from blindsr.priors.spectral import SpectralPrior, minimise
+from blindsr.priors.spectral import SpectralPrior
 from blindsr.restorers.half_quadratic import half_quadratic
 from blindsr.restorers.selfsimilar import SelfSimilarPrior, self_similar
 
@@ -46,7 +47,7 @@ class KernelEstimate:
     kernel : Tensor
         (1, 1, K, K), float32.
     spectral : SpectralPrior
-        What the spectra alone say: mode, density, draws; widened as the estimator was told to.
+        What the spectra alone say: mode, density, draws.
     family : str
         Name of the kernel family in `priors.normal.SHAPES`.
     z : Tensor
@@ -87,9 +88,6 @@ class KernelEstimator:
         `contrast(y)`.
     relaxation : float
         Factor on each kernel step: image and kernel in turn approach their common optimum slowly, from one side.
-    factor, spread : float
-        What the spectral density leaves out (content that is no power law): its standard deviations are multiplied by
-        the one, and the other, in units of z for each unit of scale, is added to them in squares.
     side : int
         A larger y is cut to its most detailed square of this side (HR pixels) for the refinement.
     """
@@ -101,16 +99,14 @@ class KernelEstimator:
     image_prior: SelfSimilarPrior = field(default_factory=lambda: SelfSimilarPrior(steps=8))
     model_error: float = 0.12
     relaxation: float = 2.0
-    factor: float = 2.0
-    spread: float = 0.025
     side: int = 192
 
     def __post_init__(self) -> None:
         unknown = [name for name in self.families if name not in SHAPES]
         if unknown or not self.families:
             raise ValueError(f"kernel families {', '.join(unknown) or '(none)'}: choose from {', '.join(SHAPES)}")
-        if not min(self.rounds or 0, self.model_error, self.noise_error, self.spread) >= 0:
-            raise ValueError("kernel estimator: need rounds, model_error, noise_error and spread of 0 or more")
+        if not min(self.rounds or 0, self.model_error, self.noise_error) >= 0:
+            raise ValueError("kernel estimator: need rounds, model_error and noise_error of 0 or more")
         if not self.error_variance > 0 or self.side < 64:
             raise ValueError("kernel estimator: need error_variance above 0 and side of at least 64")
 
@@ -128,9 +124,7 @@ class KernelEstimator:
         """
         y = y.detach().cpu()
         family = self._family(y, degradation)
-        spectral = SpectralPrior.fit(y, degradation, shape(family, degradation)).widened(
-            self.factor, self.spread * degradation.scale
-        )
+        spectral = SpectralPrior.fit(y, degradation, shape(family, degradation))
         noise = spectral.noise_std if noise_std is None else noise_std
         crop = detailed_crop(luma(y), degradation, self.side // degradation.scale)
         rounds = ROUNDS.get(degradation.scale, MOST_ROUNDS) if self.rounds is None else self.rounds

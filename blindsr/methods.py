@@ -74,7 +74,7 @@ def camera_shake(degradation: Degradation, estimate: KernelEstimate | None) -> K
 
 
 def spectral_draws(degradation: Degradation, estimate: KernelEstimate | None) -> KernelPrior:
-    """Kernels from the spectral density of y, widened as `KernelEstimator` does."""
+    """Kernels from the spectral density of y."""
     if estimate is None:
         raise ValueError("the spectral prior needs the LR image: give it to `assemble`")
     return estimate.spectral

@@ -22,9 +22,10 @@ LAYERS = [
     {"solver"},
     {"kernel_estimate", "stopping"},
     {"optimizers", "samplers", "restorers", "protocol"},
+    {"targets"},
     {"generators", "priors"},
     {"likelihood"},
-    {"degradation", "kernels", "random", "errors"},
+    {"degradation", "kernels", "random", "threads", "errors"},
 ]
 """Rooms from top to bottom: a module imports from its own row or from rows below."""
 

@@ -323,7 +323,62 @@ def test_draws_of_z_follow_the_density():
     assert stats.kstest(z[:, 1], lambda v: (1 / (1 + np.exp(-v))) ** 2).pvalue > 1e-5
 
 
-@pytest.mark.parametrize("name", [n for n in PRIORS if n != "camera shake"])
+DENSITIES = [n for n in PRIORS if n != "camera shake"]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("name", DENSITIES)
+def test_far_positions_have_the_logistic_law_and_a_kernel(name, scale, dtype, gen):
+    """Uniform laws are logistic in z, whose density never vanishes, wherever rounding puts θ."""
+    prior = PRIORS[name](scale)
+    far = torch.tensor([-300.0, -60.0, -37.0, -30.0, -17.0, 17.0, 30.0, 37.0, 60.0, 300.0], dtype=dtype)
+    z = far[torch.randint(len(far), (200, prior.dim), generator=gen)].requires_grad_()
+    value, k = prior.log_prob(z), prior.kernel(z)
+    at = z.detach().double().numpy()
+    np.testing.assert_allclose(value.detach(), stats.logistic.logpdf(at).sum(1), rtol=1e-5)
+    assert value.dtype == k.dtype == dtype
+    assert torch.isfinite(k).all() and float((k.detach().sum((1, 2, 3)) - 1).abs().max()) < 1e-5
+    for out in (value.sum(), k.square().sum()):
+        (gradient,) = torch.autograd.grad(out, z, retain_graph=True)
+        assert torch.isfinite(gradient).all()
+    theta = prior.parameters.theta(z.detach())
+    for j in prior.parameters.free:
+        part = prior.parameters.parts[j]
+        assert torch.isfinite(part.log_prob(theta[:, j])).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_far_positions_of_other_laws_are_finite(dtype):
+    far = torch.tensor([-60.0, -30.0, 30.0, 60.0], dtype=dtype)
+    z = torch.cartesian_prod(*[far] * 4).requires_grad_()
+    value = mixed_prior().log_prob(z)
+    (gradient,) = torch.autograd.grad(value.sum(), z)
+    assert torch.isfinite(value).all() and torch.isfinite(gradient).all()
+
+
+@pytest.mark.parametrize("name", DENSITIES)
+def test_what_is_no_position_has_density_zero(name):
+    prior = PRIORS[name](4)
+    z = torch.zeros(4, prior.dim, dtype=torch.float64)
+    z[0, 0], z[1, -1], z[2, 0] = math.nan, math.inf, -math.inf
+    value = prior.log_prob(z)
+    assert torch.equal(value[:3], torch.full((3,), -math.inf, dtype=torch.float64))
+    assert torch.isfinite(value[3])
+
+
+@pytest.mark.parametrize("name", DENSITIES)
+def test_draws_of_z_are_no_coarser_than_single_precision(name):
+    """z is made from θ in double precision: near a bound, a θ of single precision would take few values."""
+    prior = PRIORS[name](4)
+    z = prior.sample_z(20000, generator=torch.Generator().manual_seed(4)).double().numpy()
+    for column in z.T:
+        extreme = column[np.abs(column) > 7]
+        assert len(extreme) > 5 and len(np.unique(extreme)) == len(extreme)
+        assert stats.kstest(column, stats.logistic.cdf).pvalue > 1e-5
+
+
+@pytest.mark.parametrize("name", DENSITIES)
 def test_z_and_theta_are_each_others_inverse(name, gen):
     prior = PRIORS[name](4)
     theta = prior.sample_theta(30, generator=gen).double()

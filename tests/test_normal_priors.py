@@ -239,3 +239,34 @@ def test_single_precision_gives_the_same_kernels(name, gen):
     z = family.sample_z(20, generator=gen)
     assert family.kernel(z).dtype == torch.float32
     torch.testing.assert_close(family.kernel(z).double(), family.kernel(z.double()), rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("name", SHAPES)
+def test_positions_far_from_the_prior_have_kernels_and_gradients(name, dtype, gen):
+    """Six prior standard deviations away, where long trajectories of chains may lead."""
+    family = shape(name, Degradation(4))
+    mean, std = (torch.tensor(v, dtype=dtype) for v in (family.mean, family.std))
+    z = (mean + 6 * std * torch.randn(100, family.dim, generator=gen).sign()).requires_grad_()
+    value, k = family.log_prob(z), family.kernel(z)
+    expected = stats.norm(0, 1).logpdf(6) * family.dim - float(std.log().sum())
+    np.testing.assert_allclose(value.detach(), expected, rtol=1e-9 if dtype == torch.float64 else 1e-5)
+    assert float((k.detach().sum((1, 2, 3)) - 1).abs().max()) < 1e-5
+    for out in (value.sum(), k.square().sum()):
+        (gradient,) = torch.autograd.grad(out, z, retain_graph=True)
+        assert torch.isfinite(gradient).all()
+
+
+@pytest.mark.parametrize("name", ["gaussian", "generalized-gaussian"])
+def test_long_thin_kernels_are_exact_in_single_precision(name):
+    """Variances 30,000 to one: ab - c² of the covariance cancels all but a few digits of its determinant."""
+    family = shape(name, Degradation(4))
+    z = torch.tensor([[4.0, 3.6, 3.6, 0.0]])[:, : family.dim]
+    single, double = family._radius2(z).double(), family._radius2(z.double())
+    c = covariance_of(z.double())[0].numpy()
+    axis = np.arange(family.kernel_size) - (family.kernel_size - family.scale) / 2
+    points = np.stack(np.meshgrid(axis, axis), -1).reshape(-1, 2)
+    exact = np.einsum("ni,ij,nj->n", points, np.linalg.inv(c), points).reshape(double[0].shape)
+    np.testing.assert_allclose(double[0], exact, rtol=1e-6, atol=1e-6)
+    far = double > 0.1 * double.max()  # elsewhere the sum over axes cancels
+    torch.testing.assert_close(single[far], double[far], rtol=5e-6, atol=0)

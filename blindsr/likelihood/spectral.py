@@ -1,36 +1,47 @@
 """Marginal (spectral) likelihood of a kernel: y alone, with the image integrated out as a locally stationary field.
 
-In a window w of the image, x is a stationary Gaussian field with the spectrum c_w |f|^(-α_w) g_w(φ), f in cycles per HR
-pixel, φ its direction, g_w(φ) = exp(Σ_j a_wj cos 2jφ + b_wj sin 2jφ), j = 1, 2. Content keeps its orientation over all
-scales; that of a kernel grows with |f|²: this tells them apart. The expected periodogram of y at an LR frequency is
-the sum over its s² aliases f',
+In a window w of the image, x is a stationary field whose log spectrum is linear in a few coefficients θ_w (`content`).
+The expected periodogram of y at an LR frequency is the sum over its s² aliases f' (in cycles per HR pixel),
 
-    S_w(f) = Σ_f' |K(f')|² c_w |f'|^(-α_w) g_w(φ') + σ²,
+    S_w(f) = Σ_f' |K(f')|² exp(Σ_t θ_wt B_t(f')) + σ²,
 
 with K(f') the discrete Fourier transform of the kernel. The periodogram P_w of the windowed y (grey, Hann taper) enters
-by the Whittle likelihood with heavy tails, (ν + 1) log(1 + P/(ν S)) + log S, whose limit ν → ∞ is P/S + log S. One
-kernel and one noise level serve all windows; c, α, a, b belong to the window, with α_w near a common α.
+by the Whittle likelihood with heavy tails, (ν + 1) log(1 + P/(ν S)) + log S: P is exponential with a mean that itself
+scatters around S (an inverse gamma of shape ν); the limit ν → ∞, P/S + log S, is that of a Gaussian field. One kernel
+and one noise level serve all windows.
 
-Neighbouring frequencies of a tapered window are correlated, and windows overlap, so the sum is tempered: by
-(Σw²)²/(N Σw⁴) for the taper of N pixels, and by 1.6 times the pixels of
-the image over those of all windows (at most one): half-overlapping tapers see partly the same.
+A taper correlates neighbouring frequencies, and overlapping windows see partly the same pixels. With W(u) the sum of
+the squared tapers over the windows that cover pixel u, a sum over all windows and frequencies has the variance of
 
-Power laws of natural images: Field, "Relations between the statistics of natural images and the response properties
-of cortical cells", JOSA A 1987. Whittle likelihood: Whittle, "On stationary processes in the plane", Biometrika 1954.
+    (Σ_u W)² / Σ_u W²          independent ordinates
+
+(Parseval, for a spectrum that is flat over the width of the taper's transform; one window: (Σ h²)²/Σ h⁴, 0.26 of its
+pixels). The sum over the ordinates is tempered to that many, then divided by `dispersion`: real content scatters more
+than its model, in runs of frequencies.
+
+Whittle likelihood: Whittle, "On stationary processes in the plane", Biometrika 1954. Tempering a composite likelihood
+to its effective number of terms: Pauli, Racugno, Ventura, "Bayesian composite marginal likelihoods", Statistica
+Sinica 2011.
 """
 
 from __future__ import annotations
 
+import copy
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from blindsr.likelihood.content import PHOTOGRAPH, Term, design
 from blindsr.likelihood.noise import finest_detail_std
 
-REFERENCE = math.exp(-2.0)
-"""Frequency (cycles per HR pixel) at which the amplitude c is read."""
+CHUNK = 150_000
+"""Numbers in the largest array of one pass: what fits a core's cache."""
+LEAST_POWER = 1e-12
+"""Floor of an ordinate, squared units of 0..1: without one, a constant y would draw the spectrum to zero for ever."""
 
 
 @dataclass(frozen=True)
@@ -44,15 +55,13 @@ class SpectralSettings:
     max_windows : int
         Windows used at most: those with the most fine detail.
     degrees : float
-        ν of the heavy-tailed Whittle likelihood.
+        ν of the heavy-tailed Whittle likelihood; infinity for a Gaussian field.
     lowest : float
         Frequencies nearer to zero than this many bins of the window are left out (leakage of the mean).
-    slope, slope_std, slope_spread : float
-        Prior of the common exponent α: mean and standard deviation; standard deviation of α_w around it.
-    angular_std : float
-        Prior standard deviation of a_wj, b_wj.
-    amplitude_std : float
-        Standard deviation of log c_w around its mean over windows.
+    content : mapping of str to Term
+        Terms of the log spectrum (`content.BASIS`) and their spreads.
+    dispersion : float
+        Variance of sums over ordinates in units of the model's; 1 for a field that is just what the model says.
     noise : float
         Noise level expected in noise-free pictures of 8 bits, units of 0..1.
     noise_log_std : float
@@ -63,11 +72,8 @@ class SpectralSettings:
     max_windows: int = 36
     degrees: float = 3.0
     lowest: float = 3.0
-    slope: float = 2.9
-    slope_std: float = 0.2
-    slope_spread: float = 0.1
-    angular_std: float = 1.0
-    amplitude_std: float = 3.0
+    content: Mapping[str, Term] = field(default_factory=lambda: PHOTOGRAPH)
+    dispersion: float = 1.4
     noise: float = 0.3 / 255
     noise_log_std: float = 4.0
 
@@ -80,15 +86,15 @@ def _starts(n: int, side: int) -> list[int]:
     return [round(i * (n - side) / (count - 1)) for i in range(count)]
 
 
-def windows(y: Tensor, side: int, at_most: int) -> Tensor:
-    """Cut a grey image (h, w) into half-overlapping windows (n, side, side); if many, keep those of most detail."""
+def window_corners(y: Tensor, side: int, at_most: int) -> list[tuple[int, int]]:
+    """Corners (row, column) of half-overlapping windows of a grey image (h, w); if many, those of most detail."""
     h, w = y.shape
-    tall, wide = min(side, h), min(side, w)
-    cut = torch.stack([y[a : a + tall, b : b + wide] for a in _starts(h, side) for b in _starts(w, side)])
-    if len(cut) <= at_most:
-        return cut
+    corners = [(a, b) for a in _starts(h, side) for b in _starts(w, side)]
+    if len(corners) <= at_most:
+        return corners
+    cut = torch.stack([y[a : a + side, b : b + side] for a, b in corners])
     detail = cut.diff(dim=1).abs().mean((1, 2)) + cut.diff(dim=2).abs().mean((1, 2))
-    return cut[detail.topk(at_most).indices.sort().values]
+    return [corners[i] for i in detail.topk(at_most).indices.sort().values.tolist()]
 
 
 def hann(height: int, width: int) -> Tensor:
@@ -98,8 +104,16 @@ def hann(height: int, width: int) -> Tensor:
     return taper / taper.square().mean().sqrt()
 
 
+class Curvature(NamedTuple):
+    """Negative log-likelihood, its gradient and its Gauss-Newton matrix, over (kernel parameters, nuisance)."""
+
+    value: float
+    gradient: Tensor
+    matrix: Tensor
+
+
 class SpectralLikelihood:
-    """Negative log-likelihood of a kernel and of the content's parameters, given y.
+    """Log-likelihood of kernels and of the content's parameters, given y; many of them at once.
 
     Parameters
     ----------
@@ -112,36 +126,55 @@ class SpectralLikelihood:
 
     Notes
     -----
-    The content's parameters are one vector `nuisance` of `n_nuisance` numbers: α, log(σ²/noise²), the mean of log c,
-    then for each window log c_w, (a_1, b_1, a_2, b_2), α_w - α.
+    The content's parameters are one vector `u` of `n_nuisance` numbers, each N(0, 1) a priori (see `names`): first the
+    noise level, log(σ²/noise²) in units of its spread, then ε_t of the terms with a shared part, then ε_wt, window by
+    window.
     """
 
     def __init__(self, y: Tensor, scale: int, settings: SpectralSettings | None = None) -> None:
         self.settings = settings or SpectralSettings()
         self.scale = scale
-        grey = y.detach().cpu().double().mean((0, 1))
-        cut = windows(grey, self.settings.window, self.settings.max_windows)
-        self.n_windows, *self.shape = cut.shape
+        self.grey = y.detach().cpu().double().mean((0, 1))
+        self._terms()
+        side = self.settings.window
+        self.corners = window_corners(self.grey, side, self.settings.max_windows)
+        self.shape = tuple(min(side, n) for n in self.grey.shape)
         self._frequencies()
-        self.periodogram = self._periodogram(cut)
-        taper = hann(*self.shape)
-        own = float(taper.square().sum() ** 2 / (taper.numel() * taper.pow(4).sum()))
-        share = min(1.0, 1.6 * grey.numel() / cut.numel())
-        self.temper = own * share
-        detail = float(finest_detail_std(grey[None, None])) if min(grey.shape) >= 3 else 0.0
+        self.periodogram = self.periodograms(self.grey[None])[0].clamp_min(LEAST_POWER)
+        self.temper = self._temper()
+        detail = float(finest_detail_std(self.grey[None, None])) if min(self.grey.shape) >= 3 else 0.0
         self.noise_guess = 2 * math.log(max(detail, self.settings.noise) / self.settings.noise)
+
+    def _terms(self) -> None:
+        """Split the terms into those with a shared and those with a local part."""
+        content = self.settings.content
+        self.terms = tuple(name for name, t in content.items() if t.shared > 0 or t.local > 0)
+        table = torch.tensor([[content[n].mean, content[n].shared, content[n].local] for n in self.terms])
+        self.mean, self.shared_std, self.local_std = table.double().unbind(1)
+        self.shared = [i for i, n in enumerate(self.terms) if content[n].shared > 0]
+        self.local = [i for i, n in enumerate(self.terms) if content[n].local > 0]
+
+    @property
+    def n_windows(self) -> int:
+        """Number of windows."""
+        return len(self.corners)
 
     @property
     def n_nuisance(self) -> int:
         """Number of the content's parameters."""
-        return 3 + 6 * self.n_windows
+        return 1 + len(self.shared) + self.n_windows * len(self.local)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Name of each of the content's parameters."""
+        local = [f"{self.terms[i]}[{w}]" for w in range(self.n_windows) for i in self.local]
+        return ("noise", *(self.terms[i] for i in self.shared), *local)
 
     def _frequencies(self) -> None:
-        """Aliases of every LR frequency that is used: indices into the HR transform, log |f|, harmonics of φ."""
+        """Aliases of every LR frequency that is used: bins of the HR transform, and the terms' values there."""
         (h, w), s = self.shape, self.scale
         rows, cols, m = torch.arange(h), torch.arange(w // 2 + 1), torch.arange(s)
-        fy, fx = (rows + h // 2) % h - h // 2, cols
-        keep = fy[:, None] ** 2 + fx**2 >= self.settings.lowest**2
+        keep = ((rows + h // 2) % h - h // 2)[:, None] ** 2 + cols**2 >= self.settings.lowest**2
         twice = torch.ones(h, w // 2 + 1, dtype=torch.float64)  # a real image's spectrum: these bins stand twice
         twice[:, 0] = 0.5
         if w % 2 == 0:
@@ -150,70 +183,191 @@ class SpectralLikelihood:
         full = (h, w // 2 + 1, s, s)
         self.rows = (rows[:, None] + m * h)[:, None, :, None].expand(full)[keep].reshape(-1, s * s)
         self.cols = (cols[:, None] + m * w)[None, :, None, :].expand(full)[keep].reshape(-1, s * s)
-        hr_y, hr_x = (i / (s * n) for i, n in ((self.rows.double(), h), (self.cols.double(), w)))
-        hr_y, hr_x = hr_y - hr_y.round(), hr_x - hr_x.round()
-        self.log_f = 0.5 * (hr_x**2 + hr_y**2).log() - math.log(REFERENCE)
-        angle = torch.atan2(hr_y, hr_x)
-        self.harmonics = torch.stack([f(2 * j * angle) for j in (1, 2) for f in (torch.cos, torch.sin)], -1)
+        hr_y, hr_x = (i.double() / (s * n) for i, n in ((self.rows, h), (self.cols, w)))
+        self.basis = design(self.terms, hr_y - hr_y.round(), hr_x - hr_x.round(), s)  # (F, s², terms)
+        self.wide_basis = self.basis.flatten(0, 1).T.contiguous()
+        self._transforms: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
 
-    def _periodogram(self, cut: Tensor) -> Tensor:
-        taper = hann(*self.shape)
-        mean = (cut * taper.square()).sum((1, 2), keepdim=True) / taper.square().sum()
+    def single(self) -> SpectralLikelihood:
+        """Return a copy whose log-likelihood walks its big arrays in float32: faster, exact to about 1e-4 nats."""
+        other = copy.copy(self)
+        other.wide_basis, other._transforms = self.wide_basis.float(), {}
+        return other
+
+    def periodograms(self, grey: Tensor) -> Tensor:
+        """Tapered periodograms of grey LR images (n, h, w), in the windows and at the frequencies used: (n, w, F)."""
+        tall, wide = self.shape
+        taper = hann(tall, wide)
+        cut = torch.stack([grey[:, a : a + tall, b : b + wide] for a, b in self.corners], 1)
+        mean = (cut * taper.square()).sum((2, 3), keepdim=True) / taper.square().sum()
         transform = torch.fft.rfft2((cut - mean) * taper)
-        power: Tensor = (transform.real**2 + transform.imag**2)[:, self.keep] / taper.numel()
+        power: Tensor = (transform.real**2 + transform.imag**2)[:, :, self.keep] / taper.numel()
         return power
 
-    def power(self, kernel: Tensor) -> Tensor:
-        """|K(f')|² of a kernel (1, 1, K, K) at the aliases of the used frequencies: (F, s²)."""
-        h, w = self.shape
-        k = kernel[0, 0].double()
-        size = k.shape[-1]  # a kernel larger than the transform is wrapped by it, which is what sampling K(f) means
-        rows, cols = (-(-size // (self.scale * n)) * self.scale * n for n in (h, w))
-        transform = torch.fft.fft2(k, s=(max(rows, self.scale * h), max(cols, self.scale * w)))
-        step_y, step_x = transform.shape[0] // (self.scale * h), transform.shape[1] // (self.scale * w)
-        power: Tensor = (transform.real**2 + transform.imag**2)[self.rows * step_y, self.cols * step_x]
+    def _temper(self) -> float:
+        """Independent ordinates over ordinates, over the dispersion; see the top of the module."""
+        (tall, wide), cover = self.shape, torch.zeros_like(self.grey)
+        for a, b in self.corners:
+            cover[a : a + tall, b : b + wide] += hann(tall, wide).square()
+        independent = float(cover.sum() ** 2 / cover.square().sum())
+        return independent / (self.n_windows * tall * wide) / self.settings.dispersion
+
+    def _transform(self, size: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Fourier sums along both axes for kernels of a size, and where the used bins lie in their outer product."""
+        (h, w), s = self.shape, self.scale
+        columns = self.cols.unique()
+        u = torch.arange(size, dtype=torch.float64)
+        angles = (torch.arange(s * h)[:, None] * u / (s * h), columns[:, None] * u / (s * w))
+        kind = torch.complex64 if self.wide_basis.dtype is torch.float32 else torch.complex128
+        along_y, along_x = (torch.polar(torch.ones_like(a), -2 * math.pi * a).to(kind) for a in angles)
+        place = self.rows * len(columns) + torch.searchsorted(columns, self.cols)
+        return along_y, along_x.T.contiguous(), place
+
+    def power(self, kernels: Tensor) -> Tensor:
+        """|K(f')|² of kernels (n, 1, K, K) at the aliases of the used frequencies: (n, F, s²), float64."""
+        size = kernels.shape[-1]
+        if size not in self._transforms:
+            self._transforms[size] = self._transform(size)
+        power: Tensor = _Power.apply(kernels[:, 0].double(), *self._transforms[size])
         return power
+
+    def coefficients(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        """θ (n, windows, terms) and σ² (n,) of the content's parameters u (n, n_nuisance)."""
+        first = 1 + len(self.shared)
+        theta = self.mean.repeat(len(u), self.n_windows, 1)
+        local = u[:, first:].view(len(u), self.n_windows, -1) * self.local_std[self.local]
+        theta = theta.index_add(2, torch.tensor(self.local, dtype=torch.long), local)
+        shared = (u[:, 1:first] * self.shared_std[self.shared])[:, None].expand(-1, self.n_windows, -1)
+        theta = theta.index_add(2, torch.tensor(self.shared, dtype=torch.long), shared)
+        return theta, self.settings.noise**2 * (self.settings.noise_log_std * u[:, 0]).exp()
+
+    def expected(self, power: Tensor, u: Tensor) -> Tensor:
+        """S_w(f) for |K|² (n, F, s²) and parameters u (n, n_nuisance): (n, windows, F)."""
+        theta, variance = self.coefficients(u)
+        content = torch.einsum("nwt,fat->nwfa", theta, self.basis).exp()
+        return (power[:, None] * content).sum(3) + variance[:, None, None]
+
+    def log_likelihood(self, power: Tensor, u: Tensor) -> Tensor:
+        """Tempered log-likelihood of |K|² (n, F, s²) and parameters u (n, n_nuisance): (n,), differentiable once."""
+        theta, variance = self.coefficients(u)
+        value: Tensor = _Whittle.apply(power, theta, variance, self)
+        return value
+
+    def score(self, expected: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Of each ordinate: negative log-likelihood, its first and (kept positive) second derivative in log S."""
+        nu, ratio = self.settings.degrees, self.periodogram / expected
+        if math.isinf(nu):
+            return expected.log() + ratio, 1 - ratio, ratio
+        value = expected.log() + (nu + 1) * torch.log1p(ratio / nu)
+        return value, 1 - (nu + 1) * ratio / (nu + ratio), (nu + 1) * nu * ratio / (nu + ratio) ** 2
+
+    def curvature(self, power: Tensor, slope: Tensor, u: Tensor) -> Curvature:
+        """Negative log-likelihood with gradient and Gauss-Newton matrix.
+
+        Parameters
+        ----------
+        power, slope : Tensor
+            |K|² (F, s²), and its derivatives in the d kernel parameters, (d, F, s²).
+        u : Tensor
+            (n_nuisance,).
+        """
+        theta, variance = (v[0] for v in self.coefficients(u[None]))
+        content = torch.einsum("wt,fat->wfa", theta, self.basis).exp()
+        expected = (power * content).sum(2) + variance
+        value, first, second = self.score(expected)
+        in_terms = torch.einsum("wfa,fat->wft", power * content, self.basis) / expected[..., None]
+        in_kernel = torch.einsum("wfa,dfa->wfd", content, slope) / expected[..., None]
+        in_noise = (variance * self.settings.noise_log_std / expected)[..., None]
+        common = torch.cat([in_kernel, in_noise, in_terms[..., self.shared] * self.shared_std[self.shared]], -1)
+        own = in_terms[..., self.local] * self.local_std[self.local]
+        weight = self.temper * self.weight
+        n, p, c = self.n_windows, own.shape[-1], common.shape[-1]
+        gradient = torch.cat(
+            [((weight * first)[..., None] * common).sum((0, 1)), ((weight * first)[..., None] * own).sum(1).flatten()]
+        )
+        curved = (weight * second)[..., None] * common
+        matrix = torch.zeros(c + n * p, c + n * p, dtype=torch.float64)
+        matrix[:c, :c] = torch.einsum("wfc,wfd->cd", curved, common)
+        matrix[:c, c:] = torch.einsum("wfc,wfp->cwp", curved, own).reshape(c, -1)
+        matrix[c:, :c] = matrix[:c, c:].T
+        blocks = torch.einsum("wf,wfp,wfq->wpq", weight * second, own, own)
+        matrix[c:, c:] = torch.block_diag(*blocks)
+        return Curvature(float((weight * value).sum()), gradient, matrix)
 
     def start(self, power: Tensor) -> Tensor:
-        """First guess of the content's parameters, given |K|²."""
-        z = torch.zeros(self.n_nuisance, dtype=torch.float64)
-        z[0], z[1] = self.settings.slope, self.noise_guess
+        """First guess of the content's parameters, given |K|² (F, s²): noise from the finest detail, fitting levels."""
+        u = torch.zeros(1, self.n_nuisance, dtype=torch.float64)
+        u[0, 0] = self.noise_guess / self.settings.noise_log_std
         if not self.keep.any():  # too small an image to say anything: the prior speaks
-            return z
-        shape = (power * torch.exp(-self.settings.slope * self.log_f)).sum(1)
-        level = (self.periodogram.clamp_min(1e-12).log() - shape.log()).mean(1)
-        z[2], z[3 : 3 + self.n_windows] = level.mean(), level
-        return z
+            return u[0]
+        free = self.expected(power[None], u)[0] - self.coefficients(u)[1]
+        gap = (self.periodogram.log() - free.clamp_min(1e-300).log()).mean(1)
+        place, first = self.terms.index("level"), 1 + len(self.shared)
+        shared = gap.mean() if place in self.shared else gap.new_zeros(())
+        if place in self.shared:
+            u[0, 1 + self.shared.index(place)] = shared / self.shared_std[place]
+        if place in self.local:
+            own = u[0, first:].view(self.n_windows, -1)
+            own[:, self.local.index(place)] = (gap - shared) / self.local_std[place]
+        return u[0].clamp(-6, 6)
 
-    def _split(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        n = self.n_windows
-        return z[3 : 3 + n], z[3 + n : 3 + 5 * n].view(n, 4), z[3 + 5 * n :]
-
-    def window_places(self) -> Tensor:
-        """Places in the nuisance vector of each window's own six parameters: (6, n)."""
-        n = self.n_windows
-        angular = 3 + n + 4 * torch.arange(n) + torch.arange(4)[:, None]
-        return torch.cat([3 + torch.arange(n)[None], angular, 3 + 5 * n + torch.arange(n)[None]])
-
-    def expected(self, power: Tensor, z: Tensor) -> Tensor:
-        """S_w(f) of every window (n, F)."""
-        level, angular, extra = self._split(z)
-        exponent = level[:, None, None] - (z[0] + extra)[:, None, None] * self.log_f
-        exponent = exponent + (self.harmonics @ angular.T).permute(2, 0, 1)
-        noise = self.settings.noise**2 * z[1].exp()
-        return (power * exponent.exp()).sum(2) + noise
-
-    def energy(self, power: Tensor, z: Tensor) -> Tensor:
-        """Negative log-likelihood, tempered, plus the negative log-prior of the content's parameters; a scalar."""
-        c, (level, angular, extra) = self.settings, self._split(z)
-        expected = self.expected(power, z)
-        tails = (c.degrees + 1) * torch.log1p(self.periodogram / (c.degrees * expected))
-        data = (self.weight * (expected.log() + tails)).sum()
-        prior = ((z[0] - c.slope) / c.slope_std) ** 2 + (z[1] / c.noise_log_std) ** 2
-        prior = prior + (angular / c.angular_std).square().sum() + (extra / c.slope_spread).square().sum()
-        prior = prior + ((level - z[2]) / c.amplitude_std).square().sum()
-        return self.temper * data + 0.5 * prior
-
-    def noise_std(self, z: Tensor, channels: int) -> float:
+    def noise_std(self, u: Tensor, channels: int) -> float:
         """Noise level of one channel that the parameters stand for (the grey mean of C channels has σ/√C)."""
-        return self.settings.noise * math.exp(float(z[1]) / 2) * math.sqrt(channels)
+        return float(self.coefficients(u[None])[1][0].sqrt()) * math.sqrt(channels)
+
+
+class _Power(torch.autograd.Function):
+    """|K(f')|² of kernels (n, K, K) by Fourier sums along both axes, read at some places of their outer product."""
+
+    @staticmethod
+    def forward(ctx: Any, k: Tensor, along_y: Tensor, along_x: Tensor, place: Tensor) -> Tensor:
+        """Squared absolute values (n, F, s²)."""
+        transform = along_y @ (k.to(along_x.dtype) @ along_x)
+        chosen = transform.flatten(1)[:, place.flatten()]
+        ctx.save_for_backward(chosen, along_y, along_x, place)
+        power: Tensor = (chosen.real**2 + chosen.imag**2).unflatten(1, place.shape).double()
+        return power
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
+        """Gradient with respect to the kernels."""
+        chosen, along_y, along_x, place = ctx.saved_tensors
+        full = chosen.new_zeros(len(grad), along_y.shape[0] * along_x.shape[1])
+        full[:, place.flatten()] = 2 * grad.flatten(1).to(chosen.real.dtype) * chosen
+        full = full.unflatten(1, (along_y.shape[0], along_x.shape[1]))
+        return (along_y.mH @ (full @ along_x.mH)).real.double(), None, None, None
+
+
+class _Whittle(torch.autograd.Function):
+    """Log-likelihood with its gradients made in the same pass: the big arrays (windows, F, s²) are walked once."""
+
+    @staticmethod
+    def forward(ctx: Any, power: Tensor, theta: Tensor, variance: Tensor, likelihood: SpectralLikelihood) -> Tensor:
+        """Log-likelihood (n,)."""
+        basis = likelihood.wide_basis  # (terms, F s²)
+        weight = likelihood.temper * likelihood.weight
+        n, terms, kinds = len(power), basis.shape[1], theta.shape[1]
+        value, by_variance = power.new_empty(n), power.new_empty(n)
+        by_power, by_theta = power.new_empty(power.shape), theta.new_empty(theta.shape)
+        chunk = max(1, CHUNK // max(1, kinds * terms))
+        for some in (slice(i, i + chunk) for i in range(0, n, chunk)):
+            p, t = (v[some].to(basis.dtype) for v in (power, theta))
+            content = (t @ basis).exp_()  # (chunk, windows, F s²)
+            seen = content * p.flatten(1)[:, None]
+            expected = seen.unflatten(2, p.shape[1:]).sum(3).double() + variance[some, None, None]
+            energy, first, _ = likelihood.score(expected)
+            slope = -weight * first / expected
+            spread = slope.to(basis.dtype)[..., None].expand(*slope.shape, p.shape[2]).flatten(2)
+            value[some] = -(weight * energy).sum((1, 2))
+            by_power[some] = content.mul_(spread).sum(1).unflatten(1, p.shape[1:]).double()
+            by_theta[some] = (seen.mul_(spread) @ basis.T).double()
+            by_variance[some] = slope.sum((1, 2))
+        ctx.save_for_backward(by_power, by_theta, by_variance)
+        return value
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+        """Gradients times those of the values."""
+        by_power, by_theta, by_variance = ctx.saved_tensors
+        wide = grad[:, None, None]
+        return by_power * wide, by_theta * wide, by_variance * grad, None

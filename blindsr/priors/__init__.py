@@ -6,6 +6,7 @@ from blindsr.priors.image import HyperLaplacian, NoPrior, Tikhonov, TotalVariati
 from blindsr.priors.motion import CameraShakePrior, LineKernelPrior
 from blindsr.priors.normal import DiskShape, GaussianShape, GeneralizedGaussianShape, LineShape
 from blindsr.priors.parametric import Delta
+from blindsr.priors.simplex import SimplexPrior
 from blindsr.priors.spectral import MomentEnergy, SpectralPrior
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "LineShape",
     "MomentEnergy",
     "NoPrior",
+    "SimplexPrior",
     "SpectralPrior",
     "Tikhonov",
     "TotalVariation",

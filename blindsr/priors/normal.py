@@ -108,7 +108,7 @@ class SmoothKernels:
         dx, dy = (g.to(z) for g in self._grid)
         c = covariance_of(z[:, :3])
         a, b, d = (c[:, i, j][:, None, None] for i, j in ((0, 0), (0, 1), (1, 1)))
-        return (d * dx**2 - 2 * b * dx * dy + a * dy**2) / (a * d - b * b)
+        return (d * dx**2 - 2 * b * dx * dy + a * dy**2) / (2 * z[:, 0]).exp()[:, None, None]  # det Σ = exp(2 z₀)
 
 
 class GaussianShape(SmoothKernels):
@@ -125,6 +125,10 @@ class GaussianShape(SmoothKernels):
     def std(self) -> tuple[float, ...]:
         """Wide: variances within a factor of 5 either way at two standard deviations."""
         return (0.8, 0.6, 0.6)
+
+    def starts(self) -> Tensor:
+        """Three widths, round: a wrong mode takes a narrow kernel for sharp content, or a wide one for soft content."""
+        return torch.log(self.scale * torch.tensor([[0.25], [0.7], [2.0]], dtype=torch.float64)) * torch.eye(1, 3)
 
     def kernel(self, z: Tensor) -> Tensor:
         """Kernels (n, 1, K, K)."""
@@ -146,10 +150,15 @@ class GeneralizedGaussianShape(SmoothKernels):
         """β within 1 to 4 at two standard deviations."""
         return (0.8, 0.6, 0.6, 0.35)
 
+    def starts(self) -> Tensor:
+        """Those of the Gaussian, β = 2."""
+        return torch.log(self.scale * torch.tensor([[0.25], [0.7], [2.0]], dtype=torch.float64)) * torch.eye(1, 4)
+
     def kernel(self, z: Tensor) -> Tensor:
         """Kernels (n, 1, K, K)."""
-        r2 = self._radius2(z).clamp_min(1e-12)
-        return self._normalised(-0.5 * r2 ** z[:, 3].exp()[:, None, None])
+        log_r2 = self._radius2(z).clamp_min(1e-12).log()
+        largest = math.log(torch.finfo(z.dtype).max) - 8  # what overflows has no gradient; the pixel is zero anyway
+        return self._normalised(-0.5 * (log_r2 * z[:, 3].exp()[:, None, None]).clamp_max(largest).exp())
 
 
 class DiskShape(SmoothKernels):

@@ -20,6 +20,17 @@ class Delta(Distribution):
         self.value = float(value)
 
 
+def _inside(theta: Tensor, part: Distribution) -> Tensor:
+    """Keep values (n,) strictly within the support of their distribution, where rounding puts them on its bounds."""
+    info = torch.finfo(theta.dtype)
+    low, high = (
+        torch.as_tensor(getattr(part.support, name, limit)).to(theta)
+        for name, limit in (("lower_bound", info.min), ("upper_bound", info.max))
+    )
+    least = torch.where(low == 0, torch.full_like(low, info.tiny), torch.nextafter(low, high))
+    return theta.clamp(least, torch.nextafter(high, low))
+
+
 class IndependentParameters:
     """Independent scalar parameters θ_j ~ p_j, and the unconstrained z that they map to.
 
@@ -43,22 +54,22 @@ class IndependentParameters:
         return len(self.free)
 
     def sample_theta(self, n: int, *, generator: torch.Generator) -> Tensor:
-        """Draw θ, (n, number of parameters), by inverse distribution functions."""
+        """Draw θ, (n, number of parameters), by inverse distribution functions, float64."""
         u = torch.rand(n, len(self.parts), generator=generator, dtype=torch.float64).clamp(TINY, 1 - TINY)
         cols = [
             torch.full((n,), p.value, dtype=torch.float64) if isinstance(p, Delta) else p.icdf(u[:, j])
             for j, p in enumerate(self.parts)
         ]
-        return torch.stack(cols, dim=1).float()
+        return torch.stack(cols, dim=1)
 
     def theta(self, z: Tensor) -> Tensor:
-        """Map z (n, dim) to θ (n, number of parameters)."""
+        """Map z (n, dim) to θ (n, number of parameters), inside the supports for any finite z."""
         cols: list[Tensor] = []
         for j, p in enumerate(self.parts):
             if isinstance(p, Delta):
                 cols.append(torch.full_like(z[:, 0] if z.shape[1] else z.sum(1), p.value))
             else:
-                cols.append(self.transforms[j](z[:, self.free.index(j)]))
+                cols.append(_inside(self.transforms[j](z[:, self.free.index(j)]), p))
         return torch.stack(cols, dim=1)
 
     def z(self, theta: Tensor) -> Tensor:
@@ -67,13 +78,15 @@ class IndependentParameters:
         return torch.stack(cols, dim=1) if cols else theta[:, :0]
 
     def log_prob(self, z: Tensor) -> Tensor:
-        """Log density of z (n, dim), Jacobian included: (n,)."""
+        """Log density of z (n, dim), Jacobian included: (n,). Finite for any moderate z, -inf where z is not finite."""
         total = torch.zeros(z.shape[0], dtype=z.dtype, device=z.device)
+        bad = ~torch.isfinite(z).all(1)
+        z = z.masked_fill(bad[:, None], 0.0)
         for i, j in enumerate(self.free):
             t = self.transforms[j]
-            theta = t(z[:, i])
+            theta = _inside(t(z[:, i]), self.parts[j])
             total = total + self.parts[j].log_prob(theta) + t.log_abs_det_jacobian(z[:, i], theta)
-        return total
+        return total.masked_fill(bad, -torch.inf)
 
 
 class ParametricKernels:
@@ -97,11 +110,11 @@ class ParametricKernels:
 
     def sample_theta(self, n: int, *, generator: torch.Generator) -> Tensor:
         """Draw n parameter vectors θ in their own units."""
-        return self.parameters.sample_theta(n, generator=generator)
+        return self.parameters.sample_theta(n, generator=generator).float()
 
     def sample_z(self, n: int, *, generator: torch.Generator) -> Tensor:
         """Draw n unconstrained parameter vectors (n, dim)."""
-        return self.parameters.z(self.sample_theta(n, generator=generator))
+        return self.parameters.z(self.parameters.sample_theta(n, generator=generator)).float()
 
     def sample(self, n: int, *, generator: torch.Generator) -> Tensor:
         """Draw n kernels (n, 1, K, K), non-negative, each summing to one."""

@@ -1,0 +1,163 @@
+"""The mode of the spectral posterior, and the curvature there: Levenberg-Marquardt over kernel and content together.
+
+    E(z, u) = -log L(k(z), u) - log p(z) + ½ ‖u‖²
+
+with `likelihood.spectral`'s L (u: the content's parameters, each N(0, 1)). Its Gauss-Newton matrix is positive
+definite, so every damped step is a descent; the matrix at the mode is the precision of Laplace's approximation. Wrong
+modes exist (a content that bends takes a wrong kernel's part), so the search starts at several kernels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from blindsr.likelihood.spectral import SpectralLikelihood
+from blindsr.priors.base import KernelDensity
+from blindsr.priors.normal import SmoothKernels
+
+STEP = 1e-5
+"""Step of the central differences that give the kernel's derivatives."""
+SETTLED = 1e-6
+"""Nats that the last step may still gain."""
+
+
+@dataclass(frozen=True)
+class SpectralMode:
+    """A mode of the spectral posterior.
+
+    Attributes
+    ----------
+    likelihood : SpectralLikelihood
+        Of y.
+    family : KernelDensity
+        What z means, and its prior.
+    position : Tensor
+        (dim + n_nuisance,), float64: z, then u.
+    energy : float
+        E there: a negative log posterior up to a constant that families on the same y share.
+    precision : Tensor
+        Gauss-Newton matrix of E there.
+    """
+
+    likelihood: SpectralLikelihood
+    family: KernelDensity
+    position: Tensor
+    energy: float
+    precision: Tensor
+
+
+def starts(family: KernelDensity) -> Tensor:
+    """Kernel parameters (m, dim) to begin from: the family's own, or the centre of the prior's draws."""
+    if isinstance(family, SmoothKernels):
+        return family.starts()
+    drawn = family.sample_z(256, generator=torch.Generator().manual_seed(0)).double()
+    return drawn.median(0, keepdim=True).values
+
+
+def spectral_mode(likelihood: SpectralLikelihood, family: KernelDensity, start: Tensor | None = None) -> SpectralMode:
+    """Find the mode from the best of several starts.
+
+    Parameters
+    ----------
+    likelihood : SpectralLikelihood
+        Of y.
+    family : KernelDensity
+        Kernels with their prior.
+    start : Tensor, optional
+        Kernel parameters (m, dim) to begin from; default `starts(family)`.
+    """
+    begin = starts(family) if start is None else start.double()
+    found = [_descend(likelihood, family, z, 8 if len(begin) > 4 else 80) for z in begin]
+    best = sorted(found, key=lambda mode: mode.energy)[: 2 if len(begin) > 4 else 1]
+    if len(begin) > 4:
+        best = [_descend(likelihood, family, mode.position, 80) for mode in best]
+    return min(best, key=lambda mode: mode.energy)
+
+
+def _energy(likelihood: SpectralLikelihood, family: KernelDensity, at: Tensor) -> float:
+    d = family.dim
+    with torch.no_grad():
+        power = likelihood.power(family.kernel(at[None, :d]))
+        value = likelihood.log_likelihood(power, at[None, d:])[0] + family.log_prob(at[None, :d])[0]
+        energy = float(0.5 * at[d:].square().sum() - value)
+    return energy if np.isfinite(energy) else float("inf")
+
+
+def _prior_curvature(family: KernelDensity, z: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradient and Hessian, its negative part cut off, of -log p at z (dim,)."""
+    at = z.detach().requires_grad_()
+    (gradient,) = torch.autograd.grad(-family.log_prob(at[None])[0], at, create_graph=True)
+    rows = [torch.autograd.grad(g, at, retain_graph=True, allow_unused=True)[0] for g in gradient if g.requires_grad]
+    hessian = torch.stack([r if r is not None else torch.zeros_like(z) for r in rows]) if rows else z.new_zeros(0)
+    if hessian.shape != (len(z), len(z)):  # a density whose gradient does not vary: no curvature
+        hessian = torch.zeros(len(z), len(z), dtype=z.dtype)
+    values, vectors = torch.linalg.eigh(0.5 * (hessian + hessian.T))
+    return gradient.detach(), (vectors * values.clamp_min(0)) @ vectors.T
+
+
+def _curvature(likelihood: SpectralLikelihood, family: KernelDensity, at: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradient and Gauss-Newton matrix of E."""
+    d = family.dim
+    with torch.no_grad():
+        shift = STEP * torch.eye(d, dtype=torch.float64)
+        power = likelihood.power(family.kernel(torch.cat([at[None, :d], at[:d] + shift, at[:d] - shift])))
+        data = likelihood.curvature(power[0], (power[1 : d + 1] - power[d + 1 :]) / (2 * STEP), at[d:])
+    gradient, matrix = data.gradient.clone(), data.matrix.clone()
+    of_prior, bend = _prior_curvature(family, at[:d])
+    gradient[:d] += of_prior
+    gradient[d:] += at[d:]
+    matrix[:d, :d] += bend
+    matrix.diagonal()[d:] += 1.0
+    return gradient, matrix
+
+
+def _descend(likelihood: SpectralLikelihood, family: KernelDensity, start: Tensor, steps: int) -> SpectralMode:
+    """Levenberg-Marquardt from kernel parameters (dim,), or from a whole position."""
+    at = start.clone()
+    if len(at) == family.dim:
+        with torch.no_grad():
+            power = likelihood.power(family.kernel(at[None]))[0]
+        at = torch.cat([at, likelihood.start(power)])
+    energy, damping = _energy(likelihood, family, at), 1e-3
+    gradient, matrix = _curvature(likelihood, family, at)
+    for _ in range(steps):
+        gain = 0.0
+        for _ in range(12):
+            damped = matrix + torch.diag(damping * matrix.diagonal() + 1e-12)
+            step = torch.linalg.solve(damped, -gradient)
+            trial = at + step * min(1.0, 4 / max(float(step.abs().max()), 1e-12))
+            new = _energy(likelihood, family, trial)
+            if new < energy:
+                at, gain, energy = trial, energy - new, new
+                break
+            damping *= 6
+        if gain == 0.0:
+            break
+        damping = max(damping / 4, 1e-6)
+        gradient, matrix = _curvature(likelihood, family, at)
+        if gain < SETTLED:
+            break
+    floor = 0.05 * torch.eye(family.dim, dtype=torch.float64)  # an improper or flat prior still leaves a normal density
+    matrix[: family.dim, : family.dim] += floor * (matrix.diagonal()[: family.dim].min() < 0.05)
+    return SpectralMode(likelihood, family, at, energy, matrix)
+
+
+def minimise(energy: Callable[[Tensor], Tensor], start: Tensor, *, steps: int = 200) -> tuple[float, Tensor]:
+    """Minimise a differentiable scalar of a float64 vector by L-BFGS; return the value and the point."""
+    from scipy.optimize import minimize
+
+    def value_and_gradient(point: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        z = torch.from_numpy(point.copy()).requires_grad_()
+        value = energy(z)
+        (gradient,) = torch.autograd.grad(value, z)
+        return float(value.detach()), gradient.numpy()
+
+    options = {"maxiter": steps, "maxcor": 20}
+    done = minimize(value_and_gradient, start.numpy(), jac=True, method="L-BFGS-B", options=options)
+    return float(done.fun), torch.tensor(done.x, dtype=torch.float64)

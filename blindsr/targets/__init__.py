@@ -1,0 +1,1 @@
+"""Targets: log densities over named, unconstrained parameter spaces, for samplers."""
