@@ -1,0 +1,132 @@
+"""Hamiltonian Monte Carlo (Duane et al. 1987; Neal 2011): many chains in lockstep, trajectories of random length."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from blindsr.samplers import metropolis
+from blindsr.samplers.base import Info, State
+from blindsr.samplers.metric import Metric
+from blindsr.targets.base import ValueAndGradient
+
+DIVERGENT = 1000.0
+"""Energy error above which a trajectory counts as divergent."""
+
+JITTER = 0.25
+"""Largest change of a trajectory's length, as a share of it. After a quarter of the period a whitened normal is drawn
+anew, its squares too; much shorter or longer trajectories leave the squares, and with them tails, correlated."""
+
+RUNAWAY = 1e6
+"""Momentum, in units of its standard deviation, above which a trajectory is given up."""
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """A simulated trajectory of every chain.
+
+    Attributes
+    ----------
+    end : State
+        Where it ends.
+    momentum : Tensor
+        (chains, dim) whitened momentum there.
+    energy : tuple of Tensor
+        (chains,) energies at its start and its end; +inf at the end of one that was given up.
+    duration : Tensor
+        Simulated time, a scalar or (chains, 1).
+    steps : int
+        Leapfrog steps.
+    """
+
+    end: State
+    momentum: Tensor
+    energy: tuple[Tensor, Tensor]
+    duration: Tensor
+    steps: int
+
+
+@dataclass(frozen=True)
+class Hmc:
+    """Leapfrog in whitened coordinates w = L⁻¹ z with unit mass, that is with mass matrix (L Lᵀ)⁻¹ in z.
+
+    The trajectory's length is drawn anew for each transition, uniform within `JITTER` of `length`, the same for all
+    chains, so that no orbit is periodic. It is independent of where the chains are, so each transition
+    leaves the target as it is.
+
+    Parameters
+    ----------
+    density : ValueAndGradient
+        z (n, dim) -> log density (n,) and gradient (n, dim).
+    metric : Metric
+        L: diagonal, dense, or one for each block of rows.
+    step_size : Tensor
+        ε > 0, a scalar or (chains, 1).
+    length : float
+        Mean simulated time; π/2 is a quarter of the period of a whitened Gaussian.
+    max_steps : int
+        Most leapfrog steps of one trajectory.
+    """
+
+    density: ValueAndGradient
+    metric: Metric
+    step_size: Tensor
+    length: float = math.pi / 2
+    max_steps: int = 256
+
+    def init(self, position: Tensor) -> State:
+        """State of chains at position (chains, dim).
+
+        Raises
+        ------
+        ValueError
+            If a start has density zero.
+        """
+        return metropolis.start(self.density, position)
+
+    def draw_steps(self, generator: torch.Generator) -> int:
+        """Draw the number of leapfrog steps of a transition, from 1 to `max_steps`."""
+        stretch = 1 + JITTER * (2 * float(torch.rand((), generator=generator, dtype=torch.float64)) - 1)
+        wanted = stretch * self.length / float(self.step_size.mean())
+        return max(1, round(min(wanted, self.max_steps)))
+
+    def simulate(self, state: State, momentum: Tensor, steps: int) -> Trajectory:
+        """Follow Hamilton's equations by `steps` leapfrog steps from whitened momentum (chains, dim).
+
+        A chain whose momentum runs away is put back to its start and never accepted, so the density is not asked for at
+        absurd places. The same trajectory backwards runs away as well, so this leaves the chain exact.
+        """
+        assert state.gradient is not None
+        z, log_prob, gradient = state.position, state.log_prob, state.gradient
+        initial = 0.5 * momentum.square().sum(1) - log_prob
+        lost = torch.zeros_like(log_prob, dtype=torch.bool)
+        p = momentum + 0.5 * self.step_size * self.metric.inward(gradient)
+        for i in range(steps):
+            lost = lost | ~(p.abs().amax(1) < RUNAWAY)
+            z = torch.where(lost[:, None], state.position, z + self.step_size * self.metric.outward(p))
+            log_prob, gradient = self.density(z)
+            share = 0.5 if i == steps - 1 else 1.0
+            p = p + share * self.step_size * self.metric.inward(gradient)
+        final = (0.5 * p.square().sum(1) - log_prob).masked_fill(lost, torch.inf)
+        final = torch.nan_to_num(final, nan=torch.inf, posinf=torch.inf)
+        return Trajectory(State(z, log_prob, gradient), p, (initial, final), steps * self.step_size, steps)
+
+    def settle(self, state: State, trajectory: Trajectory, generator: torch.Generator) -> tuple[State, Info]:
+        """Accept or reject the end of a trajectory that began at `state`."""
+        before, after = trajectory.energy
+        accepted, acceptance = metropolis.accept(before - after, generator)
+        energy = torch.where(accepted, after, before)
+        info = Info(acceptance, accepted, after - before > DIVERGENT, energy, trajectory.steps)
+        return metropolis.choose(accepted, trajectory.end, state), info
+
+    def propose(self, state: State, generator: torch.Generator) -> Trajectory:
+        """Draw a momentum for every chain and a length, and follow the trajectory."""
+        momentum = metropolis.normal_like(state.position, generator)
+        return self.simulate(state, momentum, self.draw_steps(generator))
+
+    def step(self, state: State, generator: torch.Generator) -> tuple[State, Info]:
+        """One trajectory of every chain."""
+        return self.settle(state, self.propose(state, generator), generator)

@@ -1,0 +1,122 @@
+"""What is asked of a sampler run, and the loop that keeps its draws."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from blindsr.samplers.base import Info, Sampler, State
+from blindsr.samplers.metric import Metric, metric_of
+from blindsr.targets.base import Target
+
+
+@dataclass(frozen=True)
+class Request:
+    """How much to draw, from where, and how.
+
+    Attributes
+    ----------
+    chains, draws, warmup, thin : int
+        Chains; kept draws of each; transitions left out before; transitions for each kept draw. All at least 1.
+    generator : torch.Generator
+        Source of all randomness.
+    covariance : Tensor or None
+        (dim, dim) or (dim,): a first estimate of the target's covariance.
+    initial : Tensor or None
+        (chains, dim) starts; None: the target's own.
+    deadline : callable or None
+        Returns True when time is up.
+    """
+
+    chains: int
+    draws: int
+    warmup: int
+    thin: int
+    generator: torch.Generator
+    covariance: Tensor | None = None
+    initial: Tensor | None = None
+    deadline: Callable[[], bool] | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("chains", "draws", "warmup", "thin"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} {getattr(self, name)}: must be at least 1")
+
+    @property
+    def late(self) -> bool:
+        """Whether time is up."""
+        return self.deadline is not None and self.deadline()
+
+    def start(self, target: Target) -> tuple[Tensor, Metric]:
+        """Starts (chains, dim) and the first metric: the covariance given, or the spread of the target's own starts.
+
+        Raises
+        ------
+        ValueError
+            If a shape does not fit the target.
+        """
+        dim = len(target.names)
+        spread = None
+        if self.initial is None or self.covariance is None:
+            spread = target.initial(max(self.chains, 32), generator=self.generator).to(torch.float64)
+        position = self.initial.to(torch.float64) if self.initial is not None else spread
+        assert position is not None
+        position = position if self.initial is not None else position[: self.chains]
+        if position.shape != (self.chains, dim):
+            raise ValueError(f"initial: shape {tuple(position.shape)}, but {(self.chains, dim)} is needed")
+        if self.covariance is not None:
+            if self.covariance.shape not in ((dim, dim), (dim,)):
+                raise ValueError(f"covariance: shape {tuple(self.covariance.shape)}, but {(dim, dim)} is needed")
+            return position, metric_of(self.covariance)
+        assert spread is not None
+        scale = spread.std(0)
+        return position, Metric(torch.where(torch.isfinite(scale) & (scale > 0), scale, torch.ones_like(scale)))
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Draws of a run.
+
+    Attributes
+    ----------
+    draws : Tensor
+        (chains, draws, dim).
+    log_prob, acceptance, energy, divergent : Tensor
+        (chains, draws); acceptance is a mean over the transitions between two kept draws, divergent says if any was.
+    gradients : int
+        Evaluations for each chain.
+    """
+
+    draws: Tensor
+    log_prob: Tensor
+    acceptance: Tensor
+    energy: Tensor
+    divergent: Tensor
+    gradients: int
+
+
+def collect(sampler: Sampler, state: State, request: Request, rows: int | None = None) -> Kept:
+    """Keep every `thin`-th draw of the first `rows` chains, until there are enough or time is up."""
+    rows = len(state.position) if rows is None else rows
+    shape = (rows, request.draws)
+    draws = state.position.new_empty(*shape, state.position.shape[1])
+    log_prob, acceptance, energy = (state.log_prob.new_empty(shape) for _ in range(3))
+    divergent = torch.zeros(shape, dtype=torch.bool, device=state.position.device)
+    kept, gradients = 0, 0
+    while kept < request.draws and not request.late:
+        notes: list[Info] = []
+        for _ in range(request.thin):
+            state, info = sampler.step(state, request.generator)
+            notes.append(info)
+        draws[:, kept], log_prob[:, kept] = state.position[:rows], state.log_prob[:rows]
+        energy[:, kept] = notes[-1].energy[:rows]
+        acceptance[:, kept] = torch.stack([n.acceptance[:rows] for n in notes]).mean(0)
+        divergent[:, kept] = torch.stack([n.divergent[:rows] for n in notes]).any(0)
+        gradients += sum(n.gradients for n in notes)
+        kept += 1
+    return Kept(
+        draws[:, :kept], log_prob[:, :kept], acceptance[:, :kept], energy[:, :kept], divergent[:, :kept], gradients
+    )

@@ -1,0 +1,218 @@
+"""Sequential Monte Carlo from prior to posterior (Del Moral, Doucet and Jasra 2006), with adaptive tempering.
+
+The next inverse temperature is where the effective sample size of the weights falls to a share of the particles; they
+are then resampled and moved by HMC under the new density until they have forgotten where they were.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from blindsr.samplers.adaptation import Moments
+from blindsr.samplers.base import State
+from blindsr.samplers.chains import Chains
+from blindsr.samplers.hmc import Hmc
+from blindsr.samplers.metric import Metric
+from blindsr.samplers.request import Kept, Request
+from blindsr.samplers.run import as_chains, no_chains
+from blindsr.samplers.tempered import Tempered, bayes_target, log_likelihood
+from blindsr.targets.base import BayesTarget, Target, value_and_gradient
+
+ESS_SHARE = 0.5
+"""Effective sample size of the weights of a stage, as a share of the particles."""
+
+FORGOTTEN = 0.1
+"""Mean correlation with the positions at the start of a stage at which the moves stop."""
+
+MOST_MOVES = 64
+"""Most trajectories of a stage."""
+
+
+def next_beta(likelihood: Tensor, beta: float) -> float:
+    """Inverse temperature after `beta` at which the weights' effective sample size is `ESS_SHARE` of the particles.
+
+    Parameters
+    ----------
+    likelihood : Tensor
+        (particles,) log likelihoods, some perhaps -inf.
+    beta : float
+        The present one, in [0, 1).
+
+    Raises
+    ------
+    ValueError
+        If no particle has a likelihood above zero.
+    """
+    finite = likelihood[torch.isfinite(likelihood)]
+    if not len(finite):
+        raise ValueError("sampler 'smc': no draw from the prior has a likelihood above zero; draw more particles")
+
+    def share(step: float) -> float:
+        w = torch.softmax(step * finite, 0)
+        return 1 / float(w.square().sum()) / len(finite)
+
+    low, high = 0.0, 1 - beta
+    if share(high) >= ESS_SHARE:
+        return 1.0
+    for _ in range(100):
+        middle = 0.5 * (low + high)
+        low, high = (middle, high) if share(middle) >= ESS_SHARE else (low, middle)
+    return beta + high
+
+
+def systematic(weights: Tensor, generator: torch.Generator) -> Tensor:
+    """Systematic resampling (Kitagawa 1996): indices (particles,), each particle as often as its weight asks for."""
+    n = len(weights)
+    offset = torch.rand((), generator=generator, dtype=torch.float64).to(weights.device)
+    at = (torch.arange(n, dtype=torch.float64, device=weights.device) + offset) / n
+    return torch.searchsorted(weights.cumsum(0), at).clamp_max(n - 1)
+
+
+@dataclass(frozen=True)
+class Population:
+    """Particles of one repetition.
+
+    Attributes
+    ----------
+    state : State
+        (particles, dim) positions, with log density and gradient at the present temperature.
+    acceptance, divergent : Tensor
+        (particles,) mean acceptance of the last stage's moves, and whether any diverged.
+    step_size : Tensor
+        Leapfrog step, a scalar.
+    beta, log_evidence : float
+        Inverse temperature reached, and the log evidence up to it.
+    stages, moves, gradients : int
+        Temperatures passed, trajectories and evaluations of each particle so far.
+    """
+
+    state: State
+    acceptance: Tensor
+    divergent: Tensor
+    step_size: Tensor
+    beta: float = 0.0
+    log_evidence: float = 0.0
+    stages: int = 0
+    moves: int = 0
+    gradients: int = 0
+
+
+def from_prior(target: BayesTarget, particles: int, generator: torch.Generator) -> Population:
+    """Particles drawn from the prior."""
+    position = target.sample_prior(particles, generator=generator).to(torch.float64)
+    zero = position.new_zeros(particles)
+    step = torch.tensor(position.shape[1] ** -0.25, dtype=torch.float64)
+    return Population(State(position, zero), zero, zero.bool(), step)
+
+
+def reweigh(target: BayesTarget, at: Population, generator: torch.Generator) -> Population:
+    """Go to the next temperature: reweigh, add to the evidence, resample."""
+    likelihood = log_likelihood(target, at.state.position)
+    beta = next_beta(likelihood, at.beta)
+    log_weight = (beta - at.beta) * likelihood
+    evidence = at.log_evidence + float(log_weight.logsumexp(0)) - math.log(len(log_weight))
+    chosen = systematic(torch.softmax(log_weight, 0), generator)
+    position = at.state.position[chosen]
+    return replace(
+        at,
+        state=State(position, likelihood[chosen]),
+        beta=beta,
+        log_evidence=evidence,
+        stages=at.stages + 1,
+        gradients=at.gradients + 1,
+    )
+
+
+def move(target: BayesTarget, at: Population, request: Request) -> Population:
+    """Move the particles at their temperature until they have forgotten their places, or `MOST_MOVES` times.
+
+    Besides the correlation, the squared distance from the start is watched: where it no longer grows from m moves to
+    2m, the particles have gone as far as they go (with separated modes a correlation stays).
+    """
+    origin = at.state.position
+    spread = origin.std(0).clamp_min(1e-150)
+    metric = Moments.begin(origin[None], dense=True).update(origin[None]).metric(Metric(spread))
+    density = value_and_gradient(Tempered(target, torch.tensor(at.beta, dtype=torch.float64)))
+    sampler = Hmc(density, metric, at.step_size, max_steps=32)
+    state, gradients = sampler.init(origin), 1
+    acceptance, divergent = torch.zeros_like(state.log_prob), torch.zeros_like(state.log_prob, dtype=torch.bool)
+    jumps: dict[int, float] = {}
+    moves = 0
+    while moves < MOST_MOVES and not request.late:
+        state, info = sampler.step(state, request.generator)
+        moves, gradients = moves + 1, gradients + info.gradients
+        acceptance, divergent = acceptance + info.acceptance, divergent | info.divergent
+        change = 2.0 * (float(info.acceptance.mean()) - 0.75)
+        sampler = replace(sampler, step_size=sampler.step_size * math.exp(change / math.sqrt(moves)))
+        jump = ((state.position - origin) / spread).square().mean()
+        jumps[moves] = float(jump)
+        far = moves % 2 == 0 and jumps[moves] < (1 + FORGOTTEN) * jumps[moves // 2]
+        if moves > 1 and (far or 1 - float(jump) / 2 < FORGOTTEN):
+            break
+    return replace(
+        at,
+        state=state,
+        acceptance=acceptance / max(moves, 1),
+        divergent=divergent,
+        step_size=sampler.step_size,
+        moves=at.moves + moves,
+        gradients=at.gradients + gradients,
+    )
+
+
+def populate(target: BayesTarget, request: Request) -> Population | None:
+    """One repetition, its particles in random order; None if time ran out before the posterior was reached."""
+    at = from_prior(target, request.draws, request.generator)
+    while at.beta < 1:
+        at = move(target, reweigh(target, at, request.generator), request)
+        if request.late:
+            return None
+    order = torch.randperm(request.draws, generator=request.generator).to(at.state.position.device)
+    state = State(at.state.position[order], at.state.log_prob[order])
+    return replace(at, state=state, acceptance=at.acceptance[order], divergent=at.divergent[order])
+
+
+def run_smc(target: Target, request: Request) -> Chains:
+    """Independent repetitions of sequential Monte Carlo, each a chain of equally weighted particles.
+
+    The particles of a repetition are exact as their number grows, and have no order. `tuning` holds the mean and the
+    standard deviation of the log evidence over the repetitions, up to the constant the log likelihood leaves out.
+
+    Raises
+    ------
+    ValueError
+        If the target has no prior and likelihood of its own, or its likelihood is zero at every particle.
+    """
+    began, bayes = time.perf_counter(), bayes_target(target, "smc")
+    done: list[Population] = []
+    for _ in range(request.chains):
+        population = populate(bayes, request)
+        if population is None:
+            break
+        done.append(population)
+    if not done:
+        return replace(no_chains("smc", target, request, 0, began), warmup=0, thin=1)
+    log_prob = torch.stack([p.state.log_prob for p in done])
+    kept = Kept(
+        torch.stack([p.state.position for p in done]),
+        log_prob,
+        torch.stack([p.acceptance for p in done]),
+        -log_prob,
+        torch.stack([p.divergent for p in done]),
+        sum(p.gradients for p in done),
+    )
+    evidence = torch.tensor([p.log_evidence for p in done], dtype=torch.float64)
+    tuning = {
+        "log_evidence_mean": float(evidence.mean()),
+        "log_evidence_sd": float(evidence.std()) if len(done) > 1 else math.nan,
+        "stages_mean": sum(p.stages for p in done) / len(done),
+        "moves_mean": sum(p.moves for p in done) / len(done),
+    }
+    step = torch.stack([p.step_size for p in done])
+    chains = as_chains("smc", target, request, kept, step, kept.gradients * request.draws, began, tuning)
+    return replace(chains, warmup=0, thin=1)
