@@ -1,0 +1,293 @@
+"""Is a posterior calibrated? Simulation-based calibration; see `coverage` for TARP, coverage and predictive checks.
+
+For a prior, a simulator and a sampler of a user's own: plain callables, tensors in and out. If θ* is drawn from the
+prior, y from the model at θ* and θ_1..θ_L from the posterior given y, then for any function f(θ, y) the rank of
+f(θ*, y) among f(θ_1, y)..f(θ_L, y) is uniform on 0..L.
+
+References
+----------
+Talts, Betancourt, Simpson, Vehtari, Gelman, "Validating Bayesian inference algorithms with simulation-based
+calibration", 2018. Modrák, Moon, Kim, Bürkner, Huurre, Faltejsková, Gelman, Vehtari, "Simulation-based calibration
+checking for Bayesian computation: the choice of test quantities shapes sensitivity", Bayesian Analysis 2023.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from blindsr.diagnostics.uniformity import EcdfTest, chi_square, histogram_bins, holm
+
+LEAST_SIMULATIONS = 20
+LEAST_DRAWS = 9
+
+DrawPrior = Callable[[torch.Generator], Tensor]
+"""Draw parameters (p,) from the prior."""
+Simulate = Callable[[Tensor, torch.Generator], Tensor]
+"""Draw data from the model at parameters (p,)."""
+Infer = Callable[[Tensor, torch.Generator], Tensor]
+"""Posterior draws (m, p), or those of several chains (chains, m, p), for data."""
+Summaries = Callable[[Tensor, Tensor], Mapping[str, Tensor]]
+"""Functions f(θ, y) of parameters (m, p) and data, each (m,), by name; the log-likelihood is a sharp one."""
+
+
+@dataclass(frozen=True)
+class Simulations:
+    """Parameters, and posterior draws for data simulated from each.
+
+    Attributes
+    ----------
+    truths : Tensor
+        (n, p), float64.
+    draws : Tensor
+        (n, L, p), float64, thinned.
+    names : tuple of str
+        Name of each of the p columns (parameters, then summaries).
+    sizes : Tensor
+        (n,) effective size of the draws that were given, the least over the columns. Below L, the draws of that
+        simulation are not independent, and its rank is too often 0 or L.
+    parameters : int
+        How many of the columns, from the first, are parameters.
+    """
+
+    truths: Tensor
+    draws: Tensor
+    names: tuple[str, ...]
+    sizes: Tensor
+    parameters: int
+
+    @classmethod
+    def of(cls, truths: Tensor, draws: Tensor, names: Sequence[str]) -> Simulations:
+        """Take truths (n, p) and independent draws (n, L, p) that are there already.
+
+        Raises
+        ------
+        ValueError
+            If shapes do not fit, values are not finite, or there are too few.
+        """
+        if truths.ndim != 2 or draws.ndim != 3 or draws.shape[::2] != truths.shape or len(names) != truths.shape[1]:
+            raise ValueError(
+                f"calibration: truths {tuple(truths.shape)}, draws {tuple(draws.shape)} and {len(names)} names "
+                "do not fit: (n, p), (n, L, p) and p are needed"
+            )
+        _check_counts(len(truths), draws.shape[1])
+        for what, values in (("truths", truths), ("draws", draws)):
+            bad = ~torch.isfinite(values).flatten(1).all(1)
+            if bool(bad.any()):
+                raise ValueError(f"calibration: the {what} of simulation {int(bad.nonzero()[0])} are not finite")
+        sizes = torch.full((len(truths),), float(draws.shape[1]))
+        return cls(truths.double(), draws.double(), tuple(names), sizes, truths.shape[1])
+
+
+def _check_counts(n: int, draws: int) -> None:
+    if n < LEAST_SIMULATIONS:
+        raise ValueError(f"calibration: {n} simulations are too few to judge: at least {LEAST_SIMULATIONS} are needed")
+    if draws < LEAST_DRAWS:
+        raise ValueError(f"calibration: {draws} posterior draws are too few: at least {LEAST_DRAWS} are needed")
+
+
+def effective_size(draws: Tensor) -> float:
+    """Effective number of independent draws in chains (chains, m), by Geyer's initial monotone sequence (1992).
+
+    Autocovariances are taken about the mean of all chains, so chains that disagree count as few draws. A constant
+    counts as m draws of each chain.
+    """
+    chains, m = draws.shape
+    gap = (draws - draws.mean()).double()
+    spectrum = torch.fft.rfft(gap, n=2 * m)
+    cov = torch.fft.irfft(spectrum.abs().square(), n=2 * m)[:, :m].mean(0) / m
+    if not float(cov[0]) > 0:
+        return float(chains * m)
+    rho = cov / cov[0]
+    pairs = (rho[: m // 2 * 2].view(-1, 2)).sum(1)
+    negative = (pairs < 0).nonzero()
+    pairs = pairs[: int(negative[0]) if len(negative) else len(pairs)].cummin(0).values
+    return chains * m / max(float(2 * pairs.sum() - 1), 1 / math.log10(max(chains * m, 10)))
+
+
+def thin(draws: Tensor, n: int) -> Tensor:
+    """Pick n draws at even distances from chains (chains, m, p), end to end: (n, p)."""
+    flat = draws.flatten(0, 1)
+    return flat[((torch.arange(n, dtype=torch.float64) + 0.5) * (len(flat) / n)).long()]
+
+
+def _with_summaries(theta: Tensor, data: Tensor, summaries: Summaries | None) -> tuple[Tensor, tuple[str, ...]]:
+    """Parameters (m, p) with the summaries as further columns, and the names of these."""
+    if summaries is None:
+        return theta, ()
+    extra = summaries(theta, data)
+    for name, value in extra.items():
+        if value.shape != theta.shape[:1]:
+            raise ValueError(f"calibration: summary {name} has shape {tuple(value.shape)}: ({len(theta)},) is needed")
+    return torch.cat([theta, *(v[:, None].to(theta) for v in extra.values())], 1), tuple(extra)
+
+
+def _one(
+    index: int, theta: Tensor, data: Tensor, found: Tensor, n_draws: int, summaries: Summaries | None
+) -> tuple[Tensor, Tensor, float, tuple[str, ...]]:
+    """Truth (q,), thinned draws (L, q), effective size, names of the summaries: of one simulation."""
+    chains = found[None] if found.ndim == 2 else found
+    if chains.ndim != 3 or chains.shape[2] != len(theta):
+        raise ValueError(
+            f"calibration: infer gave draws {tuple(found.shape)}: (m, {len(theta)}) or (chains, m, {len(theta)}) needed"
+        )
+    if chains.shape[0] * chains.shape[1] < n_draws:
+        raise ValueError(
+            f"calibration: infer gave {chains.shape[0] * chains.shape[1]} draws in simulation {index}: "
+            f"at least {n_draws} are needed (the argument draws)"
+        )
+    truth, names = _with_summaries(theta[None], data, summaries)
+    all_draws = _with_summaries(chains.flatten(0, 1).double(), data, summaries)[0].unflatten(0, chains.shape[:2])
+    if not bool(torch.isfinite(truth).all()) or not bool(torch.isfinite(all_draws).all()):
+        raise ValueError(f"calibration: the parameters, draws or summaries of simulation {index} are not finite")
+    size = min(effective_size(all_draws[..., j]) for j in range(all_draws.shape[2]))
+    return truth[0], thin(all_draws, n_draws), size, names
+
+
+def simulate_posteriors(
+    draw_prior: DrawPrior,
+    simulate: Simulate,
+    infer: Infer,
+    n: int,
+    *,
+    generator: torch.Generator,
+    names: Sequence[str] | None = None,
+    draws: int = 99,
+    summaries: Summaries | None = None,
+    interrupt: Callable[[], bool] | None = None,
+) -> Simulations:
+    """Draw parameters from the prior, data from the model, draws from the posterior, n times.
+
+    Parameters
+    ----------
+    draw_prior, simulate, infer : callable
+        See `DrawPrior`, `Simulate`, `Infer`.
+    n : int
+        Simulations, at least 20; 200 and more tell something.
+    generator : torch.Generator
+        Passed to the callables.
+    names : sequence of str, optional
+        Names of the parameters.
+    draws : int
+        L: draws kept of each posterior, at even distances. `infer` should give an effective size of at least this many.
+    summaries : callable, optional
+        Functions of parameters and data to be ranked as well, see `Summaries`.
+    interrupt : callable, optional
+        Asked after each simulation; once it says True, what is there is returned.
+
+    Raises
+    ------
+    ValueError
+        If shapes do not fit, values are not finite, or there are too few draws or simulations.
+    """
+    _check_counts(n, draws)
+    rows: list[tuple[Tensor, Tensor, float, tuple[str, ...]]] = []
+    p = 0
+    for index in range(n):
+        theta = draw_prior(generator).detach().double()
+        if theta.ndim != 1:
+            raise ValueError(f"calibration: the prior's draw has shape {tuple(theta.shape)}: (p,) is needed")
+        data, p = simulate(theta, generator), len(theta)
+        rows.append(_one(index, theta, data, infer(data, generator).detach(), draws, summaries))
+        if interrupt is not None and interrupt():
+            break
+    _check_counts(len(rows), draws)
+    own = tuple(names) if names is not None else tuple(f"theta_{j}" for j in range(p))
+    if len(own) != p:
+        raise ValueError(f"calibration: {len(own)} names for {p} parameters")
+    truths, kept, sizes, extra = zip(*rows, strict=True)
+    return Simulations(torch.stack(truths), torch.stack(kept), own + extra[0], torch.tensor(sizes), p)
+
+
+@dataclass(frozen=True)
+class UniformityTest:
+    """Verdict on one column of ranks; p-values are Holm-adjusted over the columns, for each test."""
+
+    name: str
+    chi_square: float
+    ecdf: float
+
+
+@dataclass(frozen=True)
+class RankResult:
+    """Ranks that are uniform if the posterior is right.
+
+    Attributes
+    ----------
+    names : tuple of str
+        Of the q columns.
+    ranks : Tensor
+        (n, q), int64, of 0..L.
+    draws : int
+        L.
+    simulations : Simulations
+        What was ranked.
+    """
+
+    names: tuple[str, ...]
+    ranks: Tensor
+    draws: int
+    simulations: Simulations
+
+    def tests(self) -> tuple[UniformityTest, ...]:
+        """Chi-square test on bins and ECDF test of every column."""
+        columns = self.ranks.T.numpy()
+        ecdf = EcdfTest(len(self.ranks), self.draws)
+        bins = histogram_bins(len(self.ranks), self.draws)
+        square = holm(np.array([chi_square(c, self.draws, bins) for c in columns]))
+        whole = holm(np.array([ecdf.p_value(c) for c in columns]))
+        return tuple(UniformityTest(*row) for row in zip(self.names, square.tolist(), whole.tolist(), strict=True))
+
+    def uniform(self, level: float = 0.01) -> bool:
+        """Whether no test of any column rejects at this level (each of the two tests has its own share of errors)."""
+        return all(min(t.chi_square, t.ecdf) > level for t in self.tests())
+
+    @property
+    def dependent(self) -> int:
+        """Number of simulations whose draws had an effective size below L / 2: their ranks lean to 0 and L.
+
+        (An effective size that is estimated from L independent draws is itself uncertain by some ten per cent.)
+        """
+        return int((self.simulations.sizes < 0.5 * self.draws).sum())
+
+
+def rank(simulations: Simulations, *, generator: torch.Generator) -> RankResult:
+    """Rank every truth among its draws; ties are broken at random."""
+    truth = simulations.truths[:, None]
+    below = (simulations.draws < truth).sum(1)
+    equal = (simulations.draws == truth).sum(1)
+    share = torch.rand(below.shape, generator=generator, dtype=torch.float64)
+    ranks = below + (share * (equal + 1)).long().clamp_max(equal)
+    return RankResult(simulations.names, ranks, simulations.draws.shape[1], simulations)
+
+
+def sbc(
+    draw_prior: DrawPrior,
+    simulate: Simulate,
+    infer: Infer,
+    n: int,
+    *,
+    generator: torch.Generator,
+    names: Sequence[str] | None = None,
+    draws: int = 99,
+    summaries: Summaries | None = None,
+    interrupt: Callable[[], bool] | None = None,
+) -> RankResult:
+    """Simulation-based calibration: `simulate_posteriors`, whose parameters and errors these are, then `rank`."""
+    found = simulate_posteriors(
+        draw_prior,
+        simulate,
+        infer,
+        n,
+        generator=generator,
+        names=names,
+        draws=draws,
+        summaries=summaries,
+        interrupt=interrupt,
+    )
+    return rank(found, generator=generator)

@@ -1,0 +1,300 @@
+"""How often intervals hold the truth, and whether the data look like the model's: the counted part of calibration."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from blindsr.diagnostics.calibration import RankResult, Simulate, Simulations, rank
+from blindsr.diagnostics.uniformity import binomial_band, clopper_pearson
+
+LEVELS = (0.5, 0.8, 0.9, 0.95)
+RESAMPLES = 4000
+
+
+def _check_level(*levels: float) -> None:
+    for level in levels:
+        if not 0 < level < 1:
+            raise ValueError(f"level {level}: a number between 0 and 1 is needed")
+
+
+def central_interval(draws: Tensor, level: float) -> tuple[Tensor, Tensor]:
+    """Ends (n, p) of the central interval of draws (n, L, p), by the quantiles at (L + 1) q in order.
+
+    With L independent draws such an interval holds the truth with probability `level` whatever the posterior
+    (between two draws, nearly), which the sample quantiles of other definitions do not.
+    """
+    _check_level(level)
+    ordered, n_draws = draws.sort(1).values, draws.shape[1]
+
+    def quantile(q: float) -> Tensor:
+        place = min(max(q * (n_draws + 1) - 1, 0.0), n_draws - 1.0)
+        below = int(place)
+        out: Tensor = torch.lerp(ordered[:, below], ordered[:, min(below + 1, n_draws - 1)], place - below)
+        return out
+
+    return quantile((1 - level) / 2), quantile((1 + level) / 2)
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """Truths held by intervals of one level.
+
+    Attributes
+    ----------
+    level : float
+        Nominal.
+    names : tuple of str
+        Of the p columns.
+    inside : Tensor
+        (n, p), bool.
+    groups : tuple or None
+        n labels: cases of one group (one image, say) may fail together.
+    low, high : Tensor
+        (p,) confidence interval of the true coverage: by a bootstrap over groups where there are groups, else exact.
+    confidence : float
+        Of that interval.
+    """
+
+    level: float
+    names: tuple[str, ...]
+    inside: Tensor
+    groups: tuple[Hashable, ...] | None
+    low: Tensor
+    high: Tensor
+    confidence: float
+
+    @property
+    def rate(self) -> Tensor:
+        """(p,) share of the cases whose interval holds the truth."""
+        return self.inside.double().mean(0)
+
+    def by_group(self) -> dict[Hashable, tuple[Tensor, int]]:
+        """For each group the cases held (p,) and the number of cases."""
+        if self.groups is None:
+            return {}
+        members: dict[Hashable, list[int]] = {}
+        for index, group in enumerate(self.groups):
+            members.setdefault(group, []).append(index)
+        return {g: (self.inside[m].sum(0), len(m)) for g, m in members.items()}
+
+
+def coverage(
+    truths: Tensor,
+    draws: Tensor | tuple[Tensor, Tensor],
+    level: float,
+    *,
+    names: Sequence[str] | None = None,
+    groups: Sequence[Hashable] | None = None,
+    generator: torch.Generator | None = None,
+    confidence: float = 0.95,
+) -> Coverage:
+    """Count truths that central intervals hold.
+
+    Parameters
+    ----------
+    truths : Tensor
+        (n, p).
+    draws : Tensor or pair of Tensor
+        Posterior draws (n, L, p), or the intervals' ends (n, p) each.
+    level : float
+        Nominal level of the intervals, in (0, 1).
+    names : sequence of str, optional
+        Of the p columns.
+    groups : sequence, optional
+        A label for each case. Then the confidence interval comes from drawing whole groups anew, which needs the
+        generator.
+    generator : torch.Generator, optional
+        For the bootstrap.
+    confidence : float
+        Of the interval of the coverage.
+
+    Raises
+    ------
+    ValueError
+        If shapes do not fit, values are not finite, a level is no probability, or there is only one group.
+    """
+    _check_level(level, confidence)
+    ends = central_interval(draws, level) if isinstance(draws, Tensor) else draws
+    if truths.ndim != 2 or any(e.shape != truths.shape for e in ends):
+        raise ValueError(f"coverage: truths {tuple(truths.shape)} and intervals {tuple(ends[0].shape)} do not fit")
+    if not all(bool(torch.isfinite(v).all()) for v in (truths, *ends)):
+        raise ValueError("coverage: truths or intervals are not finite")
+    n, p = truths.shape
+    own = tuple(names) if names is not None else tuple(f"theta_{j}" for j in range(p))
+    if len(own) != p or (groups is not None and len(groups) != n):
+        raise ValueError(f"coverage: {p} names and {n} groups are needed")
+    inside = (truths >= ends[0]) & (truths <= ends[1])
+    if groups is None:
+        low, high = (torch.from_numpy(v) for v in clopper_pearson(inside.sum(0).numpy(), n, confidence))
+    else:
+        low, high = _bootstrap(inside, groups, generator, confidence)
+    return Coverage(level, own, inside, None if groups is None else tuple(groups), low, high, confidence)
+
+
+def _bootstrap(
+    inside: Tensor, groups: Sequence[Hashable], generator: torch.Generator | None, confidence: float
+) -> tuple[Tensor, Tensor]:
+    """Percentile interval of the share inside (p,), groups drawn with replacement."""
+    if generator is None:
+        raise ValueError("coverage: a bootstrap over groups needs a generator")
+    place = {g: i for i, g in enumerate(dict.fromkeys(groups))}
+    if len(place) < 2:
+        raise ValueError("coverage: one group tells nothing of how groups differ: give at least two, or none")
+    index = torch.tensor([place[g] for g in groups])
+    hits = torch.zeros(len(place), inside.shape[1], dtype=torch.float64).index_add_(0, index, inside.double())
+    sizes = torch.bincount(index, minlength=len(place)).double()
+    drawn = torch.randint(0, len(place), (RESAMPLES, len(place)), generator=generator)
+    rates = hits[drawn].sum(1) / sizes[drawn].sum(1)[:, None]
+    tail = (1 - confidence) / 2
+    return torch.quantile(rates, tail, dim=0), torch.quantile(rates, 1 - tail, dim=0)
+
+
+@dataclass(frozen=True)
+class ExpectedCoverage:
+    """Coverage at many levels, with what chance allows.
+
+    Attributes
+    ----------
+    names : tuple of str
+        Of the p columns.
+    levels : Tensor
+        (m,) nominal.
+    rates : Tensor
+        (m, p) observed.
+    low, high : Tensor
+        (m,) shares between which the count of a calibrated posterior lies with probability `confidence`, pointwise:
+        quantiles of the binomial.
+    confidence : float
+    """
+
+    names: tuple[str, ...]
+    levels: Tensor
+    rates: Tensor
+    low: Tensor
+    high: Tensor
+    confidence: float
+
+
+def expected_coverage(
+    simulations: Simulations, levels: Sequence[float] = LEVELS, *, confidence: float = 0.95
+) -> ExpectedCoverage:
+    """Coverage of the central intervals of each parameter at `levels`, over simulations."""
+    _check_level(*levels, confidence)
+    n = len(simulations.truths)
+    counted = [coverage(simulations.truths, simulations.draws, v, names=simulations.names) for v in levels]
+    low, high = binomial_band(n, np.asarray(levels, dtype=np.float64), confidence)
+    rates = torch.stack([c.rate for c in counted])
+    wanted = torch.tensor(levels, dtype=torch.float64)
+    return ExpectedCoverage(simulations.names, wanted, rates, torch.from_numpy(low), torch.from_numpy(high), confidence)
+
+
+def tarp(simulations: Simulations, *, generator: torch.Generator, references: Tensor | None = None) -> RankResult:
+    """Tests of accuracy with random points: ranks of the truth's distance to a reference among those of the draws.
+
+    (TARP: Lemos, Coogan, Hezaveh, Perreault-Levasseur, "Sampling-based accuracy testing of posterior estimators for
+    general inference", ICML 2023.) Judges all parameters together: the region of draws nearer to a reference than the
+    truth is a credible region, and its level is uniform. Distances are Euclidean in parameters standardised over the
+    truths.
+
+    Parameters
+    ----------
+    simulations : Simulations
+        Truths and draws; summaries are left out.
+    generator : torch.Generator
+        For the references and ties.
+    references : Tensor, optional
+        (n, p); must not depend on the truth but through the data. Default: truths of other simulations, drawn from
+        the prior that is.
+    """
+    p, n = simulations.parameters, len(simulations.truths)
+    truths, draws = simulations.truths[:, :p], simulations.draws[..., :p]
+    if references is None:
+        shift = torch.randint(1, n, (n,), generator=generator)
+        references = truths[(torch.arange(n) + shift) % n]
+    elif references.shape != truths.shape:
+        raise ValueError(f"TARP: references have shape {tuple(references.shape)}: {tuple(truths.shape)} is needed")
+    scale = truths.std(0).clamp_min(torch.finfo(torch.float64).tiny)
+    center = references.to(truths) / scale
+    near = (truths / scale - center).norm(dim=1, keepdim=True)
+    far = (draws / scale - center[:, None]).norm(dim=2)[..., None]
+    distances = Simulations(near, far, ("distance to a reference",), simulations.sizes, 1)
+    return rank(distances, generator=generator)
+
+
+Statistic = Callable[[Tensor], Tensor]
+"""T(y): data to a scalar."""
+
+
+@dataclass(frozen=True)
+class PredictiveCheck:
+    """Statistics of the data beside those of data simulated from the posterior.
+
+    Attributes
+    ----------
+    names : tuple of str
+        Of the t statistics.
+    observed : Tensor
+        (t,).
+    replicated : Tensor
+        (m, t).
+    """
+
+    names: tuple[str, ...]
+    observed: Tensor
+    replicated: Tensor
+
+    @property
+    def p_values(self) -> Tensor:
+        """(t,) share of the replicated statistics above the observed, ties by half: near 0 or 1 the model is wrong.
+
+        Under a right model these are not uniform but nearer to 1/2, since the data were used to fit.
+        """
+        above = (self.replicated > self.observed).double() + 0.5 * (self.replicated == self.observed).double()
+        return above.mean(0)
+
+
+def predictive_check(
+    y: Tensor,
+    draws: Tensor,
+    simulate: Simulate,
+    statistics: Mapping[str, Statistic],
+    *,
+    generator: torch.Generator,
+) -> PredictiveCheck:
+    """Posterior-predictive check (Gelman, Meng, Stern 1996).
+
+    Parameters
+    ----------
+    y : Tensor
+        The data.
+    draws : Tensor
+        (m, p) posterior draws given y; one data set is simulated for each.
+    simulate : callable
+        `simulate(theta, generator)`, data of the shape of y.
+    statistics : mapping
+        T(y) by name, each a scalar.
+    generator : torch.Generator
+        For the simulations.
+
+    Raises
+    ------
+    ValueError
+        If there is no statistic, it is not a finite scalar, or fewer than 9 draws are given.
+    """
+    if not statistics or draws.ndim != 2 or len(draws) < 9:
+        raise ValueError("predictive check: at least one statistic and 9 draws (m, p) are needed")
+
+    def values(data: Tensor) -> Tensor:
+        found = [torch.as_tensor(t(data), dtype=torch.float64) for t in statistics.values()]
+        for name, value in zip(statistics, found, strict=True):
+            if value.ndim or not bool(torch.isfinite(value)):
+                raise ValueError(f"predictive check: the statistic {name} is not a finite scalar")
+        return torch.stack(found)
+
+    replicated = torch.stack([values(simulate(theta, generator)) for theta in draws])
+    return PredictiveCheck(tuple(statistics), values(y), replicated)

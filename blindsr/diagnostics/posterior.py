@@ -1,0 +1,285 @@
+"""Chains of a run as ArviZ groups: parameters, kernels, statistics of the sampler, prior, predictions, data.
+
+Groups: `posterior` (every coordinate of z and the kernel's moments), `sample_stats`, `kernel` (thinned kernel draws;
+mean and standard deviation over all draws), `prior`, `posterior_predictive`, `observed_data`, `log_likelihood`, and
+`constant_data` (the true kernel, where it is known). Draws that are no sample of the target stand in a group `trace`
+instead of `posterior`, which no statistic of convergence reads.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from blindsr.degradation import Degradation
+from blindsr.diagnostics.arviz_io import Group, build
+from blindsr.diagnostics.moments import KernelMoments, kernel_moments
+from blindsr.samplers.chains import Chains
+from blindsr.targets.base import Target
+
+Array = NDArray[Any]
+Values = dict[str, tuple[tuple[str, ...], Array]]
+"""Variables of a group: names of the axes, and the array."""
+
+KERNEL_DRAWS = 200
+"""Kernels that are kept, at most, of all chains together."""
+PREDICTIONS = 200
+"""Posterior-predictive draws, at most, of all chains together."""
+VALUES = 2_500_000
+"""Numbers in a variable of predictions or pointwise log likelihoods, at most: their draws are thinned to fit."""
+
+
+@dataclass(frozen=True)
+class PosteriorResult:
+    """What a sampler run leaves, with what is needed to make sense of it.
+
+    Attributes
+    ----------
+    chains : Chains
+        The draws.
+    target : Target
+        The density. Where it has them, its `kernel`, `sample_prior`, `predict`, `observed` and
+        `pointwise_log_likelihood` fill the groups.
+    kernel_coordinates : tuple of str
+        Names of the coordinates that make the kernel; the others are nuisance.
+    degradation : Degradation or None
+        Recorded beside the draws.
+    truth : Tensor or None
+        True kernel (1, 1, K, K), where it is known.
+    label : str
+        Which density it is: "spectral", "image", ...
+    draws_asked : int
+        Draws of each chain that were asked for; fewer mean an incomplete run. 0: as many as there are.
+    prior_draws : int
+        Draws of the prior.
+    seed : int
+        Of the prior's and the predictive draws, and of the resampling of weighted ones.
+    """
+
+    chains: Chains
+    target: Target
+    kernel_coordinates: tuple[str, ...] = ()
+    degradation: Degradation | None = None
+    truth: Tensor | None = None
+    label: str = ""
+    draws_asked: int = 0
+    prior_draws: int = 1000
+    seed: int = 0
+
+    @property
+    def complete(self) -> bool:
+        """Whether every draw that was asked for is there."""
+        return self.chains.draws.shape[1] >= self.draws_asked
+
+
+def to_arviz(result: PosteriorResult) -> Any:
+    """Chains as ArviZ's data structure (`InferenceData`, or `xarray.DataTree` with ArviZ 1.x).
+
+    Parameters
+    ----------
+    result : PosteriorResult
+        At least one draw.
+
+    Raises
+    ------
+    ValueError
+        If there are no draws.
+    """
+    return build(groups(result))
+
+
+@torch.no_grad()
+def groups(result: PosteriorResult) -> dict[str, Group]:
+    """The groups of `to_arviz`, before ArviZ sees them."""
+    if result.chains.draws.shape[1] == 0:
+        raise ValueError("chains without a single draw: nothing to save")
+    generator = torch.Generator().manual_seed(result.seed)
+    z = _equal_weights(result.chains, generator)
+    moments = _moments(result, z)
+    found = {"posterior" if result.chains.valid else "trace": _posterior(result, z, moments)}
+    found["sample_stats"] = _sample_stats(result.chains)
+    made = {
+        "kernel": None if moments is None else _kernels(result, z, moments),
+        "prior": _prior(result, generator),
+        "posterior_predictive": _predictive(result, z, generator),
+        "observed_data": _observed(result),
+        "log_likelihood": _log_likelihood(result, z),
+        "constant_data": _truth(result),
+    }
+    return found | {name: group for name, group in made.items() if group is not None}
+
+
+def _equal_weights(chains: Chains, generator: torch.Generator) -> Tensor:
+    """Draws (chains, draws, dim) of equal weight: weighted ones resampled (systematically), each chain by itself."""
+    if chains.weights is None:
+        return chains.draws
+    n = chains.draws.shape[1]
+    rows = []
+    for draws, weights in zip(chains.draws, chains.weights.double(), strict=True):
+        comb = (torch.arange(n, dtype=torch.float64) + torch.rand(1, generator=generator, dtype=torch.float64)) / n
+        rows.append(draws[torch.searchsorted(weights.cumsum(0) / weights.sum(), comb).clamp_max(n - 1)])
+    return torch.stack(rows)
+
+
+def _indexed(chains: int, draws: Array) -> dict[str, Array]:
+    return {"chain": np.arange(chains), "draw": np.asarray(draws)}
+
+
+def _moments(result: PosteriorResult, z: Tensor) -> KernelMoments | None:
+    kernel = getattr(result.target, "kernel", None)
+    return None if kernel is None else kernel_moments(kernel, z.reshape(-1, z.shape[-1]))
+
+
+def _variables(result: PosteriorResult, z: Tensor, moments: KernelMoments | None) -> tuple[Values, dict[str, Array]]:
+    """Variables and labels of draws z (chains, draws, dim): the kernel's moments, its coordinates, then `nuisance`."""
+    names, shape = tuple(result.target.names), z.shape[:2]
+    own = [j for j, name in enumerate(names) if name in result.kernel_coordinates]
+    rest = [j for j, name in enumerate(names) if name not in result.kernel_coordinates]
+    values: Values = {}
+    if moments is not None:
+        values |= {name: (("chain", "draw"), column.reshape(shape)) for name, column in moments.columns.items()}
+    values |= {names[j]: (("chain", "draw"), z[..., j].cpu().numpy()) for j in own}
+    if rest:
+        values["nuisance" if own else "z"] = (("chain", "draw", "parameter"), z[..., rest].cpu().numpy())
+    return values, _indexed(shape[0], np.arange(shape[1])) | {
+        "parameter": np.array([names[j] for j in rest], dtype=str)
+    }
+
+
+def _posterior(result: PosteriorResult, z: Tensor, moments: KernelMoments | None) -> Group:
+    chains, d = result.chains, result.degradation
+    attrs: dict[str, Any] = {
+        "sampler": chains.sampler,
+        "target": result.label,
+        "valid": int(chains.valid),
+        "complete": int(result.complete),
+        "draws_asked": result.draws_asked or z.shape[1],
+        "warmup": chains.warmup,
+        "thin": chains.thin,
+        "gradients": chains.gradients,
+        "seconds": chains.seconds,
+        "resampled": int(chains.weights is not None),
+        "inference_library": "blindsr",
+    }
+    attrs |= {f"tuning_{name}": float(value) for name, value in chains.tuning.items()}
+    if d is not None:
+        attrs |= {
+            "scale": d.scale,
+            "kernel_size": d.kernel_size,
+            "alignment": str(d.alignment),
+            "padding": str(d.padding),
+        }
+    return Group(*_variables(result, z, moments), attrs)
+
+
+def _sample_stats(chains: Chains) -> Group:
+    m, n = chains.draws.shape[:2]
+    step = chains.step_size[:, None].expand(m, n)
+    stats = {
+        "lp": chains.log_prob,
+        "acceptance_rate": chains.acceptance,
+        "step_size": step,
+        "diverging": chains.divergent,
+        "energy": chains.energy,
+    }
+    values: Values = {name: (("chain", "draw"), value.cpu().numpy().copy()) for name, value in stats.items()}
+    return Group(values, _indexed(m, np.arange(n)))
+
+
+def spread_out(draws: int, at_most: int) -> Array:
+    """Indices of at most so many of the draws, evenly spaced, the last among them."""
+    count = max(min(draws, at_most), 1)
+    kept: Array = (
+        np.unique(np.linspace(0, draws - 1, count).round().astype(int)) if count > 1 else np.array([draws - 1])
+    )
+    return kept
+
+
+def _kernels(result: PosteriorResult, z: Tensor, moments: KernelMoments) -> Group:
+    chains, draws, dim = z.shape
+    target: Any = result.target
+    kept = spread_out(draws, KERNEL_DRAWS // chains)
+    shown = target.kernel(z[:, kept].reshape(-1, dim)).float().cpu().numpy()
+    side = shown.shape[-1]
+    values: Values = {
+        "draws": (("chain", "draw", "row", "column"), shown.reshape(chains, len(kept), side, side)),
+        "mean": (("row", "column"), moments.mean),
+        "sd": (("row", "column"), moments.std),
+    }
+    return Group(values, _indexed(chains, kept) | {"row": np.arange(side), "column": np.arange(side)})
+
+
+def _prior(result: PosteriorResult, generator: torch.Generator) -> Group | None:
+    sample_prior = getattr(result.target, "sample_prior", None)
+    if sample_prior is None or result.prior_draws < 1:
+        return None
+    z = sample_prior(result.prior_draws, generator=generator)[None]
+    return Group(*_variables(result, z, _moments(result, z)))
+
+
+def _axes(name: str, ndim: int) -> tuple[str, ...]:
+    """Names of the axes of a data array: an image's, or those of periodograms of windows."""
+    if name.startswith("lr_image") and ndim in (2, 3):
+        return ("channel", "lr_row", "lr_column")[-ndim:]
+    if name.startswith("lr_image") and ndim == 1:
+        return ("lr_value",)
+    if name == "log_periodogram" and ndim in (1, 2):
+        return ("window", "frequency")[:ndim]
+    return tuple(f"{name}_axis_{j}" for j in range(ndim))
+
+
+def _by_draw(values: dict[str, Tensor], chains: int, kept: Array) -> Group:
+    """Group of arrays (chains * kept, ...) by chain and draw, float32."""
+    arrays = {
+        name: (
+            ("chain", "draw", *_axes(name, value.ndim - 1)),
+            value.float().cpu().numpy().reshape(chains, len(kept), *value.shape[1:]),
+        )
+        for name, value in values.items()
+    }
+    return Group(arrays, _indexed(chains, kept))
+
+
+def _at_most(z: Tensor, size: int, limit: int) -> Array:
+    """Draws of each chain that keep a variable of `size` numbers a draw below `VALUES`, and below `limit` in all."""
+    return spread_out(z.shape[1], min(limit, max(VALUES // max(size, 1), 1)) // z.shape[0])
+
+
+def _predictive(result: PosteriorResult, z: Tensor, generator: torch.Generator) -> Group | None:
+    predict = getattr(result.target, "predict", None)
+    if predict is None:
+        return None
+    one = predict(z[:1, -1], generator=generator)
+    kept = _at_most(z, max(value.numel() for value in one.values()), PREDICTIONS)
+    drawn = predict(z[:, kept].reshape(-1, z.shape[2]), generator=generator)
+    return _by_draw(drawn, len(z), kept)
+
+
+def _log_likelihood(result: PosteriorResult, z: Tensor) -> Group | None:
+    pointwise = getattr(result.target, "pointwise_log_likelihood", None)
+    if pointwise is None:
+        return None
+    one = pointwise(z[:1, -1])
+    kept = _at_most(z, max(value.numel() for value in one.values()), z.shape[0] * z.shape[1])
+    return _by_draw(pointwise(z[:, kept].reshape(-1, z.shape[2])), len(z), kept)
+
+
+def _observed(result: PosteriorResult) -> Group | None:
+    observed = getattr(result.target, "observed", None)
+    if observed is None:
+        return None
+    values = {name: (_axes(name, value.ndim), value.double().cpu().numpy()) for name, value in observed().items()}
+    return Group(values)
+
+
+def _truth(result: PosteriorResult) -> Group | None:
+    if result.truth is None:
+        return None
+    kernel = result.truth[0, 0].double().cpu().numpy()
+    axis = np.arange(kernel.shape[-1])
+    return Group({"true_kernel": (("row", "column"), kernel)}, {"row": axis, "column": axis})

@@ -1,0 +1,162 @@
+"""A posterior in numbers: for each parameter mean, spread, interval, effective sample sizes, R-hat, standard error."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from blindsr.diagnostics import arviz_io
+
+Array = NDArray[Any]
+
+INTERVAL = (0.05, 0.95)
+"""Equal-tailed 90 % interval."""
+FIXED = 1e-10
+"""A quantity that varies less than this, relative to its size, is a constant and has no R-hat."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One parameter.
+
+    Attributes
+    ----------
+    name : str
+        As printed.
+    mean, sd, low, high : float
+        Mean, standard deviation, 5 % and 95 % quantile (equal-tailed).
+    ess_bulk, ess_tail, rhat, mcse : float
+        Effective sample sizes, R-hat, Monte Carlo standard error of the mean; NaN for a constant.
+    nuisance : bool
+        Whether it is none of the kernel's.
+    """
+
+    name: str
+    mean: float
+    sd: float
+    low: float
+    high: float
+    ess_bulk: float
+    ess_tail: float
+    rhat: float
+    mcse: float
+    nuisance: bool = False
+
+    @property
+    def fixed(self) -> bool:
+        """Whether the draws do not vary."""
+        return self.finite and not varies(self.sd, self.mean)
+
+    @property
+    def finite(self) -> bool:
+        """Whether every draw is a number."""
+        return math.isfinite(self.sd)
+
+    @property
+    def ess(self) -> float:
+        """Smaller of both effective sample sizes."""
+        return min(self.ess_bulk, self.ess_tail)
+
+
+def varies(sd: float, mean: float) -> bool:
+    """Whether draws of this spread around this mean are more than a constant and its rounding."""
+    return sd > FIXED * (1 + abs(mean))
+
+
+def _row(name: str, draws: Array, nuisance: bool) -> Row:
+    """Row of draws (chains, draws)."""
+    with np.errstate(invalid="ignore"):
+        sd = float(draws.std())
+    low, high = np.quantile(draws, INTERVAL)
+    base = (name, float(draws.mean()), sd, float(low), float(high))
+    if not varies(sd, base[1]):
+        return Row(*base, math.nan, math.nan, math.nan, math.nan, nuisance)
+    a = np.asarray(draws, dtype=np.float64)
+    return Row(*base, arviz_io.ess_bulk(a), arviz_io.ess_tail(a), arviz_io.rhat(a), arviz_io.mcse_mean(a), nuisance)
+
+
+def columns(data: Any, group: str = "posterior") -> dict[str, tuple[Array, bool]]:
+    """Every scalar of a group by name, as draws (chains, draws) and whether it is nuisance.
+
+    Parameters
+    ----------
+    data : arviz.InferenceData or xarray.DataTree
+        With that group.
+    group : str
+        Its name.
+    """
+    dataset = arviz_io.group(data, group)
+    found: dict[str, tuple[Array, bool]] = {}
+    if dataset is None:
+        return found
+    for name, variable in dataset.data_vars.items():
+        if not {"chain", "draw"} <= set(variable.dims) or variable.dtype.kind not in "biuf":
+            continue
+        ordered = variable.transpose("chain", "draw", ...)
+        values, word = ordered.values, str(name)
+        rest = ordered.dims[2:]
+        if not rest:
+            found[word] = (values, False)
+            continue
+        labels = [np.asarray(ordered[d].values).astype(str) for d in rest]
+        for index in np.ndindex(*values.shape[2:]):
+            label = ", ".join(axis[i] for axis, i in zip(labels, index, strict=True))
+            own = rest == ("parameter",)
+            found[label if own else f"{word}[{label}]"] = (values[(..., *index)], word == "nuisance")
+    return found
+
+
+def table(data: Any) -> list[Row]:
+    """A row for every parameter of the posterior, the kernel's first."""
+    rows = [_row(name, draws, nuisance) for name, (draws, nuisance) in columns(data).items()]
+    return [r for r in rows if not r.nuisance] + [r for r in rows if r.nuisance]
+
+
+HEAD = ("parameter", "mean", "sd", "5 %", "95 %", "ESS bulk", "ESS tail", "R-hat", "MCSE")
+
+
+def _number(value: float, spread: float) -> str:
+    """A number with digits enough for its spread."""
+    if not math.isfinite(value):
+        return "-"
+    digits = min(max(2 - math.floor(math.log10(spread)), 0), 8) if spread > 0 and math.isfinite(spread) else 3
+    return f"{value:.{digits}f}"
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    values = [_number(v, row.sd) for v in (row.mean, row.sd, row.low, row.high)]
+    sizes = ["-" if not math.isfinite(v) else f"{v:.0f}" for v in (row.ess_bulk, row.ess_tail)]
+    rhat = "-" if not math.isfinite(row.rhat) else f"{row.rhat:.3f}"
+    return (row.name, *values, *sizes, rhat, _number(row.mcse, row.mcse))
+
+
+MANY = 8
+"""Nuisance parameters that are printed one by one; more are summed up in a line."""
+
+
+def as_text(rows: list[Row], *, everything: bool = False) -> list[str]:
+    """The table as aligned lines; many nuisance parameters are one line, unless everything is asked for."""
+    nuisance = [r for r in rows if r.nuisance]
+    folded = len(nuisance) > MANY and not everything
+    shown = [r for r in rows if not (folded and r.nuisance)]
+    cells = [HEAD, *(_cells(r) for r in shown)]
+    widths = [max(len(line[i]) for line in cells) for i in range(len(HEAD))]
+    lines = [
+        "  ".join(
+            c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in cells
+    ]
+    lines.insert(1, "  ".join("-" * w for w in widths))
+    if folded:
+        worst = max(nuisance, key=lambda r: r.rhat if math.isfinite(r.rhat) else -1)
+        least = min(nuisance, key=lambda r: r.ess if math.isfinite(r.ess) else math.inf)
+        lines.append(
+            f"{len(nuisance)} nuisance parameters: worst R-hat {worst.rhat:.3f} ({worst.name}), "
+            f"smallest ESS {least.ess:.0f} ({least.name}); --all lists them"
+        )
+    return lines
