@@ -11,8 +11,25 @@ from typing import Annotated, NoReturn
 import typer
 
 from blindsr import __version__
-from blindsr.degradation import Alignment, Padding
+from blindsr.degradation import Padding
 from blindsr.errors import UserError
+from blindsr.jobs.options import (
+    AlignmentOption,
+    ChainsOption,
+    DrawsOption,
+    JsonOption,
+    KernelSizeOption,
+    PaddingOption,
+    RestartsOption,
+    RestorerOption,
+    SamplerOption,
+    ScaleOption,
+    SeedOption,
+    TargetOption,
+    ThinOption,
+    WarmupOption,
+    WeightsOption,
+)
 from blindsr.methods import DEFAULT_METHOD
 from blindsr.presets import PRESETS
 from blindsr.protocol import Quantize
@@ -23,29 +40,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Blind image super-resolution: a sharp image and the blur kernel from one low-resolution picture.",
 )
-
-ScaleOption = Annotated[int, typer.Option(help="Scale factor: 2, 3, 4 or 8.")]
-AlignmentOption = Annotated[
-    Alignment | None,
-    typer.Option(
-        help="Pixel grid. fkp (default): the paper's protocol, the result lies s-1 pixels up and left of a plain "
-        "enlargement. centered: the usual grid.",
-        show_default=False,
-    ),
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print the record as JSON on standard output.")]
-KernelSizeOption = Annotated[int, typer.Option(help="Side of the kernel, odd; 0: min(4 s + 3, 21).")]
-
-
-RestorerOption = Annotated[
-    str | None,
-    typer.Option(
-        help="What makes the image from the kernel: map, tv, bicubic, usrnet, model.pt, model.onnx, "
-        "my_file.py:restore, none.",
-        show_default=False,
-    ),
-]
-WeightsOption = Annotated[Path | None, typer.Option(help="State dict for --restorer usrnet.", show_default=False)]
 
 
 def say(line: str) -> None:
@@ -94,12 +88,9 @@ def run(
     time_limit: Annotated[
         float | None, typer.Option(min=0, help="Seconds for each picture; the result so far is saved then.")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of everything random.")] = 0,
+    seed: SeedOption = 0,
     alignment: AlignmentOption = None,
-    padding: Annotated[
-        Padding | None,
-        typer.Option(help="What lies beyond the border; default: circular with fkp, else valid.", show_default=False),
-    ] = None,
+    padding: PaddingOption = None,
     kernel_size: KernelSizeOption = 0,
     ground_truth: Annotated[
         Path | None, typer.Option(help="HR image to score against (for folders: a folder of same-named images).")
@@ -114,6 +105,13 @@ def run(
         bool, typer.Option("--overwrite", help="Replace a result of other settings, or an unfinished run.")
     ] = False,
     checkpoint_every: Annotated[float, typer.Option(min=0, help="Seconds between two checkpoints, at least.")] = 15.0,
+    sampler: SamplerOption = None,
+    chains: ChainsOption = None,
+    draws: DrawsOption = None,
+    warmup: WarmupOption = None,
+    thin: ThinOption = None,
+    target: TargetOption = None,
+    restarts: RestartsOption = None,
     json: JsonOption = False,
 ) -> None:
     """Super-resolve pictures: for each a folder with sr.png, the kernel, overview.png, trace.csv and run.json."""
@@ -143,6 +141,13 @@ def run(
         resume=resume,
         overwrite=overwrite,
         checkpoint_every=checkpoint_every,
+        sampler=sampler,
+        chains=chains,
+        draws=draws,
+        warmup=warmup,
+        thin=thin,
+        target=target,
+        restarts=restarts,
     )
     with one_line_errors():
         code, text = run_batch(batch, say=say, as_json=json)
@@ -215,10 +220,7 @@ def restore(
         float | None, typer.Option(min=0, help="Noise standard deviation, units of 0..1; default: estimated.")
     ] = None,
     alignment: AlignmentOption = None,
-    padding: Annotated[
-        Padding | None,
-        typer.Option(help="What lies beyond the border; default: circular with fkp, else valid.", show_default=False),
-    ] = None,
+    padding: PaddingOption = None,
     ground_truth: Annotated[Path | None, typer.Option(help="HR image to score against.")] = None,
     output: Annotated[Path, typer.Option(help="Folder for sr.png and restore.json.")] = Path("blindsr-restored"),
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier sr.png there.")] = False,
@@ -245,6 +247,48 @@ def restore(
 
 
 @app.command()
+def diagnose(
+    result: Annotated[
+        Path, typer.Argument(help="Folder of a run, or a netCDF file of chains.", metavar="RUN", show_default=False)
+    ],
+    everything: Annotated[bool, typer.Option("--all", help="List every nuisance parameter in the table.")] = False,
+    figures: Annotated[bool, typer.Option(help="Draw figures into diagnostics/ beside the chains.")] = True,
+    json: JsonOption = False,
+) -> None:
+    """Say whether a run's chains have converged: a table, a verdict, and figures in diagnostics/."""
+    from blindsr.jobs.diagnose import diagnose as look
+    from blindsr.jobs.outputs import to_json
+
+    with one_line_errors():
+        record, lines = look(result, everything=everything, figures=figures)
+    typer.echo(to_json(record) if json else "\n".join(lines))
+
+
+@app.command()
+def uncertainty(
+    result: Annotated[Path, typer.Argument(help="Folder of a finished run.", metavar="RUN", show_default=False)],
+    draws: Annotated[int, typer.Option(min=2, help="Draws of the picture.")] = 16,
+    seed: SeedOption = 0,
+    ground_truth: Annotated[Path | None, typer.Option(help="HR image: say how well the map ranks the errors.")] = None,
+    json: JsonOption = False,
+) -> None:
+    """Map how uncertain each pixel of a run's picture is: uncertainty.png, .npy and .json in its folder."""
+    from blindsr.jobs.interrupt import Interrupt
+    from blindsr.jobs.outputs import to_json
+    from blindsr.jobs.uncertainty import uncertainty_of_run
+
+    with one_line_errors(), Interrupt().listening() as interrupt:
+        record = uncertainty_of_run(
+            result, draws=draws, seed=seed, ground_truth=ground_truth, interrupt=interrupt, say=say
+        )
+    early = "" if record["complete"] else " (interrupted)"
+    score = f"; Spearman correlation with the error {record['spearman']:.3f}" if "spearman" in record else ""
+    where = f"{result / 'uncertainty.png'}: mean {255 * record['mean_std']:.1f} grey levels, {record['draws']} draws"
+    typer.echo(to_json(record) if json else f"{where}{early}{score}")
+    raise typer.Exit(0 if record["complete"] else 130)
+
+
+@app.command()
 def methods() -> None:
     """Print the table of methods and their parts."""
     from blindsr.jobs.table import methods_table
@@ -256,7 +300,7 @@ def methods() -> None:
 def demo(
     output: Annotated[Path, typer.Option(help="Where the result goes.")] = Path("blindsr-out"),
     method: Annotated[str, typer.Option(help="A row of `blindsr methods`.")] = DEFAULT_METHOD,
-    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of everything random.")] = 0,
+    seed: SeedOption = 0,
 ) -> None:
     """Super-resolve a small real photo that comes with scikit-image."""
     from blindsr.jobs.batch import run_demo

@@ -15,6 +15,7 @@ from blindsr.io.kernels import KERNEL_SUFFIXES
 from blindsr.jobs.interrupt import Interrupt
 from blindsr.jobs.outputs import to_json
 from blindsr.jobs.parts import compose
+from blindsr.jobs.posterior import read_sampling, sampled_words
 from blindsr.jobs.progress import for_terminal
 from blindsr.jobs.run import run_image
 from blindsr.jobs.settings import RunSettings, default_degradation
@@ -53,6 +54,13 @@ class Batch:
     resume: bool = False
     overwrite: bool = False
     checkpoint_every: float = 15.0
+    sampler: str | None = None
+    chains: int | None = None
+    draws: int | None = None
+    warmup: int | None = None
+    thin: int | None = None
+    target: str | None = None
+    restarts: int | None = None
 
 
 def find_preset(name: str) -> Preset:
@@ -92,6 +100,20 @@ def _settings(batch: Batch) -> RunSettings:
     )
     if batch.iterations is not None and not method.iterates:
         raise UserError(f"--iterations {batch.iterations}: {method.name} makes no steps; leave it out")
+    if batch.restarts is not None and (batch.restarts < 2 or not method.iterates):
+        why = "at least 2 are needed" if method.iterates else f"{method.name} makes no steps, all would be the same"
+        raise UserError(f"--restarts {batch.restarts}: {why}")
+    sampling = read_sampling(
+        batch.sampler,
+        batch.chains,
+        batch.draws,
+        batch.warmup,
+        batch.thin,
+        batch.target,
+        prior=batch.prior,
+        method=method,
+        degradation=degradation,
+    )
     return RunSettings(
         degradation,
         method,
@@ -105,6 +127,8 @@ def _settings(batch: Batch) -> RunSettings:
         batch.checkpoint_every,
         even_kernel=batch.alignment is not None,
         overwrite=batch.overwrite,
+        sampling=sampling,
+        restarts=batch.restarts,
     )
 
 
@@ -217,6 +241,11 @@ def summary(record: dict[str, Any], folder: Path) -> str:
         parts.append(f"PSNR {metrics['psnr_border_s']:.2f} dB, SSIM {metrics['ssim_border_s']:.4f} (border s)")
     if "kernel_psnr" in metrics:
         parts.append(f"kernel {metrics['kernel_psnr']:.2f} dB")
+    if "posterior" in record:
+        parts.append(sampled_words(record["posterior"]))
+    if "restarts_made" in record:
+        made = record["restarts_made"]
+        parts.append(f"{made['made']} of {made['asked']} restarts")
     return "; ".join(parts)
 
 

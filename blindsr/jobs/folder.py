@@ -13,6 +13,7 @@ from blindsr import checkpoint
 from blindsr.errors import UserError
 from blindsr.io.files import OWN_PREFIX
 from blindsr.jobs.outputs import finite
+from blindsr.jobs.settings import AFTERWARDS
 from blindsr.optimizers.base import Run
 from blindsr.solver import Metrics, Solver
 
@@ -57,6 +58,11 @@ def check_folder(
     if resume and same and old is not None and old.get("complete", True):
         if old.get("steps", 0) >= steps or str(old.get("stopped")).startswith("settled"):
             return old
+    lost = [] if old is None or overwrite else [n for n in AFTERWARDS if old.get(n) not in (None, record.get(n))]
+    if resume and lost:
+        raise UserError(
+            f"{folder}: holds chains or restarts of other settings; choose another --output, or --overwrite"
+        )
     if overwrite or not names or (resume and (CHECKPOINT in names or same)):
         return None
     if old is None or old.get("stopped") == "interrupted":

@@ -159,6 +159,11 @@ def save_result(folder: Path, result: Result, truth: Truth, record: dict[str, An
         page = render(_overview(result, truth, record))
     with atomic_path(folder / "overview.png") as temporary:
         temporary.write_bytes(page)
+    save_record(folder, record)
+
+
+def save_record(folder: Path, record: dict[str, Any]) -> None:
+    """Write run.json."""
     write_text(folder / "run.json", to_json(record) + "\n")
 
 

@@ -22,10 +22,12 @@ from blindsr.io.kernels import read_kernel
 from blindsr.jobs.device import check_memory, choose_device, peak_memory_mib
 from blindsr.jobs.folder import CHECKPOINT, Keeper, check_folder
 from blindsr.jobs.interrupt import Interrupt
-from blindsr.jobs.outputs import Result, Truth, save_result, score
+from blindsr.jobs.outputs import Result, Truth, save_record, save_result, score
+from blindsr.jobs.posterior import Scene, forget, sample_posterior
 from blindsr.jobs.progress import Progress
+from blindsr.jobs.restarts import Restart, repeat
 from blindsr.jobs.restore import described, read_hr, restored, try_out
-from blindsr.jobs.settings import RunSettings
+from blindsr.jobs.settings import AFTERWARDS, RunSettings
 from blindsr.methods import assemble
 from blindsr.solver import Metrics, Run, Solver
 from blindsr.super_resolve import restoration_noise
@@ -88,7 +90,8 @@ def run_image(
     if finished is not None:
         say(f"{folder}: already finished" + (f" ({finished['steps']} steps)" if finished["steps"] else ""))
         return finished
-    keeper = Keeper(folder / CHECKPOINT, record, settings.checkpoint_seconds)
+    first_part = {name: value for name, value in record.items() if name not in AFTERWARDS}
+    keeper = Keeper(folder / CHECKPOINT, first_part, settings.checkpoint_seconds)
     deadline = start + settings.time_limit if settings.time_limit is not None else float("inf")
     with _blamed(settings.own_parts):
         if settings.method.iterates and settings.method.restorer.file is not None:
@@ -103,6 +106,7 @@ def run_image(
             solver, run, y, trace, settings.steps, deadline, keeper, progress(path.name, settings.steps), interrupt
         )
         image, kernel = solver.estimate(run)
+        first = Restart(settings.seed, image, kernel, trace, reason)
         found = solver.assembly.estimate
         tiles, ended = 0, None
         restorer = settings.method.restorer.value
@@ -130,8 +134,53 @@ def run_image(
     }
     result = Result(picture, image, kernel, trace, degradation, path.name)
     record["metrics"] = score(result, truth, say)
-    save_result(folder, result, truth, record)
+    forget(folder)
+    more = settings.sampling is not None or settings.restarts is not None
+    save_result(folder, result, truth, record | ({"complete": False} if more else {}))
+    if not more:
+        return record
+    scene = Scene(y, image.cpu(), kernel.cpu(), degradation, found, truth.kernel)
+
+    def again(seed: int) -> Restart:
+        other, course = solver.init(y, seed), list[Metrics]()
+        why = _loop(
+            solver, other, y, course, settings.steps, deadline, None, progress(path.name, settings.steps), interrupt
+        )
+        return Restart(seed, *solver.estimate(other), course, why)
+
+    with _blamed(settings.own_parts):
+        record |= _afterwards(folder, settings, scene, first, again, interrupt, deadline, say)
+    parts = [record[name] for name in ("posterior", "restarts_made") if name in record]
+    record["complete"] = record["complete"] and all(part["complete"] for part in parts)
+    if not record["complete"] and interrupt.raised:
+        record["stopped"] = "interrupted"
+    record["seconds"] = round(keeper.seconds_before + time.perf_counter() - start, 3)
+    save_record(folder, record)
     return record
+
+
+def _afterwards(
+    folder: Path,
+    settings: RunSettings,
+    scene: Scene,
+    first: Restart,
+    again: Callable[[int], Restart],
+    interrupt: Interrupt,
+    deadline: float,
+    say: Callable[[str], None],
+) -> dict[str, Any]:
+    """Sample the kernel's posterior and repeat the optimisation, where asked for; return the entries for run.json."""
+    entries: dict[str, Any] = {}
+    if settings.sampling is not None:
+        prior, seed = settings.method.prior.value, settings.seed
+        entries["posterior"] = sample_posterior(folder, settings.sampling, scene, prior, seed, interrupt, deadline, say)
+    if settings.restarts is not None:
+
+        def stopped() -> bool:
+            return interrupt.raised or time.perf_counter() > deadline
+
+        entries["restarts_made"] = repeat(first, settings.restarts, again, stopped, folder, scene.true_kernel, say)
+    return entries
 
 
 def read_truth(settings: RunSettings, picture: Picture, truth_path: Path | None, kernel_path: Path | None) -> Truth:
@@ -200,18 +249,17 @@ def _loop(
     trace: list[Metrics],
     steps: int,
     deadline: float,
-    keeper: Keeper,
+    keeper: Keeper | None,
     progress: Progress,
     interrupt: Interrupt,
 ) -> str:
-    """Step until done, out of time or interrupted; say which."""
+    """Step until done, out of time or interrupted; say which. Without a keeper no checkpoint is written."""
     begin, done, reason = time.perf_counter(), 0, "finished"
     with progress:
         for metrics in solver.iterate(run, y, steps):
             if not math.isfinite(metrics.loss):
-                raise UserError(
-                    f"{keeper.path.parent}: diverged at step {metrics.step} (loss not finite); try another --seed"
-                )
+                where = f"{keeper.path.parent}: " if keeper is not None else "restart: "
+                raise UserError(f"{where}diverged at step {metrics.step} (loss not finite); try another --seed")
             trace.append(metrics)
             done += 1
             now = time.perf_counter()
@@ -223,9 +271,10 @@ def _loop(
             if now + per_step > deadline:
                 reason = "time limit" if run.step < steps else "finished"
                 break
-            keeper.save_if_due(solver, run, trace)
+            if keeper is not None:
+                keeper.save_if_due(solver, run, trace)
     if solver.settled(run):
         reason = "settled: the image's moving variance had stopped falling"
-    if steps:
+    if steps and keeper is not None:
         keeper.save(solver, run, trace)
     return reason

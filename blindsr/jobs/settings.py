@@ -15,6 +15,31 @@ from blindsr.presets import Preset
 
 
 @dataclass(frozen=True)
+class Sampling:
+    """Which posterior of the kernel is sampled after the estimate, and how.
+
+    Attributes
+    ----------
+    sampler : str
+        A name in `blindsr.samplers.table.SAMPLERS`.
+    chains, draws, warmup, thin : int
+        Chains; kept draws of each; transitions left out before; transitions for each kept draw.
+    target : str
+        "spectral": given y, the image integrated out; "image": given y and the final image.
+    family : str or None
+        Name of the kernel prior that was asked for; None: the estimate's family, else Gaussians.
+    """
+
+    sampler: str
+    chains: int = 4
+    draws: int = 500
+    warmup: int = 200
+    thin: int = 1
+    target: str = "spectral"
+    family: str | None = None
+
+
+@dataclass(frozen=True)
 class RunSettings:
     """What a run is asked to do.
 
@@ -38,6 +63,10 @@ class RunSettings:
         Whether a true kernel of even size may be given, because the user named the alignment.
     overwrite : bool
         Whether a result of other settings, or an unfinished run, in the output folder may be replaced.
+    sampling : Sampling or None
+        The posterior to sample after the estimate, if any.
+    restarts : int or None
+        Optimisations in all, each from a seed of its own, if more than one.
     """
 
     degradation: Degradation
@@ -52,6 +81,8 @@ class RunSettings:
     checkpoint_seconds: float = 15.0
     even_kernel: bool = False
     overwrite: bool = False
+    sampling: Sampling | None = None
+    restarts: int | None = None
 
     @property
     def steps(self) -> int:
@@ -73,7 +104,7 @@ class RunSettings:
         return [p.file for p in (m.prior, m.optimizer, m.image_prior, m.restorer) if p.file is not None]
 
     def record(self) -> dict[str, Any]:
-        """Everything that decides the result, as plain values; a resume must find it unchanged."""
+        """Everything that decides the result, as plain values."""
         d, m = self.degradation, self.method
         record = {
             "scale": d.scale,
@@ -91,10 +122,16 @@ class RunSettings:
             "preset_values": {k: v for k, v in asdict(self.preset).items() if k != "steps"} if m.iterates else None,
             "parts": {f.name: _plain(getattr(m, f.name)) for f in fields(m) if f.name not in ("name", "summary")},
             "seed": self.seed,
+            "sampling": None if self.sampling is None else asdict(self.sampling),
+            "restarts": self.restarts,
             "files_sha256": {name: hashlib.sha256(Path(name).read_bytes()).hexdigest() for name in self.files},
         }
         plain: dict[str, Any] = json.loads(json.dumps(record))  # enums to words, tuples to lists
         return plain
+
+
+AFTERWARDS = ("sampling", "restarts")
+"""Entries of `RunSettings.record` that do not touch the first optimisation: its checkpoint serves others too."""
 
 
 def _plain(part: Any) -> Any:

@@ -1,0 +1,302 @@
+import json
+import os
+import re
+import signal
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from helpers import call, error_line, gaussian_kernel, run, save_png, smooth
+from PIL import Image
+from toy_chains import ToyTarget
+
+from blindsr.degradation import Degradation
+from blindsr.diagnostics import arviz_io
+from blindsr.jobs import posterior, settings
+from blindsr.jobs.interrupt import Interrupt
+from blindsr.jobs.posterior import Prepared, Scene, kernel_family, sample_posterior
+from blindsr.jobs.settings import Sampling
+from blindsr.methods import METHODS, PRIORS
+from blindsr.presets import PRESETS
+from blindsr.priors.gaussian import GaussianKernelPrior
+from blindsr.priors.normal import GaussianShape
+
+SAMPLED = ("--sampler", "hmc", "--draws", 100, "--warmup", 50, "--chains", 2)
+MAP = ("--scale", 2, "--method", "fast-map", "--restorer", "bicubic")
+
+
+def record(folder: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    return content
+
+
+def photo(path: Path, h: int = 40, w: int = 44) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    noise = np.random.default_rng(0).normal(0, 12, (h, w, 3))
+    Image.fromarray(np.clip(smooth(h, w) + noise, 0, 255).astype(np.uint8)).save(path)
+    return path
+
+
+class Slow(ToyTarget):
+    """A toy whose every evaluation takes a while."""
+
+    pause = 0.01
+
+    def log_prob(self, z):
+        time.sleep(self.pause)
+        return -0.5 * ((z - torch.tensor([0.8, 0.1, -0.2, -4.0])) / 0.1).square().sum(1)
+
+    def initial(self, n, *, generator):
+        return torch.tensor([0.8, 0.1, -0.2, -4.0]) + 0.1 * torch.randn(n, 4, generator=generator, dtype=torch.float64)
+
+
+@pytest.fixture
+def slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    def prepared(scene: Scene, family: Any) -> Prepared:
+        return Prepared(Slow(), torch.full((4,), 0.01, dtype=torch.float64))
+
+    monkeypatch.setitem(posterior.TARGETS, "spectral", prepared)
+
+
+def scene() -> Scene:
+    k = torch.from_numpy(gaussian_kernel()).float()[None, None]
+    return Scene(torch.rand(1, 1, 16, 16), torch.rand(1, 1, 32, 32), k, Degradation(2), None, None)
+
+
+# --- whole runs -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", ["spectral", "image"])
+def test_a_run_with_its_posterior(tmp_path: Path, target: str) -> None:
+    image = photo(tmp_path / "a.png")
+    np.save(tmp_path / "k.npy", gaussian_kernel(11, 1.5))
+    words = (*MAP, *SAMPLED, "--target", target, "--true-kernel", tmp_path / "k.npy")
+    result = call("run", image, *words, "--output", tmp_path / "out")
+    assert result.exit_code == 0, result.stderr
+    folder = tmp_path / "out" / "a"
+    r = record(folder)
+    p = r["posterior"]
+    assert (p["sampler"], p["target"], p["chains"], p["draws"], p["warmup"]) == ("hmc", target, 2, 100, 50)
+    assert p["complete"] and r["complete"] and r["stopped"] == "finished" and p["family"] == "GaussianShape"
+    assert p["verdict"][0].startswith("verdict: ") and p["rhat_max"] > 0.9 and p["ess_min"] > 1 and p["seconds"] > 0
+    assert f"R-hat {p['rhat_max']:.3f}" in result.stderr
+    data = arviz_io.load(folder / "posterior.nc")
+    assert {
+        "posterior", "sample_stats", "prior", "posterior_predictive", "observed_data", "log_likelihood", "kernel",
+        "constant_data",
+    } <= set(arviz_io.group_names(data))  # fmt: skip
+    post = arviz_io.group(data, "posterior")
+    assert {"log_variance", "stretch", "diagonal_stretch", "width_1", "nuisance"} <= set(post.data_vars)
+    assert np.isfinite(post["width_1"].values).all()
+    looked = call("diagnose", folder)
+    assert looked.exit_code == 0 and "verdict: " in looked.stdout
+    assert (folder / "diagnostics" / "predictive.png").exists()
+    done = call("run", image, *words, "--output", tmp_path / "out", "--resume")
+    assert done.exit_code == 0 and "already finished" in done.stderr
+    assert record(folder) == r
+
+
+@pytest.mark.slow
+def test_the_same_seed_gives_the_same_draws(tmp_path: Path, slow: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Slow, "pause", 0.0)
+    image = save_png(tmp_path / "a.png")
+    draws = []
+    for name, seed in (("one", 1), ("two", 1), ("three", 2)):
+        words = (*MAP, *SAMPLED, "--seed", seed, "--output", tmp_path / name)
+        assert call("run", image, *words).exit_code == 0
+        group = arviz_io.group(arviz_io.load(tmp_path / name / "a" / "posterior.nc"), "posterior")
+        draws.append(group["log_variance"].values)
+    assert np.array_equal(draws[0], draws[1]) and not np.array_equal(draws[0], draws[2])
+
+
+@pytest.mark.slow
+def test_a_posterior_can_be_added_to_a_finished_run(tmp_path: Path, slow: None, monkeypatch: Any) -> None:
+    monkeypatch.setattr(Slow, "pause", 0.0)
+    image = save_png(tmp_path / "a.png")
+    assert run(image, tmp_path / "out", steps=2).exit_code == 0
+    before = (tmp_path / "out/a/sr.png").read_bytes()
+    added = run(image, tmp_path / "out", *SAMPLED, "--resume", steps=2)
+    assert added.exit_code == 0 and "resumed at step 2" in added.stderr
+    assert (tmp_path / "out/a/posterior.nc").exists() and (tmp_path / "out/a/sr.png").read_bytes() == before
+    # and is not lost unless that is asked for
+    line = error_line(run(image, tmp_path / "out", "--resume", steps=2))
+    assert "holds chains or restarts of other settings" in line and "--overwrite" in line
+    line = error_line(run(image, tmp_path / "out", steps=2))
+    assert "a result of other settings" in line and (tmp_path / "out/a/posterior.nc").exists()
+    assert call("diagnose", tmp_path / "out/a").exit_code == 0
+    assert run(image, tmp_path / "out", "--overwrite", steps=2).exit_code == 0
+    assert not (tmp_path / "out/a/posterior.nc").exists() and not (tmp_path / "out/a/diagnostics").exists()
+
+
+def test_other_draws_are_other_settings(tmp_path: Path, slow: None, monkeypatch: Any) -> None:
+    monkeypatch.setattr(Slow, "pause", 0.0)
+    image = save_png(tmp_path / "a.png")
+    assert run(image, tmp_path / "out", *SAMPLED, steps=1).exit_code == 0
+    before = (tmp_path / "out/a/posterior.nc").read_bytes()
+    for words in (("--chains", 3), ("--draws", 150), ("--thin", 2), ("--target", "image"), ("--sampler", "rwm")):
+        line = error_line(run(image, tmp_path / "out", *SAMPLED, *words, steps=1))
+        assert "a result of other settings" in line
+    assert (tmp_path / "out/a/posterior.nc").read_bytes() == before
+
+
+# --- stopping early ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_time_limit_leaves_what_was_drawn(tmp_path: Path, slow: None) -> None:
+    image = save_png(tmp_path / "a.png")
+    result = run(
+        image, tmp_path / "out", "--sampler", "rwm", "--draws", 5000, "--warmup", 10, "--time-limit", 4, steps=1
+    )
+    assert result.exit_code == 0 and "incomplete" in result.stderr
+    folder = tmp_path / "out" / "a"
+    p = record(folder)["posterior"]
+    assert not p["complete"] and 0 < p["draws"] < 5000 and not record(folder)["complete"]
+    post = arviz_io.group(arviz_io.load(folder / "posterior.nc"), "posterior")
+    assert post.sizes["draw"] == p["draws"] and post.attrs["complete"] == 0
+    assert f"incomplete: {p['draws']} of 5000 draws" in call("diagnose", folder, "--no-figures").stdout
+
+
+def test_no_time_for_a_single_draw(tmp_path: Path, slow: None) -> None:
+    image = save_png(tmp_path / "a.png")
+    result = run(image, tmp_path / "out", *SAMPLED, "--time-limit", 0, steps=1)
+    assert result.exit_code == 0 and "no draws: the time limit was reached before the first" in result.stderr
+    assert not (tmp_path / "out/a/posterior.nc").exists() and (tmp_path / "out/a/sr.png").exists()
+    assert record(tmp_path / "out/a")["posterior"]["draws"] == 0
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
+def test_control_c_while_sampling(tmp_path: Path, slow: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    image = save_png(tmp_path / "a.png")
+    real = posterior.sample
+
+    def interrupted(*arguments: Any, **words: Any) -> Any:
+        threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT)).start()
+        return real(*arguments, **words)
+
+    monkeypatch.setattr(posterior, "sample", interrupted)
+    words = ("--sampler", "rwm", "--draws", 5000, "--warmup", 10)
+    result = run(image, tmp_path / "out", *words, steps=1)
+    assert result.exit_code == 130
+    folder = tmp_path / "out" / "a"
+    r = record(folder)
+    assert r["stopped"] == "interrupted" and not r["complete"] and 0 < r["posterior"]["draws"] < 5000
+    assert "incomplete" in call("diagnose", folder, "--no-figures").stdout
+    line = error_line(run(image, tmp_path / "out", *words, steps=1))
+    assert "an unfinished run; --resume goes on with it" in line
+    monkeypatch.setattr(posterior, "sample", real)
+    monkeypatch.setattr(Slow, "pause", 0.0)
+    resumed = run(image, tmp_path / "out", *words, "--resume", steps=1)
+    assert resumed.exit_code == 0 and record(folder)["posterior"]["complete"] and record(folder)["complete"]
+
+
+# --- what is sampled --------------------------------------------------------------------------------------------------
+
+
+def test_the_family_of_the_kernel() -> None:
+    d = Degradation(2)
+    assert kernel_family(Sampling("hmc"), None, d, None) == GaussianShape(11, 2)
+    mcmc = kernel_family(Sampling("hmc", family="mcmc"), PRIORS["mcmc"].value, d, None)
+    assert isinstance(mcmc, GaussianKernelPrior)
+
+
+def test_a_bad_target_is_one_line(tmp_path: Path) -> None:
+    bad = replace(scene(), image=torch.full((1, 1, 32, 32), torch.nan))
+    with pytest.raises(posterior.UserError, match="--target image: .*finite"):
+        sample_posterior(
+            tmp_path, Sampling("hmc", target="image"), bad, None, 0, Interrupt(), float("inf"), lambda line: None
+        )
+
+
+def test_a_sampler_that_needs_the_prior_apart(tmp_path: Path, slow: None, monkeypatch: Any) -> None:
+    monkeypatch.setitem(posterior.SAMPLERS, "smc", posterior.SAMPLERS["hmc"])
+    with pytest.raises(posterior.UserError, match="smc needs prior and likelihood apart"):
+        sample_posterior(tmp_path, Sampling("smc"), scene(), None, 0, Interrupt(), float("inf"), lambda line: None)
+
+
+# --- options ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--chains", 4), "--chains 4: goes with --sampler; name one of rwm, mala, hmc"),
+        (("--draws", 200, "--thin", 2), "--draws 200, --thin 2: goes with --sampler"),
+        (("--target", "image"), "--target image: goes with --sampler"),
+        (("--sampler", "gibbs"), "--sampler gibbs: unknown; choose rwm, mala, hmc"),
+        (("--sampler", "hmc", "--target", "pixels"), "--target pixels: unknown; choose spectral, image"),
+        (("--sampler", "hmc", "--draws", 50), "--draws 50: at least 100 is needed"),
+        (("--sampler", "hmc", "--chains", 0), "--chains 0: at least 1 is needed"),
+        (("--sampler", "hmc", "--warmup", 0), "--warmup 0: at least 1 is needed"),
+        (("--sampler", "hmc", "--thin", -1), "--thin -1: at least 1 is needed"),
+        (("--sampler", "hmc", "--prior", "motion"), "the kernel prior motion has no density; leave out --prior"),
+        (
+            ("--sampler", "hmc", "--method", "mlmc-motion"),
+            "the kernel prior motion has no density; choose another --method",
+        ),
+        (("--restarts", 1), "--restarts 1: at least 2 are needed"),
+    ],
+)
+def test_options_that_make_no_sense(tmp_path: Path, words: tuple[object, ...], said: str) -> None:
+    line = error_line(run(save_png(tmp_path / "a.png"), tmp_path / "out", *words))
+    assert said in line and not (tmp_path / "out").exists()
+
+
+def test_restarts_of_a_method_without_steps(tmp_path: Path) -> None:
+    line = error_line(call("run", save_png(tmp_path / "a.png"), *MAP, "--restarts", 3, "--output", tmp_path / "out"))
+    assert "--restarts 3: " in line and "makes no steps, all would be the same" in line
+
+
+def test_ones_own_prior_needs_a_density(tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(
+        "from blindsr.priors.motion import CameraShakePrior\n"
+        "from blindsr.priors.normal import GaussianShape\n"
+        "def Bare(d):\n    return CameraShakePrior.protocol(d.scale, d.kernel_size)\n"
+        "def Dense(d):\n    return GaussianShape(d.kernel_size, d.scale)\n"
+    )
+    image = save_png(tmp_path / "a.png")
+    line = error_line(run(image, tmp_path / "out", *SAMPLED, "--prior", f"{tmp_path / 'own.py'}:Bare"))
+    assert "own.py:Bare has no density" in line
+    found = run(image, tmp_path / "out", *SAMPLED, "--target", "image", "--prior", f"{tmp_path / 'own.py'}:Dense")
+    assert found.exit_code == 0, found.stderr
+    assert record(tmp_path / "out/a")["posterior"]["family"] == "GaussianShape"
+    assert record(tmp_path / "out/a")["sampling"]["family"].endswith("own.py:Dense")
+
+
+def test_records_of_runs_without_sampling_are_as_before() -> None:
+    assert settings.AFTERWARDS == ("sampling", "restarts")
+    plain = settings.RunSettings(Degradation(2), METHODS["fast-map"], "fast", PRESETS["fast"])
+    assert plain.record()["sampling"] is None and plain.record()["restarts"] is None
+
+
+# --- restarts ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_restarts_of_a_run(tmp_path: Path) -> None:
+    image = save_png(tmp_path / "a.png")
+    result = run(image, tmp_path / "out", "--restarts", 3, "--seed", 7, steps=2)
+    assert result.exit_code == 0 and "3 of 3 restarts" in result.stderr
+    r = record(tmp_path / "out/a")
+    assert r["restarts_made"]["seeds"] == [7, 8, 9] and r["complete"] and "posterior" not in r
+    trace = arviz_io.group(arviz_io.load(tmp_path / "out/a/trace.nc"), "trace")
+    assert trace["loss"].shape == (3, 2) and trace["kernel"].shape == (3, 11, 11)
+    # each restart is the run of its seed
+    for row, seed in ((0, 7), (1, 8)):
+        assert run(image, tmp_path / str(seed), "--seed", seed, steps=2).exit_code == 0
+        alone = np.load(tmp_path / str(seed) / "a" / "kernel.npy")
+        assert np.allclose(trace["kernel"].values[row], alone, atol=1e-7)
+    looked = call("diagnose", tmp_path / "out/a")
+    assert looked.exit_code == 0 and "it gets no R-hat" in looked.stdout
+    assert not re.search(r"verdict: (NOT )?converged", looked.stdout)
+    again = run(image, tmp_path / "out", "--restarts", 3, "--seed", 7, "--resume", steps=2)
+    assert "already finished" in again.stderr
+    line = error_line(run(image, tmp_path / "out", "--restarts", 2, "--seed", 7, "--resume", steps=2))
+    assert "holds chains or restarts of other settings" in line
