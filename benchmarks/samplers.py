@@ -1,0 +1,199 @@
+"""Samplers on the kernel posterior (a): effective draws a second, and whether they agree.
+
+    python benchmarks/samplers.py --data DIR                       # Set5 woman and butterfly, x4
+    python benchmarks/samplers.py --data DIR --samplers hmc mala rwm --images woman
+    python benchmarks/samplers.py --data DIR --nuts-draws 100 --numpyro --blackjax
+
+Every sampler runs on the same density in the same process. Pyro's NUTS runs as a user of Pyro would run it: from the
+prior's scale, diagonal mass adapted in its own warm-up (`--nuts-whitened` hands it the Laplace covariance that ours
+gets). Bulk and tail ESS and R-hat are ArviZ's, the least
+over all parameters; seconds are wall time, the search for the mode and the warm-up included. --numpyro and --blackjax
+need these packages; they call the same density through a host callback, so only their trajectories are theirs.
+Lines are printed as a Markdown table, and appended to --out as JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+import warnings
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from blindsr import Degradation
+from blindsr.diagnostics import arviz_io
+from blindsr.io.images import read_image
+from blindsr.random import generator
+from blindsr.samplers.chains import Chains
+from blindsr.samplers.table import sample
+from blindsr.targets.base import value_and_gradient
+from blindsr.targets.spectral import SpectralTarget
+
+SIZES = {
+    "hmc": {"chains": 4, "draws": 600, "warmup": 100},
+    "mala": {"chains": 8, "draws": 1500, "warmup": 400},
+    "rwm": {"chains": 8, "draws": 8000, "warmup": 3000},
+    "tempering": {"chains": 4, "draws": 100, "warmup": 60},
+    "smc": {"chains": 4, "draws": 250},
+}
+"""Chains, draws and warm-up of ours."""
+
+
+def statistics(draws: Tensor) -> dict[str, float]:
+    """Least bulk and tail ESS and largest R-hat over the parameters of draws (chains, draws, dim)."""
+    columns = [draws[..., j].numpy() for j in range(draws.shape[-1])]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return {
+            "bulk": min(arviz_io.ess_bulk(c) for c in columns),
+            "tail": min(arviz_io.ess_tail(c) for c in columns),
+            "rhat": max(arviz_io.rhat(c) for c in columns),
+        }
+
+
+def ours(target: SpectralTarget, name: str, seed: int) -> tuple[Chains, float]:
+    """Chains of one of our samplers, and seconds, those of the mode included."""
+    target.__dict__.pop("mode", None)
+    target.__dict__.pop("_normal", None)
+    start = time.perf_counter()
+    covariance = target.laplace()[1]
+    chains = sample(target, name, **SIZES[name], generator=generator(seed), covariance=covariance)
+    return chains, time.perf_counter() - start
+
+
+def nuts(target: SpectralTarget, args: argparse.Namespace) -> tuple[Chains, float]:
+    """Chains of Pyro's NUTS."""
+    start = time.perf_counter()
+    chains = sample(
+        target,
+        "pyro-nuts",
+        chains=args.nuts_chains,
+        draws=args.nuts_draws,
+        warmup=args.nuts_draws,
+        generator=generator(args.seed + 1),
+        covariance=target.laplace()[1] if args.nuts_whitened else None,
+        initial=target.initial(args.nuts_chains, generator=generator(args.seed)),
+    )
+    return chains, time.perf_counter() - start
+
+
+def other(target: SpectralTarget, library: str, args: argparse.Namespace) -> tuple[Tensor, float]:
+    """Draws (1, draws, dim) of NUTS of NumPyro or BlackJAX on the same density, by host callback."""
+    import jax
+    import jax.numpy as jnp
+
+    jax.config.update("jax_enable_x64", True)
+    dim = len(target.names)
+    shapes = (jax.ShapeDtypeStruct((), jnp.float64), jax.ShapeDtypeStruct((dim,), jnp.float64))
+
+    density = value_and_gradient(target)
+
+    def host(z: object) -> tuple[object, object]:
+        value, gradient = density(torch.tensor(z.__array__()[None], dtype=torch.float64))
+        return value[0].numpy(), gradient[0].numpy()
+
+    @jax.custom_vjp
+    def log_prob(z: object) -> object:
+        return jax.pure_callback(host, shapes, z)[0]
+
+    log_prob.defvjp(lambda z: jax.pure_callback(host, shapes, z), lambda gradient, g: (g * gradient,))
+    first = jnp.asarray(target.initial(1, generator=generator(args.seed))[0].numpy())
+    key, start = jax.random.PRNGKey(args.seed), time.perf_counter()
+    if library == "numpyro":
+        from numpyro.infer import MCMC, NUTS
+
+        mcmc = MCMC(
+            NUTS(potential_fn=lambda z: -log_prob(z)),
+            num_warmup=args.nuts_draws,
+            num_samples=args.nuts_draws,
+            progress_bar=False,
+        )
+        mcmc.run(key, init_params=first)
+        draws = mcmc.get_samples()
+    else:
+        import blackjax
+
+        tune, run = jax.random.split(key)
+        (state, parameters), _ = blackjax.window_adaptation(blackjax.nuts, log_prob).run(tune, first, args.nuts_draws)
+        step = jax.jit(blackjax.nuts(log_prob, **parameters).step)
+        rows = []
+        for one in jax.random.split(run, args.nuts_draws):
+            state, _ = step(one, state)
+            rows.append(state.position)
+        draws = jnp.stack(rows)
+    return torch.tensor(draws.__array__())[None], time.perf_counter() - start
+
+
+def agreement(a: Tensor, b: Tensor) -> dict[str, float]:
+    """Largest difference of means and of log sds over the parameters, in Monte Carlo standard errors."""
+    worst = {"mean_z": 0.0, "sd_z": 0.0}
+    for j in range(a.shape[-1]):
+        sides = []
+        for draws in (a[..., j], b[..., j]):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                ess = arviz_io.ess_bulk(draws.numpy())
+                spread = arviz_io.ess_bulk((draws - draws.mean()).square().numpy())
+            sides.append((float(draws.mean()), float(draws.std()), ess, spread))
+        (m1, s1, e1, v1), (m2, s2, e2, v2) = sides
+        mean = abs(m1 - m2) / (s1**2 / e1 + s2**2 / e2) ** 0.5
+        sd = abs(torch.tensor(s1 / s2).log().item()) / (0.5 / v1 + 0.5 / v2) ** 0.5
+        worst = {"mean_z": max(worst["mean_z"], mean), "sd_z": max(worst["sd_z"], sd)}
+    return worst
+
+
+def main() -> None:
+    """Print a row for each sampler and image."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--images", nargs="+", default=["woman", "butterfly"])
+    parser.add_argument("--scale", type=int, default=4)
+    parser.add_argument("--samplers", nargs="+", default=["hmc"], choices=list(SIZES))
+    parser.add_argument("--nuts-draws", type=int, default=0, help="draws and warm-up of NUTS for each chain; 0: none")
+    parser.add_argument("--nuts-chains", type=int, default=1)
+    parser.add_argument("--nuts-whitened", action="store_true")
+    parser.add_argument("--numpyro", action="store_true")
+    parser.add_argument("--blackjax", action="store_true")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--out", type=Path)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    print("| image | sampler | draws | seconds | bulk ESS | tail ESS | R-hat | ESS/s | mean z | sd z |")
+    print("|---|---|---|---|---|---|---|---|---|---|")
+    for image in args.images:
+        y = read_image(args.data / f"Set5_x{args.scale}" / f"{image}.png").pixels
+        target = SpectralTarget(y, Degradation(args.scale))
+        rows: list[tuple[str, Tensor, float]] = []
+        for name in args.samplers:
+            chains, seconds = ours(target, name, args.seed)
+            rows.append((name, chains.draws, seconds))
+        if args.nuts_draws:
+            chains, seconds = nuts(target, args)
+            rows.append(("pyro-nuts" + (" (whitened)" if args.nuts_whitened else ""), chains.draws, seconds))
+        for library in ("numpyro", "blackjax"):
+            if getattr(args, library):
+                rows.append((f"{library} nuts", *other(target, library, args)))
+        reference = rows[0][1]
+        for name, draws, seconds in rows:
+            found = statistics(draws)
+            gap = agreement(reference, draws) if draws is not reference else {"mean_z": 0.0, "sd_z": 0.0}
+            size = f"{draws.shape[0]} x {draws.shape[1]}"
+            print(
+                f"| {image} x{args.scale}, {draws.shape[-1]} parameters | {name} | {size} | {seconds:.1f} | "
+                f"{found['bulk']:.0f} | {found['tail']:.0f} | {found['rhat']:.4f} | {found['bulk'] / seconds:.2f} | "
+                f"{gap['mean_z']:.1f} | {gap['sd_z']:.1f} |",
+                flush=True,
+            )
+            if args.out:
+                place = {"image": image, "scale": args.scale, "sampler": name, "size": size, "threads": args.threads}
+                record = place | found | gap | {"seconds": seconds, "date": time.strftime("%Y-%m-%d")}
+                with args.out.open("a") as file:
+                    file.write(json.dumps(record) + "\n")
+
+
+if __name__ == "__main__":
+    main()
