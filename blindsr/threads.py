@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import cache
 
 import torch
 
@@ -22,9 +20,3 @@ def one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
-
-
-@cache
-def pool(workers: int) -> ThreadPoolExecutor:
-    """Threads that each compute on one core."""
-    return ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,))

@@ -84,7 +84,7 @@ def test_gradient_equals_finite_differences(prior, gen):
     t = exact(target(prior, shape=(16, 16)))
     z = t.sample_prior(4, generator=gen)
     direction = torch.randn(z.shape, generator=gen, dtype=torch.float64)
-    value, gradient = t.log_prob_and_gradient(z)
+    value, gradient = value_and_gradient(t)(z)
     assert not value.requires_grad and not gradient.requires_grad
     torch.testing.assert_close(value, t.log_prob(z), rtol=1e-12, atol=0)
     h = 1e-6
@@ -95,38 +95,10 @@ def test_gradient_equals_finite_differences(prior, gen):
 def test_single_precision_likelihood_is_near(gen):
     t = target()
     z = t.initial(10, generator=gen)
-    value, gradient = t.log_prob_and_gradient(z)
-    double, slope = exact(target()).log_prob_and_gradient(z)
+    value, gradient = value_and_gradient(t)(z)
+    double, slope = value_and_gradient(exact(target()))(z)
     torch.testing.assert_close(value, double, rtol=0, atol=1e-3)
     torch.testing.assert_close(gradient, slope, rtol=1e-3, atol=1e-3)
-
-
-@pytest.mark.parametrize("workers", [2, 3])
-def test_threads_change_nothing(workers, gen):
-    t = target()
-    z = t.initial(7, generator=gen)
-    t.workers = 1
-    value, gradient = t.log_prob_and_gradient(z)
-    t.workers = workers
-    again, slope = t.log_prob_and_gradient(z)
-    torch.testing.assert_close(again, value, rtol=1e-6, atol=1e-5)
-    torch.testing.assert_close(slope, gradient, rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(t.log_prob_and_gradient(z[:1])[0], value[:1], rtol=1e-6, atol=1e-5)
-
-
-def test_threads_are_those_of_torch():
-    before = torch.get_num_threads()
-    try:
-        found = []
-        for n in (1, 2):
-            torch.set_num_threads(n)
-            t = target()
-            z = t.initial(4, generator=torch.Generator().manual_seed(0))
-            found.append((t.workers, *t.log_prob_and_gradient(z)))
-    finally:
-        torch.set_num_threads(before)
-    assert [f[0] for f in found] == [1, 2]
-    torch.testing.assert_close(found[0][1:], found[1][1:], rtol=1e-4, atol=1e-4)
 
 
 # --- the shear ----------------------------------------------------------------------------------------------------
@@ -244,10 +216,10 @@ def test_normal_approximation_at_the_mode(content):
     t = exact(target(content=content, degrees=math.inf))
     center, cov = t.laplace()
     sd = cov.diagonal().sqrt()
-    _, gradient = t.log_prob_and_gradient(center[None])
+    _, gradient = value_and_gradient(t)(center[None])
     assert float(gradient[0] @ cov @ gradient[0]) < 1e-4
     step = 1e-4 * torch.diag(sd)
-    up, down = (t.log_prob_and_gradient(center + s)[1] for s in (step, -step))
+    up, down = (value_and_gradient(t)(center + s)[1] for s in (step, -step))
     hessian = -(up - down) / 2e-4 * sd  # in units of sd
     inverse = torch.linalg.inv(0.5 * (hessian + hessian.T))
     assert float((inverse - cov / sd / sd[:, None]).abs().max()) < 0.25
@@ -341,7 +313,7 @@ def test_a_content_without_bends_is_not_sheared(gen):
     assert not [name for name in t.names if "bend" in name]
     z = t.sample_prior(3, generator=gen)
     assert torch.equal(t.split(z)[2], z[:, 3:])
-    value, gradient = t.log_prob_and_gradient(z)
+    value, gradient = value_and_gradient(t)(z)
     assert torch.isfinite(value).all() and torch.isfinite(gradient).all()
 
 
@@ -362,7 +334,6 @@ def moments_with_error(draws):
 def test_hmc_agrees_with_random_walks():
     """Kernel, noise, content: means and deviations within four standard errors, from runs of known effective size."""
     t = target(content=FEW)
-    t.workers = 1
     runs = {}
     for name, chains, draws, warmup, thin in (("hmc", 16, 100, 150, 1), ("rwm", 64, 140, 600, 10)):
         g = torch.Generator().manual_seed(1)

@@ -69,7 +69,7 @@ PHOTOGRAPH = MappingProxyType(
         **dict.fromkeys(("bend_cos2", "bend_sin2"), Term(0.0, 0.25, 0.3)),
     }
 )
-"""Photographs. The spreads are those that spectra of HR photographs show, in round numbers; see docs/posterior.md."""
+"""Photographs. The spreads are near what photographs show when the kernel is known, see docs/posterior.md."""
 
 POWER_LAW = MappingProxyType({name: PHOTOGRAPH[name] for name in list(PHOTOGRAPH)[:6]})
 """Exact power laws with a scale-free angular factor, nothing else."""

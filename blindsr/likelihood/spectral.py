@@ -15,9 +15,9 @@ the squared tapers over the windows that cover pixel u, a sum over all windows a
 
     (Σ_u W)² / Σ_u W²          independent ordinates
 
-(Parseval, for a spectrum that is flat over the width of the taper's transform; one window: (Σ h²)²/Σ h⁴, 0.26 of its
-pixels). The sum over the ordinates is tempered to that many, then divided by `dispersion`: real content scatters more
-than its model, in runs of frequencies.
+(Parseval, for a spectrum that is flat over the width of the taper's transform; one large window: (Σ h²)²/Σ h⁴, 0.26 of
+its pixels). The sum over the ordinates is tempered to that many, then divided by `dispersion`: real content scatters
+more than its model, in runs of frequencies.
 
 Whittle likelihood: Whittle, "On stationary processes in the plane", Biometrika 1954. Tempering a composite likelihood
 to its effective number of terms: Pauli, Racugno, Ventura, "Bayesian composite marginal likelihoods", Statistica

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 import torch
 
 from blindsr.samplers.base import Info, Sampler, State
 from blindsr.samplers.chains import Chains
 from blindsr.samplers.request import Request, collect
+from blindsr.samplers.run import as_chains
 from blindsr.targets.base import Target
 
 
@@ -47,18 +49,6 @@ def run_biased(sampler: Sampler, target: Target, request: Request, name: str, st
         state, info = sampler.step(state, request.generator)
         gradients += info.gradients
     kept = collect(sampler, state, request)
-    return Chains(
-        draws=kept.draws,
-        names=tuple(target.names),
-        log_prob=kept.log_prob,
-        acceptance=kept.acceptance,
-        energy=kept.energy,
-        divergent=kept.divergent,
-        step_size=torch.full((request.chains,), step_size, dtype=torch.float64),
-        sampler=name,
-        valid=False,
-        warmup=request.warmup,
-        thin=request.thin,
-        gradients=(gradients + kept.gradients) * request.chains,
-        seconds=time.perf_counter() - began,
-    )
+    step = torch.full((request.chains,), step_size, dtype=torch.float64)
+    total = (gradients + kept.gradients) * request.chains
+    return replace(as_chains(name, target, request, kept, step, total, began, {}), valid=False)

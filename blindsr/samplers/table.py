@@ -81,5 +81,5 @@ def sample(
     if sampler not in SAMPLERS:
         raise ValueError(f"sampler {sampler!r}: unknown; choose from {', '.join(SAMPLERS)}")
     request = Request(chains, draws, warmup, thin, generator, covariance, initial, deadline)
-    with one_thread():  # many small operations; a target may share its chains out to threads of its own
+    with one_thread():  # many small operations
         return SAMPLERS[sampler](target, request)

@@ -30,7 +30,7 @@ from blindsr.priors.laplace import STEP, SpectralMode, spectral_mode
 from blindsr.priors.normal import GaussianShape
 from blindsr.priors.spectral import SpectralPrior
 from blindsr.targets.base import coordinate_names
-from blindsr.threads import one_thread, pool
+from blindsr.threads import one_thread
 
 WIDER = 2.0
 """Standard deviations of the starts of chains, in units of the density's."""
@@ -69,7 +69,6 @@ class SpectralTarget:
         self.degradation = degradation
         self.likelihood = SpectralLikelihood(y, degradation.scale, settings)
         self._fast = self.likelihood.single()
-        self.workers = torch.get_num_threads()
         self.channels = y.shape[1]
         if not self.likelihood.keep.any():
             raise ValueError(
@@ -133,22 +132,6 @@ class SpectralTarget:
         own, kernels, u = self.split(z)
         data = self._fast.log_likelihood(self._fast.power(kernels), u)
         return self.prior.log_prob(own) + standard_normal(u) + data
-
-    def log_prob_and_gradient(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Log density (n,) and its gradient (n, dim), detached; chains are shared out to `workers` threads."""
-
-        def some(part: Tensor) -> tuple[Tensor, Tensor]:
-            with torch.enable_grad():
-                at = part.detach().requires_grad_()
-                value = self.log_prob(at)
-                (gradient,) = torch.autograd.grad(value.sum(), at)
-            return value.detach(), gradient
-
-        workers = min(self.workers, len(z))
-        if workers == 1:
-            return some(z)
-        parts = list(pool(workers).map(some, z.tensor_split(workers)))
-        return torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts])
 
     def sample_prior(self, n: int, *, generator: torch.Generator) -> Tensor:
         """Draws (n, dim) from the prior, float64."""
