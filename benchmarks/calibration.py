@@ -50,6 +50,7 @@ from blindsr.random import generator
 from blindsr.restorers.usrnet import UsrNetRestorer
 from blindsr.samplers.table import sample
 from blindsr.targets.fixed_image import FixedImageTarget
+from blindsr.targets.nested_laplace import nested_laplace
 from blindsr.targets.spectral import SpectralTarget
 
 MOMENTS = ("xx", "yy", "xy", "width_1", "width_2")
@@ -109,18 +110,15 @@ def simulate(model: str, seed: int, scale: int) -> dict:
     """One simulation: kernel parameters, moments, noise and log-likelihood, and their ranks among thinned draws."""
     start = time.perf_counter()
     target, truth = image_case(seed, scale) if model == "fixed-image" else spectral_case(model, seed, scale)
-    center, covariance_ = target.laplace()
-    white = torch.randn(4, len(center), generator=generator(seed + 1), dtype=torch.float64)
-    chains = sample(
-        target,
-        "hmc",
-        chains=4,
-        draws=150 if model == "fixed-image" else 90,
-        warmup=150 if model == "fixed-image" else 70,
-        generator=generator(seed + 1),
-        covariance=covariance_,
-        initial=center + 2 * white @ torch.linalg.cholesky(covariance_).T,
-    )
+    if isinstance(target, SpectralTarget):
+        options = {"chains": 8, "draws": 60, "warmup": 70}
+        chains = sample(target, "hmc", **options, generator=generator(seed + 1), transport=nested_laplace(target))
+    else:
+        center, covariance_ = target.laplace()
+        white = torch.randn(4, len(center), generator=generator(seed + 1), dtype=torch.float64)
+        start = center + 2 * white @ torch.linalg.cholesky(covariance_).T
+        options = {"chains": 4, "draws": 150, "warmup": 150, "covariance": covariance_, "initial": start}
+        chains = sample(target, "hmc", **options, generator=generator(seed + 1))
     names = [*target.names[:3], target.names[3]]
     places = list(range(4))
 
@@ -164,8 +162,8 @@ def photo(test: object, scale: int, oracle: UsrNetRestorer | None) -> dict:
     """One photo: quantiles of the truth among the draws, and what mode and mean are worth."""
     d, start = Degradation(scale), time.perf_counter()
     target = SpectralTarget(test.y, d)
-    center, covariance_ = target.laplace()
-    chains = sample(target, "hmc", chains=4, draws=90, warmup=70, generator=generator(0), covariance=covariance_)
+    transport, center = nested_laplace(target), target.laplace()[0]
+    chains = sample(target, "hmc", chains=8, draws=50, warmup=60, generator=generator(0), transport=transport)
     seconds = time.perf_counter() - start
     z = chains.draws.flatten(0, 1)
     with torch.no_grad():

@@ -130,8 +130,8 @@ def test_sums_over_ordinates_of_white_noise_scatter_as_the_temper_says(shape, wi
     weights = windows * float(likelihood.weight.sum())
     variance, se = scatter(total)
     assert abs(variance - weights / likelihood.temper) < 4 * se
-    assert variance > 3 * weights  # what counting every ordinate as one of its own would say
-    assert variance > weights + 20 * se
+    assert variance > 1.5 * weights  # what counting every ordinate as one of its own would say
+    assert variance > weights + 10 * se
 
 
 def level_score(likelihood, kernel, theta, noise_std):
@@ -168,19 +168,19 @@ def test_score_of_degraded_fields_scatters_by_its_information(side, gen):
     variance, se = scatter(score)
     assert abs(variance - information) < 4 * se
     untempered = variance / likelihood.temper**2, se / likelihood.temper**2
-    assert untempered[0] > 3 * information / likelihood.temper
-    assert untempered[0] - information / likelihood.temper > 8 * untempered[1]
+    assert untempered[0] > 1.5 * information / likelihood.temper
+    assert untempered[0] - information / likelihood.temper > 5 * untempered[1]
 
 
 def test_the_temper_is_what_it_says():
-    """One window: (Σ h²)²/Σ h⁴ over its pixels, 0.26; and overlapping windows hold less news than windows apart."""
+    """One window: (Σ h²)²/Σ h⁴ over half its pixels, 0.52; and overlapping windows hold less than windows apart."""
     one, dispersed = (
         SpectralLikelihood(torch.zeros(1, 1, 32, 32), 2, SpectralSettings(dispersion=v)).temper for v in (1.0, 1.4)
     )
     h2 = np.hanning(34)[1:-1] ** 2
-    assert one == pytest.approx((h2.sum() ** 2 / (h2**2).sum() / 32) ** 2)
-    assert one == pytest.approx(0.26, abs=0.03)
+    assert one == pytest.approx(2 * (h2.sum() ** 2 / (h2**2).sum() / 32) ** 2)
+    assert one == pytest.approx(0.52, abs=0.06)
     assert dispersed == pytest.approx(one / 1.4)
     many = SpectralLikelihood(torch.zeros(1, 1, 64, 64), 2, SpectralSettings(dispersion=1.0))
-    independent = many.temper * many.n_windows * 32**2
-    assert 4 * 32**2 * one < independent < 64**2
+    independent = many.temper * many.n_windows * 32**2 / 2
+    assert 2 * 32**2 * one < independent < 64**2

@@ -93,18 +93,20 @@ def test_kernels_of_simulated_fields_are_recovered(scale, fits):
     assert np.all(np.abs(mean) < 3 * se), (mean, se)
     assert np.all(rms < 0.15), rms
     truth = np.array([z for _, z in fits(scale)])
-    assert np.all(rms < 0.6 * truth.std(0) * [0.5, 1, 1]), rms  # better than the mean of the truths
+    assert np.all(rms < 0.7 * truth.std(0) * [0.5, 1, 1]), rms  # better than the mean of the truths
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("scale", [2, 4])
 def test_errors_are_of_the_size_that_the_density_says(scale):
-    """36 errors in units of their standard deviations: of size one, and about twice that for a plain likelihood."""
+    """36 errors in units of their standard deviations: of size one, and about twice that if every pixel counted."""
     told, plain = [], []
     field = SpectralSettings(content=POWER_LAW, dispersion=1.0, degrees=math.inf)
     for seed in SEEDS:
         y, d, z = simulate(scale, seed, lr=48)
-        untempered = replace(field, dispersion=SpectralLikelihood(y, scale, field).temper)
+        untempered = replace(
+            field, dispersion=SpectralLikelihood(y, scale, field).temper / 2
+        )  # half the ordinates are used
         for settings, scores in ((field, told), (untempered, plain)):
             prior = SpectralPrior.fit(y, d, settings=settings)
             scores.append((prior.mode.numpy() - z) / spread(prior))

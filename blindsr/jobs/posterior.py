@@ -24,10 +24,12 @@ from blindsr.methods import Method, PriorFactory, spectral_draws
 from blindsr.priors.base import KernelDensity
 from blindsr.priors.normal import GaussianShape
 from blindsr.random import generator
-from blindsr.samplers.table import SAMPLERS, sample
+from blindsr.samplers.table import PRIOR_APART, SAMPLERS, sample
 from blindsr.targets.base import BayesTarget, Target, coordinate_names
 from blindsr.targets.fixed_image import FixedImageTarget
+from blindsr.targets.nested_laplace import nested_laplace
 from blindsr.targets.spectral import SpectralTarget
+from blindsr.targets.transport import Transport
 
 POSTERIOR = "posterior.nc"
 RESTARTS = "trace.nc"
@@ -35,8 +37,6 @@ DIAGNOSTICS = "diagnostics"
 
 MIN_DRAWS = 100
 """Fewer draws of a chain cannot pass the limit on the effective sample size, whatever the sampler."""
-DENSITY_AND_PRIOR = ("tempering", "smc")
-"""Samplers that need prior and likelihood apart."""
 
 
 @dataclass(frozen=True)
@@ -69,11 +69,12 @@ class Prepared:
 
     target: Target
     covariance: Tensor | None = None
+    transport: Transport | None = None
 
 
 def _spectral(scene: Scene, family: KernelDensity) -> Prepared:
     target = SpectralTarget(scene.y, scene.degradation, family)
-    return Prepared(target, target.laplace()[1])
+    return Prepared(target, transport=nested_laplace(target))
 
 
 def _image(scene: Scene, family: KernelDensity) -> Prepared:
@@ -191,7 +192,7 @@ def sample_posterior(
     say(f"sampling the kernel's posterior ({sampling.target}): {sampling.sampler}, {sampling.chains} chains")
     try:
         prepared = TARGETS[sampling.target](scene, family)
-        if sampling.sampler in DENSITY_AND_PRIOR and not isinstance(prepared.target, BayesTarget):
+        if sampling.sampler in PRIOR_APART and not isinstance(prepared.target, BayesTarget):
             raise ValueError(f"{sampling.sampler} needs prior and likelihood apart, which this target does not have")
         chains = sample(
             prepared.target,
@@ -202,6 +203,7 @@ def sample_posterior(
             thin=sampling.thin,
             generator=generator(seed),
             covariance=prepared.covariance,
+            transport=prepared.transport,
             deadline=stopped,
         )
     except ValueError as error:

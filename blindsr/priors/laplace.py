@@ -73,10 +73,10 @@ def spectral_mode(likelihood: SpectralLikelihood, family: KernelDensity, start: 
         Kernel parameters (m, dim) to begin from; default `starts(family)`.
     """
     begin = starts(family) if start is None else start.double()
-    found = [_descend(likelihood, family, z, 8 if len(begin) > 4 else 80) for z in begin]
+    found = [descend(likelihood, family, z, steps=8 if len(begin) > 4 else 80) for z in begin]
     best = sorted(found, key=lambda mode: mode.energy)[: 2 if len(begin) > 4 else 1]
     if len(begin) > 4:
-        best = [_descend(likelihood, family, mode.position, 80) for mode in best]
+        best = [descend(likelihood, family, mode.position) for mode in best]
     return min(best, key=lambda mode: mode.energy)
 
 
@@ -89,6 +89,7 @@ def _energy(likelihood: SpectralLikelihood, family: KernelDensity, at: Tensor) -
     return energy if np.isfinite(energy) else float("inf")
 
 
+@torch.enable_grad()
 def _prior_curvature(family: KernelDensity, z: Tensor) -> tuple[Tensor, Tensor]:
     """Gradient and Hessian, its negative part cut off, of -log p at z (dim,)."""
     at = z.detach().requires_grad_()
@@ -117,21 +118,46 @@ def _curvature(likelihood: SpectralLikelihood, family: KernelDensity, at: Tensor
     return gradient, matrix
 
 
-def _descend(likelihood: SpectralLikelihood, family: KernelDensity, start: Tensor, steps: int) -> SpectralMode:
-    """Levenberg-Marquardt from kernel parameters (dim,), or from a whole position."""
+def descend(
+    likelihood: SpectralLikelihood,
+    family: KernelDensity,
+    start: Tensor,
+    *,
+    steps: int = 80,
+    free: Tensor | None = None,
+    settled: float = SETTLED,
+) -> SpectralMode:
+    """Levenberg-Marquardt.
+
+    Parameters
+    ----------
+    likelihood : SpectralLikelihood
+        Of y.
+    family : KernelDensity
+        Kernels with their prior.
+    start : Tensor
+        Kernel parameters (dim,), whose content is then guessed, or a whole position.
+    steps : int
+        Steps at most.
+    free : Tensor or None
+        Indices of the coordinates that move, the others stay as they are; None: all move.
+    settled : float
+        Nats of a step's gain that end the descent.
+    """
     at = start.clone()
     if len(at) == family.dim:
         with torch.no_grad():
             power = likelihood.power(family.kernel(at[None]))[0]
         at = torch.cat([at, likelihood.start(power)])
+    free = torch.arange(len(at)) if free is None else free
     energy, damping = _energy(likelihood, family, at), 1e-3
     gradient, matrix = _curvature(likelihood, family, at)
     for _ in range(steps):
-        gain = 0.0
+        gain, block = 0.0, matrix[free][:, free]
         for _ in range(12):
-            damped = matrix + torch.diag(damping * matrix.diagonal() + 1e-12)
-            step = torch.linalg.solve(damped, -gradient)
-            trial = at + step * min(1.0, 4 / max(float(step.abs().max()), 1e-12))
+            damped = block + torch.diag(damping * block.diagonal() + 1e-12)
+            step = torch.linalg.solve(damped, -gradient[free])
+            trial = at.index_add(0, free, step * min(1.0, 4 / max(float(step.abs().max()), 1e-12)))
             new = _energy(likelihood, family, trial)
             if new < energy:
                 at, gain, energy = trial, energy - new, new
@@ -141,7 +167,7 @@ def _descend(likelihood: SpectralLikelihood, family: KernelDensity, start: Tenso
             break
         damping = max(damping / 4, 1e-6)
         gradient, matrix = _curvature(likelihood, family, at)
-        if gain < SETTLED:
+        if gain < settled:
             break
     floor = 0.05 * torch.eye(family.dim, dtype=torch.float64)  # an improper or flat prior still leaves a normal density
     matrix[: family.dim, : family.dim] += floor * (matrix.diagonal()[: family.dim].min() < 0.05)

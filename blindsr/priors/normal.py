@@ -106,9 +106,10 @@ class SmoothKernels:
     def _radius2(self, z: Tensor) -> Tensor:
         """r² of the pixels, (n, K, K)."""
         dx, dy = (g.to(z) for g in self._grid)
+        monomials = torch.stack([v.expand(1, self.kernel_size, self.kernel_size) for v in (dx**2, -2 * dx * dy, dy**2)])
         c = covariance_of(z[:, :3])
-        a, b, d = (c[:, i, j][:, None, None] for i, j in ((0, 0), (0, 1), (1, 1)))
-        return (d * dx**2 - 2 * b * dx * dy + a * dy**2) / (2 * z[:, 0]).exp()[:, None, None]  # det Σ = exp(2 z₀)
+        inverse = torch.stack([c[:, 1, 1], c[:, 0, 1], c[:, 0, 0]], 1) * (-2 * z[:, :1]).exp()  # det Σ = exp(2 z₀)
+        return (inverse @ monomials.flatten(1)).view(-1, self.kernel_size, self.kernel_size)
 
 
 class GaussianShape(SmoothKernels):

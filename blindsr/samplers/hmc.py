@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -19,6 +19,13 @@ DIVERGENT = 1000.0
 JITTER = 0.25
 """Largest change of a trajectory's length, as a share of it. After a quarter of the period a whitened normal is drawn
 anew, its squares too; much shorter or longer trajectories leave the squares, and with them tails, correlated."""
+
+NEAR_NORMAL = 1.7
+"""Length of trajectories about a given center, not adapted: a little beyond a quarter of the normal's period, where the
+draws are negatively correlated and their squares hardly at all."""
+
+CAREFUL = 0.1
+"""Share of careful transitions about a given center, after the warm-up."""
 
 RUNAWAY = 1e6
 """Momentum, in units of its standard deviation, above which a trajectory is given up."""
@@ -53,6 +60,10 @@ class Trajectory:
 class Hmc:
     """Leapfrog in whitened coordinates w = L⁻¹ z with unit mass, that is with mass matrix (L Lᵀ)⁻¹ in z.
 
+    Near a normal density N(c, L Lᵀ), given the center c, the motion is split instead: that of the normal is a rotation
+    of w - L⁻¹c and the momentum, made exactly, and only what differs from it is left to the kicks (Shahbaba, Lan,
+    Johnson, Neal, Statistics and Computing 2014). Longer steps do, the nearer the target is to the normal.
+
     The trajectory's length is drawn anew for each transition, uniform within `JITTER` of `length`, the same for all
     chains, so that no orbit is periodic. It is independent of where the chains are, so each transition
     leaves the target as it is.
@@ -69,6 +80,11 @@ class Hmc:
         Mean simulated time; π/2 is a quarter of the period of a whitened Gaussian.
     max_steps : int
         Most leapfrog steps of one trajectory.
+    center : Tensor or None
+        (dim,) c; None: plain leapfrog.
+    careful : float
+        Share of the transitions, drawn at random, that are made with half the step: they free a chain from a
+        place that is much stiffer than the rest.
     """
 
     density: ValueAndGradient
@@ -76,6 +92,8 @@ class Hmc:
     step_size: Tensor
     length: float = math.pi / 2
     max_steps: int = 256
+    center: Tensor | None = None
+    careful: float = 0.0
 
     def init(self, position: Tensor) -> State:
         """State of chains at position (chains, dim).
@@ -103,16 +121,28 @@ class Hmc:
         z, log_prob, gradient = state.position, state.log_prob, state.gradient
         initial = 0.5 * momentum.square().sum(1) - log_prob
         lost = torch.zeros_like(log_prob, dtype=torch.bool)
-        p = momentum + 0.5 * self.step_size * self.metric.inward(gradient)
+        w = None if self.center is None else self.metric.whiten(z - self.center)
+        p = momentum + 0.5 * self.step_size * self._force(gradient, w)
         for i in range(steps):
             lost = lost | ~(p.abs().amax(1) < RUNAWAY)
-            z = torch.where(lost[:, None], state.position, z + self.step_size * self.metric.outward(p))
+            if w is None or self.center is None:
+                moved = z + self.step_size * self.metric.outward(p)
+            else:
+                cos, sin = self.step_size.cos(), self.step_size.sin()
+                w, p = cos * w + sin * p, cos * p - sin * w
+                moved = self.center + self.metric.outward(w)
+            z = torch.where(lost[:, None], state.position, moved)
             log_prob, gradient = self.density(z)
             share = 0.5 if i == steps - 1 else 1.0
-            p = p + share * self.step_size * self.metric.inward(gradient)
+            p = p + share * self.step_size * self._force(gradient, w)
         final = (0.5 * p.square().sum(1) - log_prob).masked_fill(lost, torch.inf)
         final = torch.nan_to_num(final, nan=torch.inf, posinf=torch.inf)
         return Trajectory(State(z, log_prob, gradient), p, (initial, final), steps * self.step_size, steps)
+
+    def _force(self, gradient: Tensor, w: Tensor | None) -> Tensor:
+        """Whitened gradient, less that of the normal at w."""
+        force = self.metric.inward(gradient)
+        return force if w is None else force + w
 
     def settle(self, state: State, trajectory: Trajectory, generator: torch.Generator) -> tuple[State, Info]:
         """Accept or reject the end of a trajectory that began at `state`."""
@@ -124,8 +154,10 @@ class Hmc:
 
     def propose(self, state: State, generator: torch.Generator) -> Trajectory:
         """Draw a momentum for every chain and a length, and follow the trajectory."""
-        momentum = metropolis.normal_like(state.position, generator)
-        return self.simulate(state, momentum, self.draw_steps(generator))
+        momentum, now = metropolis.normal_like(state.position, generator), self
+        if self.careful > 0 and float(torch.rand((), generator=generator)) < self.careful:
+            now = replace(self, step_size=self.step_size / 2)
+        return now.simulate(state, momentum, now.draw_steps(generator))
 
     def step(self, state: State, generator: torch.Generator) -> tuple[State, Info]:
         """One trajectory of every chain."""

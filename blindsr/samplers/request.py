@@ -29,6 +29,8 @@ class Request:
         (chains, dim) starts; None: the target's own.
     deadline : callable or None
         Returns True when time is up.
+    center : Tensor or None
+        (dim,): where the target is near a normal with the covariance given, its mean.
     """
 
     chains: int
@@ -39,6 +41,7 @@ class Request:
     covariance: Tensor | None = None
     initial: Tensor | None = None
     deadline: Callable[[], bool] | None = None
+    center: Tensor | None = None
 
     def __post_init__(self) -> None:
         for name in ("chains", "draws", "warmup", "thin"):

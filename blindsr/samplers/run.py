@@ -38,7 +38,8 @@ def run_hmc(target: Target, request: Request) -> Chains:
     """Hamiltonian Monte Carlo, tuned to a harmonic mean acceptance of 0.651."""
     began = time.perf_counter()
     position, metric = request.start(target)
-    return _run("hmc", Hmc(value_and_gradient(target), metric, first_step(metric)), position, target, request, began)
+    sampler = Hmc(value_and_gradient(target), metric, first_step(metric), center=request.center)
+    return _run("hmc", sampler, position, target, request, began)
 
 
 def first_step(metric: Metric) -> Tensor:

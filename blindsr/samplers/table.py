@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -14,6 +15,7 @@ from blindsr.samplers.request import Request
 from blindsr.samplers.run import run_hmc, run_mala, run_random_walk
 from blindsr.samplers.smc import run_smc
 from blindsr.targets.base import Target
+from blindsr.targets.transport import Transport, Transported
 from blindsr.threads import one_thread
 
 Runner = Callable[[Target, Request], Chains]
@@ -28,6 +30,9 @@ SAMPLERS: dict[str, Runner] = {
     "pyro-nuts": run_pyro_nuts,
 }
 
+PRIOR_APART = ("tempering", "smc")
+"""Samplers that need prior and likelihood apart."""
+
 
 def sample(
     target: Target,
@@ -40,6 +45,7 @@ def sample(
     generator: torch.Generator,
     covariance: Tensor | None = None,
     initial: Tensor | None = None,
+    transport: Transport | None = None,
     deadline: Callable[[], bool] | None = None,
 ) -> Chains:
     """Draw from a target with one of `SAMPLERS`.
@@ -64,6 +70,10 @@ def sample(
         A first estimate of the target's covariance, (dim, dim) or (dim,), such as a Laplace approximation.
     initial : Tensor or None
         (chains, dim) starts; None: `target.initial`. Not used by `smc`, which starts from the prior.
+    transport : Transport or None
+        A map from nearly N(0, I) to the target: the chains run over w, and bring their own starts and covariance; the
+        draws, and the log density that comes with them, are the target's. Not used by `tempering` and `smc`, which need
+        the prior.
     deadline : callable or None
         Returns True when time is up: the draws kept so far come back, perhaps none.
 
@@ -76,10 +86,24 @@ def sample(
     ------
     ValueError
         If the name is unknown, a number is below 1, a shape does not fit, a chain starts where the density is zero, or
-        the target has no prior and likelihood of its own where the sampler needs them.
+        the target has no prior and likelihood of its own where the sampler needs them, or starts are given beside a
+        transport.
     """
     if sampler not in SAMPLERS:
         raise ValueError(f"sampler {sampler!r}: unknown; choose from {', '.join(SAMPLERS)}")
     request = Request(chains, draws, warmup, thin, generator, covariance, initial, deadline)
     with one_thread():  # many small operations
-        return SAMPLERS[sampler](target, request)
+        if transport is None or sampler in PRIOR_APART:
+            return SAMPLERS[sampler](target, request)
+        return _transported(target, SAMPLERS[sampler], request, transport)
+
+
+def _transported(target: Target, runner: Runner, request: Request, transport: Transport) -> Chains:
+    """Run chains over w; bring their draws to the target's coordinates."""
+    if request.initial is not None:
+        raise ValueError("initial: with a transport, chains start where the transport says; leave it out")
+    over = Transported(target, transport)
+    one = torch.ones(transport.dim, dtype=torch.float64)
+    chains = runner(over, replace(request, covariance=one, center=torch.zeros_like(one)))
+    draws, log_det = over.positions(chains.draws)
+    return replace(chains, draws=draws, log_prob=chains.log_prob - log_det)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from blindsr.samplers.adaptation import DualAveraging, Moments, TrajectoryLength, harmonic_mean
 from blindsr.samplers.base import State
-from blindsr.samplers.hmc import Hmc
+from blindsr.samplers.hmc import CAREFUL, NEAR_NORMAL, Hmc
 from blindsr.samplers.mala import Mala
 from blindsr.samplers.rwm import RandomWalk
 
@@ -81,23 +81,25 @@ class Tuning:
         """Return the sampler with the step size and length to try next."""
         sampler = replace(sampler, step_size=self.step.log_step.exp())
         if isinstance(sampler, Hmc):
-            sampler = replace(sampler, length=math.exp(self.length.log_length))
+            sampler = replace(sampler, length=math.exp(self.length.log_length), careful=0.0)
         return sampler
 
     def settled(self, sampler: Tunable) -> Tunable:
         """Return the sampler with the averaged step size and length, to be kept."""
         sampler = replace(sampler, step_size=self.step.log_mean.exp())
         if isinstance(sampler, Hmc):
-            sampler = replace(sampler, length=math.exp(self.length.log_mean))
+            careful = 0.0 if sampler.center is None else CAREFUL
+            sampler = replace(sampler, length=math.exp(self.length.log_mean), careful=careful)
         return sampler
 
 
 def fresh_tuning(sampler: Tunable, state: State, generator: torch.Generator, *, dense: bool) -> Tuning:
     """Tuning for a sampler with a new metric: a new first step, the trajectory a quarter period, an empty window."""
     step = reasonable_step(sampler, state, generator)
+    near_normal = isinstance(sampler, Hmc) and sampler.center is not None
     return Tuning(
         DualAveraging.begin(step, ACCEPTANCE[type(sampler)]),
-        TrajectoryLength(),
+        TrajectoryLength(math.log(NEAR_NORMAL), math.log(NEAR_NORMAL)) if near_normal else TrajectoryLength(),
         Moments.begin(state.position[None], dense=dense),
     )
 
@@ -108,7 +110,7 @@ def learn(sampler: Tunable, state: State, tuning: Tuning, generator: torch.Gener
     if isinstance(sampler, Hmc):
         run = sampler.propose(state, generator)
         new, info = sampler.settle(state, run, generator)
-        if tuning.moments.count:
+        if tuning.moments.count and sampler.center is None:
             length = length.update(sampler, state, run, info.acceptance, tuning.moments.mean[0])
         acceptance = harmonic_mean(info.acceptance)
     else:
@@ -164,6 +166,8 @@ def warm_up(
             elif i > min(ends):
                 metric = tuning.moments.metric(frame, weight=GIVEN_WEIGHT)
                 sampler = replace(tuning.settled(sampler), metric=metric)
+                if isinstance(sampler, Hmc) and sampler.center is not None:
+                    sampler = replace(sampler, center=tuning.moments.mean[0, 0])
             if i == max(ends) and isinstance(sampler, Mala):
                 sampler = replace(sampler, reach=REACH)
             tuning = fresh_tuning(sampler, state, generator, dense=dense)

@@ -145,17 +145,21 @@ class SpectralTarget:
         with one_thread():
             return spectral_mode(self.likelihood, self.prior)
 
-    @cached_property
-    def _normal(self) -> tuple[Tensor, Tensor]:
-        """Position of the mode, and the Cholesky factor of the precision there."""
-        d, mode = self.n_kernel, self.mode
+    def in_positions(self, mode: SpectralMode) -> tuple[Tensor, Tensor]:
+        """Position (dim,) of a mode, or of a point like it, and the precision (dim, dim) there in positions."""
+        d, step = self.n_kernel, STEP * torch.eye(self.n_kernel, dtype=torch.float64)
         z, u = mode.position[None, :d], mode.position[None, d:]
         with torch.no_grad():
-            step = STEP * torch.eye(d, dtype=torch.float64)
             up, down = (self._shift(self.prior.kernel(z + h)) for h in (step, -step))
             shear = torch.eye(len(mode.position), dtype=torch.float64)  # d(z, u) / d(position)
             shear[d:, :d] = -((up - down) / (2 * STEP)).T
-            return self.join(z, u)[0], torch.linalg.cholesky(shear.T @ mode.precision @ shear)
+            return self.join(z, u)[0], shear.T @ mode.precision @ shear
+
+    @cached_property
+    def _normal(self) -> tuple[Tensor, Tensor]:
+        """Position of the mode, and the Cholesky factor of the precision there."""
+        center, precision = self.in_positions(self.mode)
+        return center, torch.linalg.cholesky(precision)
 
     def laplace(self) -> tuple[Tensor, Tensor]:
         """Position of the mode (dim,) and covariance (dim, dim) of the normal approximation there."""
