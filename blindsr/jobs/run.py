@@ -29,6 +29,8 @@ from blindsr.jobs.restarts import Restart, repeat
 from blindsr.jobs.restore import described, read_hr, restored, try_out
 from blindsr.jobs.settings import AFTERWARDS, RunSettings
 from blindsr.methods import assemble
+from blindsr.restorers.base import Restorer
+from blindsr.restorers.external import CallableRestorer, OnnxRestorer
 from blindsr.solver import Metrics, Run, Solver
 from blindsr.super_resolve import restoration_noise
 
@@ -121,6 +123,7 @@ def run_image(
         "complete": ended is None,
         "image": str(path),
         "steps": run.step,
+        "parameters": count_parameters(run if settings.method.iterates else None, restorer),
         "resumed_at": first_step or None,
         "stopped": reason,
         "seconds": round(keeper.seconds_before + time.perf_counter() - start, 3),
@@ -136,7 +139,7 @@ def run_image(
     record["metrics"] = score(result, truth, say)
     forget(folder)
     more = settings.sampling is not None or settings.restarts is not None
-    save_result(folder, result, truth, record | ({"complete": False} if more else {}))
+    save_result(folder, result, truth, record | ({"complete": False} if more else {}), page=settings.page)
     if not more:
         return record
     scene = Scene(y, image.cpu(), kernel.cpu(), degradation, found, truth.kernel)
@@ -181,6 +184,17 @@ def _afterwards(
 
         entries["restarts_made"] = repeat(first, settings.restarts, again, stopped, folder, scene.true_kernel, say)
     return entries
+
+
+def count_parameters(run: Run | None, restorer: Restorer | None) -> int | None:
+    """Count the numbers that a run fits and the weights of its restorer; None where the restorer does not tell them."""
+    blocks = [] if run is None else [run.image, run.kernel]
+    if restorer is not None:
+        model = getattr(restorer, "network", getattr(restorer, "model", None))
+        if model is None and isinstance(restorer, OnnxRestorer | CallableRestorer):
+            return None
+        blocks += [] if model is None else [model]
+    return sum(p.numel() for block in blocks for p in block.parameters())
 
 
 def read_truth(settings: RunSettings, picture: Picture, truth_path: Path | None, kernel_path: Path | None) -> Truth:

@@ -67,6 +67,8 @@ class RunSettings:
         The posterior to sample after the estimate, if any.
     restarts : int or None
         Optimisations in all, each from a seed of its own, if more than one.
+    page : bool
+        Whether overview.png is drawn.
     """
 
     degradation: Degradation
@@ -83,6 +85,7 @@ class RunSettings:
     overwrite: bool = False
     sampling: Sampling | None = None
     restarts: int | None = None
+    page: bool = True
 
     @property
     def steps(self) -> int:
