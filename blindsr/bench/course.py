@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from blindsr.bench.degrading import Degrading
-from blindsr.bench.figure import plain
+from blindsr.bench.figure import plain, wrapped
 from blindsr.bench.row import Row
 from blindsr.bench.task import Task, settings_of
 from blindsr.diagnostics.metrics import kernel_psnr
@@ -161,7 +161,7 @@ def draw_snapshots(title: str, courses: Sequence[Course]) -> Figure:
         for ax, i in zip(line, np.linspace(0, len(c.psnr) - 1, SNAPSHOTS).round().astype(int), strict=False):
             _kernel(ax, c.kernels[i], f"iteration {i + 1}\n{c.psnr[i]:.1f} dB")
         _kernel(line[-1], c.truth, "true kernel")
-        line[0].set_ylabel(plain(c.label), fontsize=9)
+        line[0].set_ylabel(plain(wrapped(c.label)), fontsize=9)
     figure.suptitle(plain(f"{title}: {courses[0].words}"))
     return figure
 

@@ -97,7 +97,7 @@ class Degrading:
         name, kernel = entry.text("name"), entry.text("kernel") or "gaussian"
         noise, variance, rule = entry.number("noise") or 0.0, entry.numbers("variance"), entry.text("quantize")
         entry.end()
-        if kernel not in KERNELS:
+        if Path(kernel).suffix.lower() in KERNEL_SUFFIXES:
             kernel = found(kernel, folder, data)
         plain = Path(kernel).stem + (f"+{noise:g}" if noise else "")
         return cls(name or plain, kernel, variance, noise, rule or "round")  # type: ignore[arg-type]  # checked above

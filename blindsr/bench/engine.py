@@ -90,7 +90,10 @@ def run_tasks(
         If the file of results cannot be used, or Dask is not there.
     """
     with Store(out / DATABASE) as store:
-        todo = to_do(tasks, store.status(), engine, out)
+        status = store.status()
+        todo = to_do(tasks, status, engine, out)
+        if not engine.keep:
+            _tidy(out, [key for key in status if status[key] == "done"])
         if len(todo) < len(tasks):
             say(f"{out / DATABASE}: {len(tasks) - len(todo)} of {len(tasks)} runs are there")
         if todo:
@@ -116,9 +119,15 @@ def _collect(results: Iterator[Ended], todo: list[Task], store: Store, out: Path
         for task, outcome, seconds in results:
             store.add(task, outcome)
             if not engine.keep or outcome["status"] == "failed":
-                shutil.rmtree(out / RUNS / task.key, ignore_errors=True)
+                _tidy(out, [task.key])
             progress.update(task, outcome, seconds)
+
+
+def _tidy(out: Path, keys: Sequence[str]) -> None:
+    """Remove the folders of runs that have ended, and the folder of folders with the last."""
     runs = out / RUNS
+    for key in keys if runs.is_dir() else ():
+        shutil.rmtree(runs / key, ignore_errors=True)
     if runs.is_dir() and not any(runs.iterdir()):
         runs.rmdir()
 

@@ -110,12 +110,12 @@ class Entry:
         value = self._get(key, list, "an array of tables") or []
         if not all(isinstance(v, dict) for v in value):
             raise UserError(f"{self.where}: {key}: an array of tables, [[{key}]], is needed")
-        return [Entry(v, f"{self.where}, {key} {i}") for i, v in enumerate(value, 1)]
+        return [Entry(v, f"{self.where}, [[{key}]] {i}") for i, v in enumerate(value, 1)]
 
     def table(self, key: str) -> Entry | None:
         """A table inside this one, or None."""
         value = self._get(key, dict, f"a table, [{key}],")
-        return None if value is None else Entry(value, f"{self.where}, {key}")
+        return None if value is None else Entry(value, f"{self.where}, [{key}]")
 
     def end(self) -> None:
         """Refuse keys that nobody asked for.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DOT, MEAN = "#8fb3d1", "#1b3a57"
+LABEL = 24
+"""Letters in a line of a label."""
 ACROSS = 3
 """Panels in a row."""
 
@@ -23,6 +26,11 @@ ACROSS = 3
 def plain(text: str) -> str:
     """Text in which matplotlib sees no formulas."""
     return text.replace("$", r"\$")
+
+
+def wrapped(label: str) -> str:
+    """A label of at most two short lines."""
+    return "\n".join(textwrap.wrap(label, LABEL, max_lines=2, placeholder=" ..."))
 
 
 def draw_bench(title: str, lines: Sequence[Line]) -> Figure | None:
@@ -65,13 +73,13 @@ def _panel(ax: Axes, group: Group, rows: Sequence[Line], main: str) -> None:
         if score.low is not None and score.high is not None:
             ax.plot([score.low, score.high], [place, place], "-", color=MEAN, lw=2.2, zorder=3)
         ax.plot([middle], [place], "o", color=MEAN, markersize=8, zorder=4)
-    names = [f"{line.label}\n{number(line.scores[main].mean, 2)} dB" for line in rows]
+    names = [f"{wrapped(line.label)}\n{number(line.scores[main].mean, 2)} dB" for line in rows]
     ax.axvline(0, color="0.6", lw=0.8, zorder=1)
     ax.set_yticks(range(len(rows)), [plain(n) for n in names], fontsize=8)
     ax.set_ylim(len(rows) - 0.5, -0.5)
     ax.tick_params(axis="x", labelsize=8)
-    ax.set_xlabel(f"{SCORES[main].split(',')[0]}, dB above {plain(rows[0].label)}", fontsize=8)
+    ax.set_xlabel(f"{SCORES[main].split(',')[0]}, dB above {plain(textwrap.shorten(rows[0].label, LABEL))}", fontsize=8)
     data, scale, degradation = group
-    ax.set_title(plain(f"{data}  x{scale}  {degradation}"), fontsize=10)
+    ax.set_title(plain("\n".join(textwrap.wrap(f"{data}  x{scale}  {degradation}", 2 * LABEL))), fontsize=10)
     ax.grid(axis="x", color="0.92", lw=0.8)
     ax.set_axisbelow(True)

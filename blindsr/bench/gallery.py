@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from blindsr.bench.figure import plain
+from blindsr.bench.figure import plain, wrapped
 from blindsr.bench.task import Task, operator
 from blindsr.io.images import read_image
 from blindsr.io.kernels import read_kernel
@@ -91,7 +91,7 @@ def _scene(
     for task in members:
         ax, folder, record = axes[1 + labels.index(task.label)], runs / task.key / "run", records[task.key]
         score = _caption(record)
-        _image(ax, as_array(read_image(folder / "sr.png").pixels)[square], f"{task.label}\n{score}")
+        _image(ax, as_array(read_image(folder / "sr.png").pixels)[square], f"{wrapped(task.label)}\n{score}")
         if record["kernel_width"] is not None:
             _inset(ax, read_kernel(folder / "kernel.npy")[0][0, 0].numpy())
     if hr is not None:

@@ -67,6 +67,8 @@ class Row:
     def of(cls, word: str) -> Row:
         """Read `METHOD[:PRESET][+RESTORER]`, as on the command line: `mlmc:fast`, `fast-map+bicubic`.
 
+        That is the label, too; of a restorer's file only its name.
+
         Raises
         ------
         UserError
@@ -76,7 +78,8 @@ class Row:
         method, colon, preset = left.partition(":")
         if not method or (plus and not restorer) or (colon and not preset):
             raise UserError(f"--methods {word}: write METHOD, METHOD:PRESET or METHOD+RESTORER")
-        return cls(word, method, preset or "balanced", restorer=restorer or None)
+        label = f"{left}+{Path(restorer).name}" if restorer else left
+        return cls(label, method, preset or "balanced", restorer=restorer or None)
 
     @classmethod
     def read(cls, entry: Entry, folder: Path, data: Path | None = None) -> Row:
@@ -172,7 +175,7 @@ class Row:
             device,
             resume=True,
             even_kernel=True,
-            page=False,
+            bare=True,
         )
 
     def plain(self) -> dict[str, Any]:

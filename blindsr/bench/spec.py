@@ -100,7 +100,7 @@ class Bench:
         return list(tasks.values())
 
     def _each(self) -> Iterator[Task]:
-        prepared = cache(run_settings)
+        prepared, sha256 = cache(run_settings), cache(_sha256)
         files = {d.name: d.files() for d in self.data}
         for seed, data, scale in itertools.product(self.seeds, self.data, self.scales):
             for degrading in self.degradations if data.truth else (None,):
@@ -117,11 +117,10 @@ class Bench:
                         device=self.device,
                         threads=self.threads,
                         settings=prepared(row, scale, degrading, self.device),
-                        image_sha256=_sha256(path),
+                        image_sha256=sha256(path),
                     )
 
 
-@cache
 def _sha256(path: Path) -> str:
     try:
         return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -93,7 +93,7 @@ def run_image(
         say(f"{folder}: already finished" + (f" ({finished['steps']} steps)" if finished["steps"] else ""))
         return finished
     first_part = {name: value for name, value in record.items() if name not in AFTERWARDS}
-    keeper = Keeper(folder / CHECKPOINT, first_part, settings.checkpoint_seconds)
+    keeper = Keeper(folder / CHECKPOINT, first_part, settings.checkpoint_seconds, at_end=not settings.bare)
     deadline = start + settings.time_limit if settings.time_limit is not None else float("inf")
     with _blamed(settings.own_parts):
         if settings.method.iterates and settings.method.restorer.file is not None:
@@ -139,7 +139,7 @@ def run_image(
     record["metrics"] = score(result, truth, say)
     forget(folder)
     more = settings.sampling is not None or settings.restarts is not None
-    save_result(folder, result, truth, record | ({"complete": False} if more else {}), page=settings.page)
+    save_result(folder, result, truth, record | ({"complete": False} if more else {}), page=not settings.bare)
     if not more:
         return record
     scene = Scene(y, image.cpu(), kernel.cpu(), degradation, found, truth.kernel)
@@ -289,6 +289,6 @@ def _loop(
                 keeper.save_if_due(solver, run, trace)
     if solver.settled(run):
         reason = "settled: the image's moving variance had stopped falling"
-    if steps and keeper is not None:
+    if steps and keeper is not None and (keeper.at_end or reason == "interrupted"):
         keeper.save(solver, run, trace)
     return reason
