@@ -187,6 +187,16 @@ def test_label_and_set_name_are_no_part_of_the_key(folder: Path) -> None:
         twice.tasks()
 
 
+def test_a_picture_in_two_sets_is_run_once_and_counts_in_both(folder: Path, tmp_path: Path) -> None:
+    from blindsr.bench.engine import Engine, to_do
+
+    pictures(folder / "zoo", ("a",), side=70)
+    more = {"methods": ("fast-map",), "scales": (2,), "images": ("a",)}
+    tasks = from_options(Options(data=(folder / "hr", folder / "zoo"), **more)).tasks()
+    assert [t.data for t in tasks] == ["hr", "zoo"] and tasks[0].key == tasks[1].key
+    assert len(to_do(tasks, {}, Engine(), tmp_path)) == 1
+
+
 def test_a_task_survives_json(folder: Path) -> None:
     import json
 

@@ -57,13 +57,13 @@ Ended = tuple[Task, dict[str, Any], float]
 
 
 def to_do(tasks: Sequence[Task], status: dict[str, str], engine: Engine, out: Path) -> list[Task]:
-    """Return the runs that are to be made: not done, not failed (or to be tried again), or done but not kept."""
+    """Return the runs that are to be made, each once: new, failed (if tried again), done but not kept."""
     skipped = {"done"} if engine.retry_failed else {"done", "failed"}
 
     def kept(task: Task) -> bool:
         return not engine.keep or status[task.key] == "failed" or (out / RUNS / task.key / "run" / "run.json").exists()
 
-    return [t for t in tasks if status.get(t.key) not in skipped or not kept(t)]
+    return list({t.key: t for t in tasks if status.get(t.key) not in skipped or not kept(t)}.values())
 
 
 def run_tasks(
@@ -94,13 +94,14 @@ def run_tasks(
         todo = to_do(tasks, status, engine, out)
         if not engine.keep:
             _tidy(out, [key for key in status if status[key] == "done"])
-        if len(todo) < len(tasks):
-            say(f"{out / DATABASE}: {len(tasks) - len(todo)} of {len(tasks)} runs are there")
+        planned = len({t.key for t in tasks})
+        if len(todo) < planned:
+            say(f"{out / DATABASE}: {planned - len(todo)} of {planned} runs are there")
         if todo:
             with closing(_ended(todo, out, engine, interrupt, say)) as results:
                 _collect(results, todo, store, out, engine)
         status = store.status()
-    count = [status.get(t.key) for t in tasks]
+    count = [status.get(key) for key in {t.key for t in tasks}]
     return Tally(count.count("done"), count.count("failed"), count.count(None))
 
 

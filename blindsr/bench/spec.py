@@ -91,13 +91,18 @@ class Bench:
         ------
         UserError
             If a picture, a part or a file cannot be found, or two rows ask for the same.
+
+        Notes
+        -----
+        A picture that is in two data sets gives two tasks of one key: one run, that counts in both.
         """
-        tasks: dict[str, Task] = {}
-        for task in self._each():
-            other = tasks.setdefault(task.key, task)
-            if other is not task:
-                raise UserError(f"rows: {other.label} and {task.label} are the same method with the same settings")
-        return list(tasks.values())
+        tasks = list(self._each())
+        labels: dict[tuple[Any, ...], str] = {}
+        for task in tasks:
+            other = labels.setdefault((task.group, task.key), task.label)
+            if other != task.label:
+                raise UserError(f"rows: {other} and {task.label} are the same method with the same settings")
+        return tasks
 
     def _each(self) -> Iterator[Task]:
         prepared, sha256 = cache(run_settings), cache(_sha256)
