@@ -85,15 +85,13 @@ def measure(task: Task, folder: Path) -> dict[str, Any]:
         name: record["metrics"][key] for name, key in COPIED.items() if record["metrics"].get(key) is not None
     }
     columns |= {n: record[n] for n in ("seconds", "peak_memory_mib", "parameters", "steps", "stopped")}
-    columns["blur"] = blur(read_image(run / "sr.png").pixels)
-    has_kernel = record.get("kernel_estimated", True)
-    image, kernel = read_image(run / "sr.png").pixels, read_kernel(run / "kernel.npy")[0]
-    fitted = kernel if has_kernel else (test.kernel if task.truth else None)
+    image = read_image(run / "sr.png").pixels
+    columns["blur"] = blur(image)
+    kernel = read_kernel(run / "kernel.npy")[0] if (run / "kernel.npy").exists() else None
+    fitted = test.kernel if kernel is None and task.truth else kernel
     if fitted is not None:
         columns["lr_psnr"] = lr_consistency(image, fitted, test.y, settings.degradation)
-    if not has_kernel:
-        columns = {n: v for n, v in columns.items() if not n.startswith("kernel_")}
-    elif task.truth:
+    if kernel is not None and task.truth and not record.get("kernel_assumed", False):
         columns |= oracle_gap(Oracle(**task.oracle), test, kernel, settings.degradation, _noise(task))
     return columns | provenance(settings.degradation, test)
 

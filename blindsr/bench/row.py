@@ -15,9 +15,6 @@ from blindsr.jobs.settings import RunSettings
 from blindsr.methods import METHODS, RESTORERS, Method, Part
 from blindsr.optimizers.base import Optimizer
 from blindsr.optimizers.meta import MetaLearned
-from blindsr.restorers.external import ONNX_SUFFIXES, TORCHSCRIPT_SUFFIXES
-
-MODEL_SUFFIXES = ONNX_SUFFIXES + TORCHSCRIPT_SUFFIXES
 
 
 @dataclass(frozen=True)
@@ -92,8 +89,6 @@ class Row:
         """
         method = entry.needed("method")
         restorer, weights = entry.text("restorer"), entry.text("weights")
-        if restorer is not None and (".py:" in restorer or restorer.endswith(MODEL_SUFFIXES)):
-            restorer = found(restorer, folder, data)
         made = cls(
             label=entry.text("label") or method,
             method=method,
@@ -102,7 +97,7 @@ class Row:
             optimizer=_part(entry.text("optimizer"), folder, data),
             image_prior=_part(entry.text("image_prior"), folder, data),
             noise=entry.text("noise"),
-            restorer=restorer,
+            restorer=_part(restorer, folder, data),
             weights=None if weights is None else found(weights, folder, data),
             steps=entry.whole("steps", 1),
             time_limit=entry.number("time_limit"),
@@ -121,8 +116,8 @@ class Row:
             why = f"there is no method {self.method} (`blindsr methods` lists them)"
         elif restorer == "usrnet" and (self.weights is None or not Path(self.weights).is_file()):
             why = f"no file {self.weights}" if self.weights else "no weights are named"
-        elif restorer is not None and (".py:" in restorer or restorer.endswith(MODEL_SUFFIXES)):
-            file = restorer.rpartition(":")[0] if ".py:" in restorer else restorer
+        elif restorer is not None and _is_file(restorer):
+            file = _split(restorer)[0]
             why = None if Path(file).is_file() else f"no file {file}"
         elif restorer is not None and restorer != "usrnet" and restorer not in RESTORERS:
             why = f"there is no restorer {restorer}"
@@ -188,12 +183,26 @@ def found(name: str, folder: Path, data: Path | None) -> str:
 
     Where it is in none of these places, the place in the data folder (else beside the TOML file) is named.
     """
-    file, colon, rest = name.rpartition(":") if ".py:" in name else (name, "", "")
+    file, rest = _split(name)
     places = [base / file for base in (data, folder) if base is not None] + [Path(file)]
     place = next((p for p in places if p.exists()), places[0])
-    return f"{place}{colon}{rest}"
+    return f"{place}{rest}"
+
+
+def _split(name: str) -> tuple[str, str]:
+    """Tell a file from what may stand behind it: `:part` of a Python file, `@grid` of any."""
+    bare, at, grid = name.rpartition("@")
+    if not at or not grid.isalpha():
+        bare, at, grid = name, "", ""
+    file, colon, part = bare.rpartition(":") if ".py:" in bare else (bare, "", "")
+    return file, f"{colon}{part}{at}{grid}"
+
+
+def _is_file(word: str) -> bool:
+    """Whether a word names a file, not a part of a table."""
+    return bool(Path(_split(word)[0]).suffix)
 
 
 def _part(word: str | None, folder: Path, data: Path | None) -> str | None:
-    """A part's word, its file found where it is the user's own."""
-    return found(word, folder, data) if word is not None and ".py:" in word else word
+    """A part's word, its file found where it names one."""
+    return found(word, folder, data) if word is not None and _is_file(word) else word

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from blindsr import __version__, checkpoint
 from blindsr.errors import UserError
@@ -186,9 +186,9 @@ def _afterwards(
     return entries
 
 
-def count_parameters(run: Run | None, restorer: Restorer | None) -> int | None:
+def count_parameters(run: object | None, restorer: Restorer | None) -> int | None:
     """Count the numbers that a run fits and the weights of its restorer; None where the restorer does not tell them."""
-    blocks = [] if run is None else [run.image, run.kernel]
+    blocks = [] if run is None else [part for part in vars(run).values() if isinstance(part, nn.Module)]
     if restorer is not None:
         model = getattr(restorer, "network", getattr(restorer, "model", None))
         if model is None and isinstance(restorer, OnnxRestorer | CallableRestorer):
