@@ -34,8 +34,8 @@ class Degrading:
     kernel : str
         `gaussian` (the protocol's random Gaussians), `motion` (camera shake), `line` (straight motion), or a kernel
         file; see `blindsr.priors` for each.
-    variance : (float, float) or None
-        Range of the Gaussians' variances along their axes instead of the protocol's, in units of s HR pixels².
+    variance : tuple of float or None
+        Two numbers: range of the Gaussians' variances instead of the protocol's, in units of s HR pixels².
     noise : float
         Standard deviation of white Gaussian noise, units of 0..1.
     quantize : str
@@ -44,7 +44,7 @@ class Degrading:
 
     name: str
     kernel: str = "gaussian"
-    variance: tuple[float, float] | None = None
+    variance: tuple[float, ...] | None = None
     noise: float = 0.0
     quantize: str = "round"
 
@@ -100,7 +100,7 @@ class Degrading:
         if Path(kernel).suffix.lower() in KERNEL_SUFFIXES:
             kernel = found(kernel, folder, data)
         plain = Path(kernel).stem + (f"+{noise:g}" if noise else "")
-        return cls(name or plain, kernel, variance, noise, rule or "round")  # type: ignore[arg-type]  # checked above
+        return cls(name or plain, kernel, variance, noise, rule or "round")
 
     @property
     def is_file(self) -> bool:

@@ -124,6 +124,10 @@ class Nursery:
         return answer
 
     def _started(self) -> subprocess.Popen[bytes]:
+        if not hasattr(os, "fork"):
+            raise UserError(
+                "blindsr bench forks a process for each run, which this system cannot (Linux and macOS can)"
+            )
         if self.process is None or self.process.poll() is not None:
             n = str(self.threads)
             threads = {f"{name}_NUM_THREADS": n for name in ("OMP", "OPENBLAS", "MKL")}

@@ -250,7 +250,7 @@ def read_bench(
         oracle=oracle,
         device=entry.text("device") or "cpu",
         threads=entry.whole("threads", 1) or 1,
-        title=entry.text("title") or folder.name,
+        title=entry.text("title") or "blindsr bench",
     )
 
 
