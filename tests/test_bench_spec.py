@@ -197,6 +197,15 @@ def test_a_picture_in_two_sets_is_run_once_and_counts_in_both(folder: Path, tmp_
     assert len(to_do(tasks, {}, Engine(), tmp_path)) == 1
 
 
+def test_a_task_can_be_made_from_any_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    words = {"methods": ("fast-map+own.py:restore",), "degradations": ("k.npy",), "images": ("a",)}
+    task = tasks_of(Path("hr"), **words)[0]
+    assert task.row["restorer"] == f"{folder / 'own.py'}:restore" and task.path == str(folder / "hr" / "a.png")
+    assert (task.degrading or {})["kernel"] == str(folder / "k.npy") and task.label == "fast-map+own.py:restore"
+    assert task.key == tasks_of(folder / "hr", **words | {"methods": (f"fast-map+{folder / 'own.py'}:restore",)})[0].key
+
+
 def test_a_task_survives_json(folder: Path) -> None:
     import json
 

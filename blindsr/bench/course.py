@@ -143,7 +143,10 @@ def draw_course(title: str, courses: Sequence[Course]) -> Figure:
 
 def _label(ax: Axes, title: str, x: str, y: str, *, log: bool = False) -> None:
     if log:
+        from matplotlib.ticker import NullFormatter
+
         ax.set_xscale("log")
+        ax.xaxis.set_minor_formatter(NullFormatter())
     ax.set_title(title, fontsize=10)
     ax.set_xlabel(x, fontsize=9)
     ax.set_ylabel(y, fontsize=9)

@@ -173,6 +173,12 @@ class Row:
             bare=True,
         )
 
+    def absolute(self) -> Row:
+        """Return the row with full paths, for another process or machine."""
+        words = ("prior", "optimizer", "image_prior", "restorer", "weights")
+        paths: dict[str, Any] = {n: full(getattr(self, n)) for n in words if getattr(self, n) is not None}
+        return replace(self, **paths)
+
     def plain(self) -> dict[str, Any]:
         """Return the row as plain values, from which `Row(**plain)` makes it again."""
         return asdict(self)
@@ -187,6 +193,12 @@ def found(name: str, folder: Path, data: Path | None) -> str:
     places = [base / file for base in (data, folder) if base is not None] + [Path(file)]
     place = next((p for p in places if p.exists()), places[0])
     return f"{place}{rest}"
+
+
+def full(word: str) -> str:
+    """Return a word with the full path of the file that it names, if it names one."""
+    file, rest = _split(word)
+    return f"{Path(file).resolve()}{rest}" if _is_file(word) else word
 
 
 def _split(name: str) -> tuple[str, str]:

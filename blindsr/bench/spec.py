@@ -13,7 +13,7 @@ from typing import Any
 from blindsr.bench.dataset import DataSet
 from blindsr.bench.degrading import Degrading
 from blindsr.bench.entry import Entry, read_toml
-from blindsr.bench.row import Row, found
+from blindsr.bench.row import Row, found, full
 from blindsr.bench.task import Oracle, Task, run_settings
 from blindsr.degradation import SCALES
 from blindsr.errors import UserError
@@ -107,9 +107,12 @@ class Bench:
     def _each(self) -> Iterator[Task]:
         prepared, sha256 = cache(run_settings), cache(_sha256)
         files = {d.name: d.files() for d in self.data}
+        rows = [row.absolute() for row in self.rows]
+        degradations = [replace(d, kernel=full(d.kernel)) for d in self.degradations]
+        weights = None if self.oracle.weights is None else full(self.oracle.weights)
         for seed, data, scale in itertools.product(self.seeds, self.data, self.scales):
-            for degrading in self.degradations if data.truth else (None,):
-                for (index, path), row in itertools.product(files[data.name], self.rows):
+            for degrading in degradations if data.truth else (None,):
+                for (index, path), row in itertools.product(files[data.name], rows):
                     yield Task.make(
                         data,
                         path,
@@ -118,7 +121,7 @@ class Bench:
                         degrading=degrading,
                         kernel_seed=SEED_STRIDE * seed + index,
                         seed=seed,
-                        oracle=self.oracle,
+                        oracle=replace(self.oracle, weights=weights),
                         device=self.device,
                         threads=self.threads,
                         settings=prepared(row, scale, degrading, self.device),
