@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 
 from blindsr import __version__
+from blindsr.cli_bench import bench, reproduce
+from blindsr.console import one_line_errors, say
 from blindsr.degradation import Padding
-from blindsr.errors import UserError
 from blindsr.jobs.options import (
     AlignmentOption,
     ChainsOption,
@@ -40,29 +39,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Blind image super-resolution: a sharp image and the blur kernel from one low-resolution picture.",
 )
-
-
-def say(line: str) -> None:
-    """Print a note for the user on standard error."""
-    typer.echo(line, err=True)
-
-
-def fail(error: object) -> NoReturn:
-    """Print an error as one line and end with exit code 2."""
-    say("blindsr: " + " ".join(str(error).split()))
-    raise typer.Exit(2)
-
-
-@contextmanager
-def one_line_errors() -> Iterator[None]:
-    """Turn what goes wrong in a job into one line and an exit code: 2 for bad input, 130 for an interrupt."""
-    try:
-        yield
-    except (UserError, OSError) as error:
-        fail(error)
-    except KeyboardInterrupt as error:
-        say("blindsr: interrupted")
-        raise typer.Exit(130) from error
 
 
 @app.command()
@@ -308,6 +284,10 @@ def demo(
     with one_line_errors():
         code = run_demo(output, method, seed, say=say)
     raise typer.Exit(code)
+
+
+app.command()(bench)
+app.command()(reproduce)
 
 
 def _version(asked: bool) -> None:

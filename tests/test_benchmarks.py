@@ -54,3 +54,21 @@ def test_solvers_goes_on_where_it_stopped_and_tables(tmp_path):
     assert len(run_script(*common).splitlines()) == 2
     table = run_script(BENCHMARKS / "solvers_table.py", out).splitlines()
     assert len(table) == 4 and "| bicubic | 2 |" in table[2] and "| fast-map | 2 |" in table[3]
+
+
+def test_cost_adds_up(tmp_path):
+    from bench_helpers import pictures, tasks_of
+
+    from blindsr.bench.store import Store
+
+    tasks = tasks_of(pictures(tmp_path / "hr"), seeds=(0, 1))
+    with Store(tmp_path / "bench.sqlite") as store:
+        for task, seconds in zip(tasks, (1.0, 2.0, 3.0, 4.0), strict=True):
+            done = {"status": "done", "seconds": seconds, "hr_height": 100, "hr_width": 250, "versions": {}}
+            store.add(task, done if seconds < 4 else {"status": "failed", "error": "no"})
+    words = ("--images", 10, "--size", "1000x500", "--runs-per-image", 6)
+    price = ("--dollars-per-core-hour", 0.5, "--price-date", "2026-11-24")
+    out = run_script(BENCHMARKS / "cost.py", tmp_path / "bench.sqlite", *words, *price).splitlines()
+    # 2 s for 0.025 megapixels: 40 s for 0.5; 60 runs: 2400 s
+    assert out[2] == "| fast-map+bicubic | x2 | 3 | 40 | 20 | 0.7 | 0.33 |"
+    assert out[3] == "| all | | | | | 0.7 | 0.33 |" and "on 2026-11-24" in out[-1]

@@ -103,10 +103,12 @@ class Keeper:
         What a resume must find unchanged, plain values.
     every : float
         Seconds between two checkpoints, at least.
+    at_end : bool
+        Whether one is due when a run has finished.
     """
 
-    def __init__(self, path: Path, settings: dict[str, Any], every: float) -> None:
-        self.path, self.settings, self.every = path, dict(settings), every
+    def __init__(self, path: Path, settings: dict[str, Any], every: float, *, at_end: bool = True) -> None:
+        self.path, self.settings, self.every, self.at_end = path, dict(settings), every, at_end
         self.start = self.last = time.perf_counter()
         self.seconds_before = 0.0
         """Seconds that a resumed run took before."""

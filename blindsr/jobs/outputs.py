@@ -149,16 +149,17 @@ def enlarged_picture(result: Result) -> Picture:
     return Picture(result.image, alpha, p.bits, p.icc)
 
 
-def save_result(folder: Path, result: Result, truth: Truth, record: dict[str, Any]) -> None:
-    """Write every file of a run; each is written whole or not at all, run.json last."""
+def save_result(folder: Path, result: Result, truth: Truth, record: dict[str, Any], *, page: bool = True) -> None:
+    """Write every file of a run (overview.png if `page`); each is written whole or not at all, run.json last."""
     write_png(folder / "sr.png", enlarged_picture(result))
     write_kernel(folder, result.kernel, str(result.degradation.alignment))
     write_text(folder / "trace.csv", trace_csv(result.trace))
-    with warnings.catch_warnings():  # letters of the file's name that the font does not have
-        warnings.filterwarnings("ignore", message=".*[Gg]lyph")
-        page = render(_overview(result, truth, record))
-    with atomic_path(folder / "overview.png") as temporary:
-        temporary.write_bytes(page)
+    if page:
+        with warnings.catch_warnings():  # letters of the file's name that the font does not have
+            warnings.filterwarnings("ignore", message=".*[Gg]lyph")
+            overview = render(_overview(result, truth, record))
+        with atomic_path(folder / "overview.png") as temporary:
+            temporary.write_bytes(overview)
     save_record(folder, record)
 
 

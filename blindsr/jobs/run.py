@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from blindsr import __version__, checkpoint
 from blindsr.errors import UserError
@@ -29,6 +29,8 @@ from blindsr.jobs.restarts import Restart, repeat
 from blindsr.jobs.restore import described, read_hr, restored, try_out
 from blindsr.jobs.settings import AFTERWARDS, RunSettings
 from blindsr.methods import assemble
+from blindsr.restorers.base import Restorer
+from blindsr.restorers.external import CallableRestorer, OnnxRestorer
 from blindsr.solver import Metrics, Run, Solver
 from blindsr.super_resolve import restoration_noise
 
@@ -91,7 +93,7 @@ def run_image(
         say(f"{folder}: already finished" + (f" ({finished['steps']} steps)" if finished["steps"] else ""))
         return finished
     first_part = {name: value for name, value in record.items() if name not in AFTERWARDS}
-    keeper = Keeper(folder / CHECKPOINT, first_part, settings.checkpoint_seconds)
+    keeper = Keeper(folder / CHECKPOINT, first_part, settings.checkpoint_seconds, at_end=not settings.bare)
     deadline = start + settings.time_limit if settings.time_limit is not None else float("inf")
     with _blamed(settings.own_parts):
         if settings.method.iterates and settings.method.restorer.file is not None:
@@ -121,6 +123,7 @@ def run_image(
         "complete": ended is None,
         "image": str(path),
         "steps": run.step,
+        "parameters": count_parameters(run if settings.method.iterates else None, restorer),
         "resumed_at": first_step or None,
         "stopped": reason,
         "seconds": round(keeper.seconds_before + time.perf_counter() - start, 3),
@@ -136,7 +139,7 @@ def run_image(
     record["metrics"] = score(result, truth, say)
     forget(folder)
     more = settings.sampling is not None or settings.restarts is not None
-    save_result(folder, result, truth, record | ({"complete": False} if more else {}))
+    save_result(folder, result, truth, record | ({"complete": False} if more else {}), page=not settings.bare)
     if not more:
         return record
     scene = Scene(y, image.cpu(), kernel.cpu(), degradation, found, truth.kernel)
@@ -181,6 +184,17 @@ def _afterwards(
 
         entries["restarts_made"] = repeat(first, settings.restarts, again, stopped, folder, scene.true_kernel, say)
     return entries
+
+
+def count_parameters(run: object | None, restorer: Restorer | None) -> int | None:
+    """Count the numbers that a run fits and the weights of its restorer; None where the restorer does not tell them."""
+    blocks = [] if run is None else [part for part in vars(run).values() if isinstance(part, nn.Module)]
+    if restorer is not None:
+        model = getattr(restorer, "network", getattr(restorer, "model", None))
+        if model is None and isinstance(restorer, OnnxRestorer | CallableRestorer):
+            return None
+        blocks += [] if model is None else [model]
+    return sum(p.numel() for block in blocks for p in block.parameters())
 
 
 def read_truth(settings: RunSettings, picture: Picture, truth_path: Path | None, kernel_path: Path | None) -> Truth:
@@ -275,6 +289,6 @@ def _loop(
                 keeper.save_if_due(solver, run, trace)
     if solver.settled(run):
         reason = "settled: the image's moving variance had stopped falling"
-    if steps and keeper is not None:
+    if steps and keeper is not None and (keeper.at_end or reason == "interrupted"):
         keeper.save(solver, run, trace)
     return reason

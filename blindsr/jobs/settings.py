@@ -67,6 +67,8 @@ class RunSettings:
         The posterior to sample after the estimate, if any.
     restarts : int or None
         Optimisations in all, each from a seed of its own, if more than one.
+    bare : bool
+        Whether to leave out what nobody looks at or goes on from: overview.png and the checkpoint of a finished run.
     """
 
     degradation: Degradation
@@ -83,6 +85,7 @@ class RunSettings:
     overwrite: bool = False
     sampling: Sampling | None = None
     restarts: int | None = None
+    bare: bool = False
 
     @property
     def steps(self) -> int:

@@ -1,0 +1,240 @@
+"""One run of a bench: make the LR image, super-resolve it as `blindsr run` would, score the result."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import platform
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from blindsr import __version__
+from blindsr.bench.degrading import Degrading
+from blindsr.bench.row import Row
+from blindsr.bench.task import Oracle, Task, operator, plain_settings, settings_of
+from blindsr.degradation import Degradation, Padding
+from blindsr.diagnostics.metrics import psnr
+from blindsr.errors import UserError
+from blindsr.io.images import MIN_SIDE, Picture, read_image, write_png
+from blindsr.io.kernels import read_kernel, write_kernel
+from blindsr.jobs.interrupt import Interrupt
+from blindsr.jobs.outputs import as_array
+from blindsr.jobs.progress import Silent
+from blindsr.jobs.restore import restored
+from blindsr.jobs.run import run_image
+from blindsr.kernel_estimate import luma
+from blindsr.protocol import Quantize, TestImage, degrade
+
+COPIED = {
+    "kernel_width": "kernel_width",
+    "kernel_psnr": "kernel_psnr",
+    "psnr": "psnr_border_s2",
+    "ssim": "ssim_border_s2",
+    "psnr_border_s": "psnr_border_s",
+    "ssim_border_s": "ssim_border_s",
+    "psnr_bicubic": "psnr_bicubic_border_s2",
+}
+"""Columns that are metrics of run.json, by their name there."""
+
+
+def measure(task: Task, folder: Path) -> dict[str, Any]:
+    """Make one run and return its columns.
+
+    Parameters
+    ----------
+    task : Task
+        The run.
+    folder : Path
+        Where its files go; a run that was killed there goes on from its checkpoint.
+
+    Returns
+    -------
+    dict
+        Column names of `blindsr.bench.store` to plain values; what does not apply is left out.
+
+    Raises
+    ------
+    UserError
+        If a file is not what it was when the bench was planned, or the run fails for a reason that a user can mend.
+    """
+    torch.set_num_threads(task.threads)
+    settings = settings_of(Row(**task.row), task.scale, _degrading(task), task.seed, task.device)
+    if plain_settings(settings) != task.settings:
+        raise UserError("a file of this row, or this machine, differs from what the bench was planned with")
+    test = scene(task)
+    files = save_scene(test, task, folder / "input")
+    run = folder / "run"
+    record = run_image(
+        files["lr"],
+        run,
+        settings,
+        truth_path=files.get("hr"),
+        true_kernel_path=files.get("kernel"),
+        progress=lambda name, steps: Silent(),
+        interrupt=Interrupt(),
+        say=lambda line: None,
+    )
+    columns: dict[str, Any] = {
+        name: record["metrics"][key] for name, key in COPIED.items() if record["metrics"].get(key) is not None
+    }
+    columns |= {n: record[n] for n in ("seconds", "peak_memory_mib", "parameters", "steps", "stopped")}
+    image = read_image(run / "sr.png").pixels
+    columns["blur"] = blur(image)
+    kernel = read_kernel(run / "kernel.npy")[0] if (run / "kernel.npy").exists() else None
+    fitted = test.kernel if kernel is None and task.truth else kernel
+    if fitted is not None:
+        columns["lr_psnr"] = lr_consistency(image, fitted, test.y, settings.degradation)
+    if kernel is not None and task.truth and not record.get("kernel_assumed", False):
+        columns |= oracle_gap(Oracle(**task.oracle), test, kernel, settings.degradation, _noise(task))
+    return columns | provenance(settings.degradation, test)
+
+
+def scene(task: Task) -> TestImage:
+    """Return the LR image of a task with the truth behind it; for a photo, x is y and the kernel means nothing.
+
+    Raises
+    ------
+    UserError
+        If the picture has changed since the bench was planned, or is too small.
+    """
+    path, degrading = Path(task.path), _degrading(task)
+    if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != task.image_sha256:
+        raise UserError(f"{path}: is not, or no longer, the picture that the bench was planned with")
+    x = center_crop(read_image(path).pixels, task.crop, path)
+    d = operator(task.scale, degrading)
+    if degrading is None:
+        return TestImage(x, x, torch.zeros(1, 1, d.kernel_size, d.kernel_size))
+    least = MIN_SIDE * task.scale
+    if min(x.shape[-2:]) < max(least, d.kernel_size):
+        raise UserError(
+            f"{path}: {x.shape[-1]}x{x.shape[-2]} pixels is too small for x{task.scale}; {least} are needed"
+        )
+    rule = Quantize(degrading.quantize)
+    return degrade(x, d, degrading.source(d), noise_std=degrading.noise, seed=task.kernel_seed, how=rule)
+
+
+def center_crop(x: Tensor, side: int | None, path: Path) -> Tensor:
+    """Return the central `side` x `side` pixels of (1, C, H, W); all of it where no side is given.
+
+    Raises
+    ------
+    UserError
+        If the picture is smaller.
+    """
+    if side is None:
+        return x
+    h, w = x.shape[-2:]
+    if min(h, w) < side:
+        raise UserError(f"{path}: {w}x{h} pixels is smaller than the crop of {side}")
+    top, left = (h - side) // 2, (w - side) // 2
+    return x[..., top : top + side, left : left + side]
+
+
+def save_scene(test: TestImage, task: Task, folder: Path) -> dict[str, Path]:
+    """Write lr.png, and hr.png and the kernel where there is a truth; return their paths by name."""
+    folder.mkdir(parents=True, exist_ok=True)
+    files = {"lr": folder / f"{task.image}.png"}
+    levels = test.y * 255
+    write_png(
+        files["lr"], Picture(test.y, None, 8 if bool(((levels - levels.round()).abs() < 1e-3).all()) else 16, None)
+    )
+    if task.truth:
+        files |= {"hr": folder / "hr.png", "kernel": folder / "kernel.npy"}
+        write_png(files["hr"], Picture(test.x, None, 16, None))
+        write_kernel(folder, test.kernel, str(operator(task.scale, _degrading(task)).alignment))
+    return files
+
+
+def lr_consistency(image: Tensor, kernel: Tensor, y: Tensor, degradation: Degradation) -> float:
+    """PSNR in dB, peak 1, over all channels, of the degraded estimate against y: how well the result explains it.
+
+    Parameters
+    ----------
+    image, kernel : Tensor
+        Estimates (1, C, s h, s w) and (1, 1, K, K).
+    y : Tensor
+        LR image (1, C, h, w).
+    degradation : Degradation
+        The operator. Edges are repeated where it has no border rule; LR pixels that the border touches are left out.
+    """
+    inside = (
+        degradation if degradation.padding is not Padding.VALID else replace(degradation, padding=Padding.REPLICATE)
+    )
+    edge = min(math.ceil(degradation.kernel_size / degradation.scale), (min(y.shape[-2:]) - 1) // 2)
+    error = (inside(image.double(), kernel.double()) - y.double())[..., edge : -edge or None, edge : -edge or None]
+    mse = float(error.square().mean())
+    return math.inf if mse == 0 else -10 * math.log10(mse)
+
+
+def blur(image: Tensor) -> float:
+    """No-reference blur of an image (1, C, H, W) on its luma, 0 (sharp) to 1 (blurred).
+
+    References
+    ----------
+    Crete, Dolmiere, Ladret, Nicolas, "The blur effect: perception and estimation with a new no-reference perceptual
+    blur metric", Human Vision and Electronic Imaging XII, 2007; as in scikit-image. Noise counts as sharpness: read it
+    beside the LR consistency.
+    """
+    from skimage.measure import blur_effect
+
+    return float(blur_effect(luma(image)[0, 0].double().numpy()))
+
+
+def oracle_gap(
+    oracle: Oracle, test: TestImage, kernel: Tensor, degradation: Degradation, noise_std: float
+) -> dict[str, float]:
+    """PSNR (Y, border s²) of one restorer given the true kernel, and how much less it has given the estimated one.
+
+    The restorer is told the true noise level both times.
+    """
+    restorer, border, truth = oracle.made(), degradation.scale**2, as_array(test.x)
+    if restorer is None or min(truth.shape[:2]) <= 2 * border:
+        return {}
+    best, found = (
+        psnr(as_array(restored(restorer, test.y, k, degradation, noise_std, Interrupt())[0]), truth, border)
+        for k in (test.kernel, kernel)
+    )
+    return {"oracle_psnr": best, "oracle_gap": best - found}
+
+
+def provenance(degradation: Degradation, test: TestImage) -> dict[str, Any]:
+    """What is on record about a run besides its settings and scores."""
+    return {
+        "hr_height": degradation.scale * test.y.shape[-2],
+        "hr_width": degradation.scale * test.y.shape[-1],
+        "versions": {
+            "blindsr": __version__,
+            "torch": torch.__version__,
+            "numpy": np.__version__,
+            "python": platform.python_version(),
+        },
+        "machine": machine(),
+        "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    }
+
+
+def machine() -> str:
+    """Kind of processor, cores, graphics card: what seconds depend on."""
+    name = platform.machine()
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+        name = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), name)
+    except OSError:
+        pass
+    card = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
+    return f"{name}, {os.cpu_count()} cores{card}, {platform.system()}"
+
+
+def _degrading(task: Task) -> Degrading | None:
+    return None if task.degrading is None else Degrading.made(task.degrading)
+
+
+def _noise(task: Task) -> float:
+    return float(task.degrading["noise"]) if task.degrading else 0.0

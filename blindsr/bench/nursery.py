@@ -1,0 +1,223 @@
+"""Each run in a process of its own, forked from one that has everything loaded.
+
+So a run that crashes or is killed for its memory costs nothing but itself, its peak memory is its own, and starting
+one takes milliseconds. The nursery is started as `python -m blindsr.bench.nursery`; it reads one line of JSON for each
+run, forks, and answers with one line. When its standard input closes, because the bench ended or was killed, it kills
+the run and ends.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from blindsr.errors import UserError
+
+PRELOADED = (
+    "blindsr.bench.measure",
+    "torch._dynamo",
+    "png",
+    *(f"scipy.{name}" for name in ("io", "ndimage", "optimize", "special")),
+    *(f"skimage.{name}" for name in ("color", "filters", "measure", "metrics", "restoration")),
+)
+"""Loaded before the forks, so that the seconds of a run are its own and not those of imports."""
+POLL = 0.2
+"""Seconds between two looks at whether a run is to be stopped."""
+
+
+class Stopped(Exception):
+    """A run was stopped before its end, because its user wished so."""
+
+
+@dataclass
+class Nursery:
+    """A process that makes runs, one at a time; a context manager around it.
+
+    Parameters
+    ----------
+    threads : int
+        Threads of the numerical libraries in each run.
+    """
+
+    threads: int = 1
+    process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
+
+    def __enter__(self) -> Nursery:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the process and the run in it, if there is one."""
+        process, self.process = self.process, None
+        if process is None:
+            return
+        for pipe in (process.stdin, process.stdout):
+            if pipe is not None:
+                pipe.close()
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+    def run(self, task: dict[str, Any], folder: Path, stop: Callable[[], bool] = lambda: False) -> dict[str, Any]:
+        """Make a run and return its outcome.
+
+        Parameters
+        ----------
+        task : dict
+            `Task.plain`.
+        folder : Path
+            Where its files go.
+        stop : callable
+            Looked at while the run goes on.
+
+        Returns
+        -------
+        dict
+            `status` "done" and the columns of `measure`, or `status` "failed", `error` and perhaps `traceback`.
+
+        Raises
+        ------
+        Stopped
+            If `stop` said so.
+        """
+        process = self._started()
+        assert process.stdin is not None and process.stdout is not None
+        line = json.dumps({"task": task, "folder": str(folder)}) + "\n"
+        try:
+            process.stdin.write(line.encode())
+            process.stdin.flush()
+            answer = self._answer(process, stop)
+        except BrokenPipeError:
+            answer = b""
+        if not answer:
+            code = process.wait()
+            self.close()
+            return {"status": "failed", "error": f"the process that makes the runs ended with code {code}"}
+        outcome: dict[str, Any] = json.loads(answer)
+        return outcome
+
+    def _answer(self, process: subprocess.Popen[bytes], stop: Callable[[], bool]) -> bytes:
+        assert process.stdout is not None
+        answer = b""
+        while not answer.endswith(b"\n"):
+            ready, _, _ = select.select([process.stdout], [], [], POLL)
+            if stop():
+                self.close()
+                raise Stopped
+            if ready:
+                got = os.read(process.stdout.fileno(), 1 << 16)
+                if not got:
+                    return b""
+                answer += got
+        return answer
+
+    def _started(self) -> subprocess.Popen[bytes]:
+        if not hasattr(os, "fork"):
+            raise UserError(
+                "blindsr bench forks a process for each run, which this system cannot (Linux and macOS can)"
+            )
+        if self.process is None or self.process.poll() is not None:
+            n = str(self.threads)
+            threads = {f"{name}_NUM_THREADS": n for name in ("OMP", "OPENBLAS", "MKL")}
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "blindsr.bench.nursery"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                env=os.environ | threads,
+                start_new_session=True,  # Ctrl-C is for the bench, which then stops the run
+            )
+        return self.process
+
+
+def outcome_of(order: dict[str, Any]) -> dict[str, Any]:
+    """Make a run in this process; never raises."""
+    from blindsr.bench.measure import measure
+    from blindsr.bench.task import Task
+
+    try:
+        return {"status": "done"} | measure(Task(**order["task"]), Path(order["folder"]))
+    except (UserError, OSError) as error:
+        return {"status": "failed", "error": " ".join(str(error).split())}
+    except BaseException as error:  # whatever it is, the rest of the bench goes on
+        words = " ".join(f"{type(error).__name__}: {error}".split())
+        return {"status": "failed", "error": words[:1000], "traceback": traceback.format_exc()}
+
+
+def _child(order: dict[str, Any], out: int) -> None:
+    """What the fork does: the run, its answer into a pipe, the end."""
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, 0)
+    answer = json.dumps(outcome_of(order)).encode()
+    with os.fdopen(out, "wb") as pipe:
+        pipe.write(answer)
+    os._exit(0)
+
+
+def _forked(order: dict[str, Any]) -> dict[str, Any] | None:
+    """Fork, wait for the run, and return its outcome; None if standard input closed meanwhile."""
+    inside, outside = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.close(inside)
+            _child(order, outside)
+        finally:
+            os._exit(1)
+    os.close(outside)
+    answer, watched = b"", [0, inside]
+    while True:
+        ready, _, _ = select.select(watched, [], [])
+        if 0 in ready:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            return None
+        got = os.read(inside, 1 << 16)
+        if not got:
+            break
+        answer += got
+    os.close(inside)
+    _, status = os.waitpid(child, 0)
+    try:
+        outcome: dict[str, Any] = json.loads(answer)
+    except ValueError:
+        code = os.waitstatus_to_exitcode(status)
+        how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
+        hint = "; out of memory?" if code == -signal.SIGKILL else ""
+        outcome = {"status": "failed", "error": f"the run's process {how}{hint}"}
+    return outcome
+
+
+def main() -> None:
+    """Read orders, make runs, answer, until standard input closes."""
+    for name in PRELOADED:
+        importlib.import_module(name)
+    answers = os.dup(1)
+    os.dup2(2, 1)  # what a user's part prints must not come between the answers
+    pending = b""
+    while True:
+        got = os.read(0, 1 << 16)
+        if not got:
+            return
+        pending += got
+        while b"\n" in pending:
+            line, _, pending = pending.partition(b"\n")
+            outcome = _forked(json.loads(line))
+            if outcome is None:
+                return
+            os.write(answers, json.dumps(outcome).encode() + b"\n")
+
+
+if __name__ == "__main__":
+    main()
