@@ -34,14 +34,18 @@ class Grid(StrEnum):
         return {Grid.FKP: -1, Grid.CORNER: 0, Grid.CENTERED: 1}[self] * (scale - 1) / 2
 
 
+MARGIN = 4
+"""LR pixels by which y is extended on the side that the result moves from."""
+
+
 @dataclass(frozen=True)
 class OnGrid:
     """`Restorer` that calls another one, made for `grid`, and moves its result onto the grid of the degradation.
 
     The result at p is the other's at p + (its position of an LR pixel) − (that of the degradation). On the grids fkp
     and centered the difference is whole pixels, s − 1, and nothing is interpolated; to or from corner, (s−1)/2, it is
-    read by quintic splines where that is half a pixel. What lies beyond the border of y comes from one LR pixel more,
-    wrapped round under CIRCULAR, else the edge repeated.
+    read by quintic splines where that is half a pixel. What lies beyond the border of y comes from `MARGIN` LR pixels
+    more, wrapped round under CIRCULAR, else the edge repeated.
 
     Parameters
     ----------
@@ -70,7 +74,7 @@ class OnGrid:
         away = self.grid.position(s) - Grid(degradation.alignment).position(s)
         if away == 0:
             return self.restorer(y, kernel, degradation, noise_std)
-        before, after = (0, 1) if away > 0 else (1, 0)
+        before, after = (0, MARGIN) if away > 0 else (MARGIN, 0)
         mode = "circular" if degradation.padding is Padding.CIRCULAR else "replicate"
         wider = F.pad(y, (before, after, before, after), mode=mode)
         part = degradation.for_part()

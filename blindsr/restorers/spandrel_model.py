@@ -85,7 +85,7 @@ class SpandrelRestorer:
             raise UserError(f"{name}: takes images of {model.input_channels} channels; this one has {channels}")
         try:
             with torch.no_grad():
-                x = model(y.detach().float().expand(-1, model.input_channels, -1, -1).contiguous())
+                x = model(y.detach().float().repeat(1, model.input_channels // channels, 1, 1))  # some write into it
         except Exception as error:
             raise UserError(f"{name}: the network fails ({one_line(error)})") from error
         if isinstance(x, Tensor) and channels < model.input_channels:
