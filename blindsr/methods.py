@@ -9,13 +9,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
-import torch
 from torch import Tensor, nn
 
 from blindsr.degradation import Degradation, Padding
-from blindsr.generators.kernel import FixedKernel, KernelNetwork, ParametricKernel, ScaledKernel
+from blindsr.generators.kernel import FixedKernel, KernelNetwork, ParametricKernel
 from blindsr.generators.pixels import Pixels
 from blindsr.generators.skip import SkipNetwork, SkipSettings
+from blindsr.generators.starts import isotropic_gaussian, kernel_pixels, no_kernel
 from blindsr.kernel_estimate import KernelEstimate, KernelEstimator
 from blindsr.likelihood.data_term import DataTerm, GaussianLikelihood, SsimThenMse
 from blindsr.likelihood.noise import FixedNoise, IidNoise, NoiseModel
@@ -26,7 +26,7 @@ from blindsr.optimizers.projected import ProjectedGradient
 from blindsr.optimizers.refit import RefitKernel
 from blindsr.presets import Preset
 from blindsr.priors.base import ImagePrior, KernelEnergy, KernelPrior
-from blindsr.priors.gaussian import GaussianKernelPrior, gaussian_kernel, protocol_variances
+from blindsr.priors.gaussian import GaussianKernelPrior
 from blindsr.priors.image import HyperLaplacian, NoPrior, Tikhonov, TotalVariation
 from blindsr.priors.motion import CameraShakePrior
 from blindsr.priors.spectral import MomentEnergy
@@ -109,34 +109,6 @@ IMAGES: dict[str, Part[ImageMaker]] = _table(Part("skip", skip_network), Part("p
 def kernel_network(y: Tensor, degradation: Degradation) -> nn.Module:
     """Build the published FC kernel network for an LR image and a degradation."""
     return KernelNetwork(degradation.kernel_size)
-
-
-def protocol_mean(degradation: Degradation) -> Tensor:
-    """The isotropic Gaussian (1, 1, K, K) of the protocol's mean variance, at the nominal centre."""
-    variance = torch.tensor([sum(protocol_variances(degradation.scale)) / 2])
-    center = torch.full((1, 2), degradation.center)
-    return gaussian_kernel(degradation.kernel_size, variance, variance, torch.zeros(1), center)
-
-
-def uniform_square(degradation: Degradation, reach: float) -> Tensor:
-    """The kernel (1, 1, K, K) that is uniform up to `reach` pixels from the nominal centre on both axes, else 0."""
-    inside = ((torch.arange(degradation.kernel_size) - degradation.center).abs() <= reach).float()
-    return (torch.outer(inside, inside) / inside.sum() ** 2)[None, None]
-
-
-def kernel_pixels(y: Tensor, degradation: Degradation) -> nn.Module:
-    """K² free pixels on the simplex, at the start alike as far as they reach to both sides of the centre."""
-    return ScaledKernel.at(uniform_square(degradation, degradation.center))
-
-
-def isotropic_gaussian(y: Tensor, degradation: Degradation) -> nn.Module:
-    """A kernel that stays as it is: the protocol's mean Gaussian."""
-    return FixedKernel(protocol_mean(degradation))
-
-
-def no_kernel(y: Tensor, degradation: Degradation) -> nn.Module:
-    """Stand in for a kernel where a method has none: the mean over the s x s HR pixels of an LR pixel."""
-    return FixedKernel(uniform_square(degradation, (degradation.scale - 1) / 2))
 
 
 KERNELS: dict[str, Part[KernelEstimator | KernelFactory]] = _table(

@@ -8,8 +8,9 @@ import torch
 from blindsr.degradation import SCALES, Alignment, Degradation
 from blindsr.generators.kernel import FixedKernel
 from blindsr.generators.skip import SkipSettings
+from blindsr.generators.starts import isotropic_gaussian, kernel_pixels, no_kernel
 from blindsr.kernels import center_of_mass, width
-from blindsr.methods import METHODS, assemble, isotropic_gaussian, kernel_pixels, no_kernel
+from blindsr.methods import METHODS, assemble
 from blindsr.presets import PRESETS
 from blindsr.restorers.bicubic import bicubic
 from blindsr.solver import Solver

@@ -92,7 +92,8 @@ def test_no_kernel_is_saved_or_scored(tmp_path, scene):
     truth = ("--true-kernel", tmp_path / "made/kernel.npy")
     record, _ = external(scene, tmp_path / "a", "--restorer", model, *truth)
     assert {p.name for p in (tmp_path / "a/lr").iterdir()} == {"sr.png", "overview.png", "trace.csv", "run.json"}
-    assert record["kernel"] is None and record["kernel_found"] is None and "noise_std" not in record
+    assert record["kernel"] is None and record["kernel_found"] is None and not record["kernel_assumed"]
+    assert "noise_std" not in record
     assert not [name for name in record["metrics"] if "kernel" in name]
     line = error_line(call("uncertainty", tmp_path / "a/lr"))
     assert "its method has no kernel (external)" in line
@@ -135,6 +136,16 @@ def test_a_restorer_after_an_estimate_keeps_its_grid_unless_named(tmp_path, meth
         out = tmp_path / f"out-{name}"
         assert call("run", image, *words, "--restorer", word, "--output", out).exit_code == 0
         assert json.loads((out / "a/run.json").read_text(encoding="utf-8"))["restorer"] == name
+
+
+def test_a_known_kernel_and_a_model_of_another_grid(tmp_path, scene):
+    lr, hr = scene
+    model, scores = script(tmp_path / "net.pt", SubPixel()), []
+    for word in (f"{model}@centered", model):
+        words = ("--kernel", tmp_path / "made/kernel.npy", "--scale", 2, "--restorer", word, "--ground-truth", hr)
+        done = call("restore", lr, *words, "--output", tmp_path / "a", "--overwrite", "--json")
+        scores.append(json.loads(done.stdout)["psnr_border_s2"])
+    assert scores[0] > scores[1] + 2
 
 
 def test_what_does_not_go_together(tmp_path):

@@ -1,16 +1,21 @@
 """ZSSR: its pairs are true pairs on the right grid, and it beats bicubic where its paper says so."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
+from helpers import call, save_png
 from scipy.ndimage import map_coordinates
 from scipy.signal import correlate2d
 
 from blindsr.degradation import Alignment, Degradation, Padding
+from blindsr.methods import RESTORERS, Part
 from blindsr.priors.gaussian import gaussian_kernel
 from blindsr.restorers.base import Restorer, SeededRestorer, seeded_restorer
 from blindsr.restorers.bicubic import bicubic
-from blindsr.restorers.zssr import PATIENCE, Fathers, Plateau, ZssrRestorer, symmetries, warp
+from blindsr.restorers.zssr import PATIENCE, Plateau, ZssrRestorer
+from blindsr.restorers.zssr_pairs import Fathers, symmetries, warp
 
 QUICK = ZssrRestorer(steps=3, width=8)
 
@@ -198,3 +203,19 @@ def test_back_projection_explains_the_picture(gen):
 def test_numbers_out_of_range_are_refused(bad):
     with pytest.raises(ValueError, match="ZSSR: "):
         ZssrRestorer(**bad)
+
+
+def test_on_the_command_line_after_any_method_and_with_its_seed(tmp_path, monkeypatch):
+    monkeypatch.setitem(RESTORERS, "zssr", Part("zssr", ZssrRestorer(steps=2, width=4)))
+    image = save_png(tmp_path / "a.png")
+    made = {}
+    for method, seed in (("mlmc", 0), ("fast-map", 0), ("fast-map", 1)):
+        out = tmp_path / f"{method}{seed}"
+        more = ("--iterations", 1, "--preset", "fast") if method == "mlmc" else ()
+        words = ("--scale", 2, "--method", method, "--restorer", "zssr", "--seed", seed, "--output", out, *more)
+        done = call("run", image, *words)
+        assert done.exit_code == 0, done.stderr
+        record = json.loads((out / "a/run.json").read_text(encoding="utf-8"))
+        assert record["restorer"] == "zssr" and record["noise_std"] > 0
+        made[method, seed] = (out / "a/sr.png").read_bytes()
+    assert made["fast-map", 0] != made["fast-map", 1], "the same kernel, other weights"

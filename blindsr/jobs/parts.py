@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from blindsr import testing
 from blindsr.degradation import Degradation
 from blindsr.errors import UserError
+from blindsr.generators.starts import isotropic_gaussian
 from blindsr.methods import (
     DEFAULT_METHOD,
     IMAGE_PRIORS,
@@ -23,7 +24,6 @@ from blindsr.methods import (
     Method,
     Part,
     Regularizer,
-    isotropic_gaussian,
     noise_level,
 )
 from blindsr.restorers.base import needs_kernel

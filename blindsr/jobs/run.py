@@ -135,7 +135,7 @@ def run_image(
         "bf16": settings.preset.skip.bf16 and has_bf16(device),
         "threads": torch.get_num_threads(),
         "kernel": KERNEL_WORDS if settings.method.has_kernel else None,
-        "kernel_assumed": found is None and isinstance(run.kernel, FixedKernel),
+        "kernel_assumed": settings.method.has_kernel and found is None and isinstance(run.kernel, FixedKernel),
         "versions": {"blindsr": __version__, "torch": torch.__version__, "python": platform.python_version()},
         "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
