@@ -15,15 +15,17 @@ from blindsr.degradation import Degradation, Padding
 from blindsr.generators.kernel import FixedKernel, KernelNetwork, ParametricKernel
 from blindsr.generators.pixels import Pixels
 from blindsr.generators.skip import SkipNetwork, SkipSettings
+from blindsr.generators.starts import isotropic_gaussian, kernel_pixels, no_kernel
 from blindsr.kernel_estimate import KernelEstimate, KernelEstimator
-from blindsr.likelihood.data_term import DataTerm, SsimThenMse
+from blindsr.likelihood.data_term import DataTerm, GaussianLikelihood, SsimThenMse
 from blindsr.likelihood.noise import FixedNoise, IidNoise, NoiseModel
 from blindsr.optimizers.base import Optimizer
 from blindsr.optimizers.meta import MetaLearned
 from blindsr.optimizers.plain import Alternating, Joint
+from blindsr.optimizers.projected import ProjectedGradient
 from blindsr.optimizers.refit import RefitKernel
 from blindsr.presets import Preset
-from blindsr.priors.base import ImagePrior, KernelPrior
+from blindsr.priors.base import ImagePrior, KernelEnergy, KernelPrior
 from blindsr.priors.gaussian import GaussianKernelPrior
 from blindsr.priors.image import HyperLaplacian, NoPrior, Tikhonov, TotalVariation
 from blindsr.priors.motion import CameraShakePrior
@@ -32,11 +34,15 @@ from blindsr.restorers.base import Restorer
 from blindsr.restorers.bicubic import BicubicRestorer, bicubic
 from blindsr.restorers.map import MapRestorer
 from blindsr.restorers.tiled import restore
+from blindsr.restorers.zssr import ZssrRestorer
 from blindsr.samplers.mcka import MonteCarloKernelApproximation
 from blindsr.solver import Assembly, ImageFactory, KernelFactory
 from blindsr.stopping import MovingVariance
 
 T = TypeVar("T")
+
+ImageMaker = Callable[[Preset], ImageFactory]
+"""preset -> what makes x from parameters."""
 
 PriorFactory = Callable[[Degradation, KernelEstimate | None], KernelPrior]
 """(degradation, estimate of the kernel where the method makes one) -> what the Monte Carlo step draws from."""
@@ -85,15 +91,43 @@ PRIORS: dict[str, Part[PriorFactory | None]] = _table(
 )
 """What the Monte Carlo step draws kernels from; `none` leaves the step and its warm-up out."""
 
-KERNELS: dict[str, Part[KernelEstimator | None]] = _table(Part("network", None), Part("spectral", KernelEstimator()))
+
+def skip_network(preset: Preset) -> ImageFactory:
+    """A skip network of the preset's size."""
+    return skip_image(preset.skip)
+
+
+def free_pixels(preset: Preset) -> ImageFactory:
+    """Pixels, started at the bicubic enlargement."""
+    return bicubic_image
+
+
+IMAGES: dict[str, Part[ImageMaker]] = _table(Part("skip", skip_network), Part("pixels", free_pixels))
+"""The image block of a method that makes steps."""
+
+
+def kernel_network(y: Tensor, degradation: Degradation) -> nn.Module:
+    """Build the published FC kernel network for an LR image and a degradation."""
+    return KernelNetwork(degradation.kernel_size)
+
+
+KERNELS: dict[str, Part[KernelEstimator | KernelFactory]] = _table(
+    Part("network", kernel_network),
+    Part("spectral", KernelEstimator()),
+    Part("pixels", kernel_pixels),
+    Part("isotropic", isotropic_gaussian),
+    Part("none", no_kernel),
+)
 """The kernel block: `network` starts from random weights; `spectral` is a parametric kernel that starts at an estimate
-from y alone and keeps its density Φ in the objective."""
+from y alone and keeps its density Φ in the objective; `pixels` are free; `isotropic` is assumed, not estimated; `none`:
+the method knows no kernel, and none is saved."""
 
 OPTIMIZERS: dict[str, Part[Optimizer]] = _table(
     Part("meta", MetaLearned(interval=3)),
     Part("am", Alternating()),
     Part("joint", Joint()),
     Part("refit", RefitKernel()),
+    Part("projected", ProjectedGradient()),
 )
 
 RESTORERS: dict[str, Part[Restorer | None]] = _table(
@@ -101,6 +135,7 @@ RESTORERS: dict[str, Part[Restorer | None]] = _table(
     Part("map", MapRestorer()),
     Part("tv", MapRestorer(similar=None)),
     Part("bicubic", BicubicRestorer()),
+    Part("zssr", ZssrRestorer()),
 )
 """What makes the final image from the kernel; `none` keeps the image of the run."""
 
@@ -131,7 +166,8 @@ class Method:
     image_prior: Part[Regularizer]
     noise: Part[NoiseModel] | None = None
     data_term: DataTerm | None = None
-    kernel: Part[KernelEstimator | None] = KERNELS["network"]
+    image: Part[ImageMaker] = IMAGES["skip"]
+    kernel: Part[KernelEstimator | KernelFactory] = KERNELS["network"]
     restorer: Part[Restorer | None] = RESTORERS["none"]
     guide: Part[Restorer | None] = RESTORERS["none"]
     """Where a skip network gets its start from: the image that this restorer makes with the estimated kernel is the
@@ -146,12 +182,37 @@ class Method:
         return self.steps != 0
 
     @property
+    def uses_network(self) -> bool:
+        """Whether a skip network makes the image of the steps."""
+        return self.iterates and self.image.value is skip_network
+
+    @property
+    def estimator(self) -> KernelEstimator | None:
+        """What estimates the kernel from y alone, before any step, for the kernel block to start from."""
+        return self.kernel.value if isinstance(self.kernel.value, KernelEstimator) else None
+
+    @property
     def estimates(self) -> bool:
         """Whether the kernel is first estimated from y alone."""
-        return self.kernel.value is not None or self.prior.value is spectral_draws
+        return self.estimator is not None or self.prior.value is spectral_draws
+
+    @property
+    def has_kernel(self) -> bool:
+        """Whether the method has a kernel at all, found or assumed."""
+        return self.kernel.value is not no_kernel
 
 
 _MLMC = Method("mlmc", "the paper's method", PRIORS["mcmc"], OPTIMIZERS["meta"], IMAGE_PRIORS["hyper-laplacian"])
+_BICUBIC = Method(
+    "bicubic",
+    "interpolation on the protocol's grid (Keys 1981)",
+    PRIORS["none"],
+    OPTIMIZERS["joint"],
+    IMAGE_PRIORS["none"],
+    kernel=KERNELS["none"],
+    restorer=RESTORERS["bicubic"],
+    steps=0,
+)
 
 METHODS: dict[str, Method] = {
     m.name: m
@@ -172,6 +233,30 @@ METHODS: dict[str, Method] = {
             NOISES["none"],
             SsimThenMse(80),
         ),
+        Method(
+            "pam",
+            "projected alternating minimisation, total variation (Perrone & Favaro 2016)",
+            PRIORS["none"],
+            OPTIMIZERS["projected"],
+            IMAGE_PRIORS["tv"],
+            NOISES["none"],
+            GaussianLikelihood(),
+            IMAGES["pixels"],
+            KERNELS["pixels"],
+            steps=1500,
+        ),
+        Method(
+            "dip",
+            "deep image prior, kernel assumed (Ulyanov et al. 2018)",
+            PRIORS["none"],
+            OPTIMIZERS["joint"],
+            IMAGE_PRIORS["none"],
+            NOISES["none"],
+            GaussianLikelihood(),
+            kernel=KERNELS["isotropic"],
+        ),
+        _BICUBIC,
+        replace(_BICUBIC, name="external", summary="a model of your own, by --restorer", restorer=RESTORERS["none"]),
         Method(
             "fast-map",
             "kernel from spectra and MAP images, then a MAP image; seconds",
@@ -222,11 +307,6 @@ def guided_image(settings: SkipSettings, guide: Tensor) -> ImageFactory:
     return make
 
 
-def kernel_network(y: Tensor, degradation: Degradation) -> nn.Module:
-    """Build the published FC kernel network for an LR image and a degradation."""
-    return KernelNetwork(degradation.kernel_size)
-
-
 def bicubic_image(y: Tensor, degradation: Degradation) -> nn.Module:
     """Pixels, at the bicubic enlargement: the image of a method that makes no steps."""
     return Pixels(bordered(bicubic(y, degradation.scale, degradation.alignment), degradation))
@@ -250,6 +330,14 @@ def estimated_kernel(estimate: KernelEstimate) -> KernelFactory:
         return ParametricKernel(estimate.spectral.family, estimate.z)
 
     return make
+
+
+def kernel_block(method: Method, estimate: KernelEstimate | None) -> tuple[KernelFactory, KernelEnergy | None]:
+    """Return what makes the kernel, and the energy Φ that the method keeps of it."""
+    if isinstance(method.kernel.value, KernelEstimator):
+        assert estimate is not None  # `assemble` has made it
+        return estimated_kernel(estimate), MomentEnergy.of(estimate.spectral)
+    return method.kernel.value, None
 
 
 def known_noise(method: Method) -> float | None:
@@ -286,13 +374,13 @@ def assemble(method: Method, degradation: Degradation, preset: Preset, y: Tensor
     if method.estimates:
         if y is None:
             raise ValueError(f"method {method.name} estimates the kernel from the LR image: give it to `assemble`")
-        estimate = (method.kernel.value or KernelEstimator(rounds=0))(y, degradation, known_noise(method))
-    image = skip_image(preset.skip) if method.iterates else bicubic_image
+        estimate = (method.estimator or KernelEstimator(rounds=0))(y, degradation, known_noise(method))
+    image = method.image.value(preset) if method.iterates else bicubic_image
     guide = None
     if method.guide.value is not None and estimate is not None and y is not None:
         guide = restore(method.guide.value, y.cpu(), estimate.kernel, degradation, estimate.noise_std)
         image = guided_image(preset.skip, guide)
-    starts = estimate is not None and method.kernel.value is not None
+    kernel, kernel_prior = kernel_block(method, estimate)
     monte_carlo = None
     if method.prior.value is not None:
         prior = method.prior.value(degradation, estimate)
@@ -308,8 +396,8 @@ def assemble(method: Method, degradation: Degradation, preset: Preset, y: Tensor
         image=image,
         anchor=guide,
         stopping=method.stopping,
-        kernel=estimated_kernel(estimate) if estimate is not None and starts else kernel_network,
-        kernel_prior=MomentEnergy.of(estimate.spectral) if estimate is not None and starts else None,
+        kernel=kernel,
+        kernel_prior=kernel_prior,
         estimate=estimate,
         optimizer=method.optimizer.value,
         data_term=method.data_term or SsimThenMse(preset.ssim_steps, preset.ssim_below),

@@ -8,6 +8,7 @@ from blindsr.degradation import Degradation
 from blindsr.methods import DEFAULT_METHOD, METHODS, Method, assemble, known_noise
 from blindsr.presets import PRESETS, Preset
 from blindsr.priors.spectral import SpectralPrior
+from blindsr.restorers.base import needs_noise, seeded_restorer
 from blindsr.restorers.tiled import restore
 from blindsr.solver import Assembly, Estimate, Solver
 
@@ -41,7 +42,8 @@ def super_resolve(
     Returns
     -------
     Estimate
-        Image (1, C, s h, s w) in [0, 1] and kernel (1, 1, K, K).
+        Image (1, C, s h, s w) in [0, 1] and kernel (1, 1, K, K): a stand-in where the method has none
+        (`Method.has_kernel`).
 
     Raises
     ------
@@ -55,12 +57,18 @@ def super_resolve(
         pass
     image, kernel = solver.estimate(run)
     if method.restorer.value is not None:
-        image = restore(method.restorer.value, y, kernel, degradation, restoration_noise(method, assembly, y))
+        restorer = seeded_restorer(method.restorer.value, seed)
+        image = restore(restorer, y, kernel, degradation, restoration_noise(method, assembly, y))
     return Estimate(image, kernel)
 
 
 def restoration_noise(method: Method, assembly: Assembly, y: Tensor) -> float:
-    """Noise level for the restorer: a known one where the method has it, else what the spectra of y show."""
+    """Noise level for the restorer: a known one where the method has it, else what the spectra of y show.
+
+    0 where the restorer makes no use of it.
+    """
+    if not needs_noise(method.restorer.value):
+        return 0.0
     known = known_noise(method)
     if known is not None:
         return known

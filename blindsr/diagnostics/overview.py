@@ -23,7 +23,7 @@ class Overview:
     lr: Array
     enlarged: Array
     result: Array
-    kernel: Array
+    kernel: Array | None
     loss: Array
     lr_rmse: Array
     title: str
@@ -105,17 +105,19 @@ def draw(page: Overview) -> Figure:
     upper_axes = rows[0].subplots(1, n)
     for axes, (picture, text) in zip(upper_axes, pictures, strict=True):
         _image(axes, picture, text)
-    kernels = [(page.kernel, name("kernel", "Kernel"))]
+    kernels = [] if page.kernel is None else [(page.kernel, name("kernel", "Kernel"))]
     if page.true_kernel is not None:
         kernels.append((page.true_kernel, name("true_kernel", "True kernel")))
     ratios = [1.0] * len(kernels) + [max(n - len(kernels), 1.0)]
-    lower = rows[1].subplots(1, len(kernels) + 1, gridspec_kw={"width_ratios": ratios})
+    lower = rows[1].subplots(1, len(kernels) + 1, squeeze=False, gridspec_kw={"width_ratios": ratios})[0]
     for axes, (kernel, text) in zip(lower, kernels, strict=False):
         _kernel(axes, kernel, text)
     if len(page.loss):
         _curves(lower[-1], page)
-    else:
+    elif kernels:
         _sections(lower[-1], kernels)
+    else:
+        lower[-1].axis("off")
     title.text(0.5, 0.5, page.title, ha="center", va="center", fontsize=12)
     return figure
 

@@ -184,3 +184,9 @@ def write_kernel(folder: Path, kernel: Tensor, alignment: str) -> None:
     grey = np.round(a / a.max() * 255).astype(np.uint8)
     with atomic_path(folder / "kernel.png") as temporary:
         Image.fromarray(np.kron(grey, np.ones((zoom, zoom), np.uint8))).save(temporary)
+
+
+def remove_kernel(folder: Path) -> None:
+    """Remove what `write_kernel` has written into a folder, if anything."""
+    for suffix in (".npy", ".mat", ".png"):
+        (folder / f"kernel{suffix}").unlink(missing_ok=True)

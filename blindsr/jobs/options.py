@@ -25,8 +25,8 @@ KernelSizeOption = Annotated[int, typer.Option(help="Side of the kernel, odd; 0:
 RestorerOption = Annotated[
     str | None,
     typer.Option(
-        help="What makes the image from the kernel: map, tv, bicubic, usrnet, model.pt, model.onnx, "
-        "my_file.py:restore, none.",
+        help="What makes the image from the kernel: map, tv, bicubic, zssr, usrnet, model.pt, model.onnx, weights.pth, "
+        "my_file.py:restore, none; a model's own pixel grid goes behind it, as in model.pt@centered.",
         show_default=False,
     ),
 ]

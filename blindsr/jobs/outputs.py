@@ -21,7 +21,7 @@ from blindsr.diagnostics.metrics import Border, kernel_psnr, psnr, ssim
 from blindsr.diagnostics.overview import Overview, render
 from blindsr.io.files import atomic_path, write_text
 from blindsr.io.images import Picture, write_png
-from blindsr.io.kernels import write_kernel
+from blindsr.io.kernels import remove_kernel, write_kernel
 from blindsr.kernels import center_of_mass, width
 from blindsr.restorers.bicubic import bicubic
 from blindsr.solver import Metrics
@@ -41,11 +41,11 @@ class Truth:
 
 @dataclass(frozen=True)
 class Result:
-    """A finished run, before it is saved."""
+    """A finished run, before it is saved; kernel None where the method has none."""
 
     picture: Picture
     image: Tensor
-    kernel: Tensor
+    kernel: Tensor | None
     trace: list[Metrics]
     degradation: Degradation
     name: str
@@ -75,18 +75,15 @@ def score(result: Result, truth: Truth, say: Callable[[str], None]) -> dict[str,
     Returns
     -------
     dict
-        Always: `lr_rmse` (grey levels) and the kernel's `kernel_width`, `kernel_center`. With a true image: `psnr` and
-        `ssim` for both border rules, and of bicubic. With a true kernel: `kernel_psnr`.
+        Always: `lr_rmse` (grey levels). With a kernel: `kernel_width`, `kernel_center`, and with a true one
+        `kernel_psnr`. With a true image: `psnr` and `ssim` for both border rules, and of bicubic.
     """
-    scale = result.degradation.scale
-    center = center_of_mass(result.kernel)[0]
-    scores: dict[str, Any] = {
-        "lr_rmse": 255 * result.trace[-1].mse ** 0.5 if result.trace else None,
-        "kernel_width": float(width(result.kernel)),
-        "kernel_center": [float(center[0]), float(center[1])],
-    }
-    if truth.kernel is not None:
-        scores["kernel_psnr"] = kernel_psnr(result.kernel[0, 0].double().numpy(), truth.kernel[0, 0].double().numpy())
+    scale, kernel = result.degradation.scale, result.kernel
+    scores: dict[str, Any] = {"lr_rmse": 255 * result.trace[-1].mse ** 0.5 if result.trace else None}
+    if kernel is not None:
+        scores |= {"kernel_width": float(width(kernel)), "kernel_center": center_of_mass(kernel)[0].tolist()}
+        if truth.kernel is not None:
+            scores["kernel_psnr"] = kernel_psnr(kernel[0, 0].double().numpy(), truth.kernel[0, 0].double().numpy())
     if truth.image is None:
         return scores
     x, t = (as_array(v) for v in _matched(result.image, truth.image))
@@ -152,7 +149,10 @@ def enlarged_picture(result: Result) -> Picture:
 def save_result(folder: Path, result: Result, truth: Truth, record: dict[str, Any], *, page: bool = True) -> None:
     """Write every file of a run (overview.png if `page`); each is written whole or not at all, run.json last."""
     write_png(folder / "sr.png", enlarged_picture(result))
-    write_kernel(folder, result.kernel, str(result.degradation.alignment))
+    if result.kernel is not None:
+        write_kernel(folder, result.kernel, str(result.degradation.alignment))
+    else:  # an earlier result that is being replaced may have had one
+        remove_kernel(folder)
     write_text(folder / "trace.csv", trace_csv(result.trace))
     if page:
         with warnings.catch_warnings():  # letters of the file's name that the font does not have
@@ -176,7 +176,9 @@ def _overview(result: Result, truth: Truth, record: dict[str, Any]) -> Overview:
     if f"psnr_border_{border}" in scores:
         captions["enlarged"] = f"{scores[f'psnr_bicubic_border_{border}']:.2f} dB"
         captions["result"] = f"{scores[f'psnr_border_{border}']:.2f} dB, SSIM {scores[f'ssim_border_{border}']:.3f}"
-    captions["kernel"] = f"width {scores['kernel_width']:.2f} px"
+    if result.kernel is not None:
+        captions["kernel"] = "assumed, " if record.get("kernel_assumed") else ""
+        captions["kernel"] += f"width {scores['kernel_width']:.2f} px"
     if "kernel_psnr" in scores:
         captions["kernel"] += f", {scores['kernel_psnr']:.1f} dB"
     name = result.name.replace("$", r"\$")  # no formulas
@@ -184,7 +186,7 @@ def _overview(result: Result, truth: Truth, record: dict[str, Any]) -> Overview:
         lr=as_array(result.picture.pixels),
         enlarged=as_array(result.bicubic),
         result=as_array(result.image),
-        kernel=result.kernel[0, 0].double().numpy(),
+        kernel=None if result.kernel is None else result.kernel[0, 0].double().numpy(),
         loss=np.array([m.loss for m in result.trace]),
         lr_rmse=np.array([255 * m.mse**0.5 for m in result.trace]),
         title=f"{name}   x{record['scale']}   {record['method']}, preset {record['preset']}, "

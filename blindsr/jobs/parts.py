@@ -12,7 +12,9 @@ from typing import Any, TypeVar
 from blindsr import testing
 from blindsr.degradation import Degradation
 from blindsr.errors import UserError
+from blindsr.generators.starts import isotropic_gaussian
 from blindsr.methods import (
+    DEFAULT_METHOD,
     IMAGE_PRIORS,
     METHODS,
     NOISES,
@@ -24,6 +26,7 @@ from blindsr.methods import (
     Regularizer,
     noise_level,
 )
+from blindsr.restorers.base import needs_kernel
 from blindsr.restorers.external import (
     ONNX_SUFFIXES,
     TORCHSCRIPT_SUFFIXES,
@@ -31,6 +34,8 @@ from blindsr.restorers.external import (
     OnnxRestorer,
     TorchScriptRestorer,
 )
+from blindsr.restorers.grid import Grid, OnGrid
+from blindsr.restorers.spandrel_model import SPANDREL_SUFFIXES, SpandrelRestorer
 from blindsr.restorers.usrnet import UsrNetRestorer
 
 T = TypeVar("T")
@@ -131,8 +136,11 @@ def image_prior_part(word: str) -> Part[Any]:
     return Part(word, Regularizer(prior, float(getattr(prior, "rho", OWN_RHO))), _file(word))
 
 
-def restorer_part(word: str, weights: Path | None) -> Part[Any]:
+def restorer_part(word: str, weights: Path | None, grid: Grid | None = None) -> Part[Any]:
     """Return the restorer that a word names: one of the table, usrnet, a model file, or a user's `my_file.py:restore`.
+
+    A file or function may be followed by the grid that it was made for, as in `model.pt@centered` (`Grid`); `grid` is
+    what is taken where none is named, None the grid of the run.
 
     Raises
     ------
@@ -145,6 +153,17 @@ def restorer_part(word: str, weights: Path | None) -> Part[Any]:
         if weights is None:
             raise UserError("--restorer usrnet: needs --weights FILE, the published state dict")
         return Part("usrnet", UsrNetRestorer(weights), str(weights))
+    if word in RESTORERS:
+        return RESTORERS[word]
+    bare, at, named = word.rpartition("@")
+    if at and named in list(Grid):
+        word, grid = bare, Grid(named)
+    part = _foreign(word)
+    return part if grid is None else Part(f"{part.name}@{grid}", OnGrid(part.value, grid), part.file)
+
+
+def _foreign(word: str) -> Part[Any]:
+    """Return the restorer in a file of the user's."""
     if _is_reference(word):
         thing = load_object(word)
         made = _made(word) if isinstance(thing, type) else thing
@@ -156,12 +175,12 @@ def restorer_part(word: str, weights: Path | None) -> Part[Any]:
         return Part(path.name, OnnxRestorer(path), word)
     if path.suffix in TORCHSCRIPT_SUFFIXES:
         return Part(path.name, TorchScriptRestorer(path), word)
-    if word not in RESTORERS:
-        raise UserError(
-            f"--restorer {word}: unknown; choose {', '.join(RESTORERS)}, usrnet, a TorchScript or ONNX file, "
-            "or my_file.py:restore"
-        )
-    return RESTORERS[word]
+    if path.suffix in SPANDREL_SUFFIXES:
+        return Part(path.name, SpandrelRestorer(path), word)
+    raise UserError(
+        f"--restorer {word}: unknown; choose {', '.join(RESTORERS)}, usrnet, a TorchScript or ONNX file, a file of "
+        f"weights that spandrel knows, or my_file.py:restore; a file may be followed by its grid, @{', @'.join(Grid)}"
+    )
 
 
 def noise_part(word: str) -> Part[Any]:
@@ -206,13 +225,30 @@ def compose(
     if noise is not None:
         method = replace(method, noise=noise_part(noise))
     if restorer is not None or weights is not None:
-        part = restorer_part(restorer or "usrnet", weights)
+        part = restorer_part(restorer or "usrnet", weights, None if method.has_kernel else Grid.CENTERED)
         if part.value is None and not method.iterates:
             raise UserError(f"--restorer {restorer}: {name} makes its image by a restorer; choose one")
         method = replace(method, restorer=part)
     if not METHODS[name].iterates and (prior, optimizer, image_prior) != (None, None, None):
         raise UserError(f"--method {name}: makes no steps; leave out --prior, --optimizer and --image-prior")
+    _check_parts(method)
     return replace(method, name=_name(method))
+
+
+def _check_parts(method: Method) -> None:
+    """Refuse parts that do not go together."""
+    restorer, fixed = method.restorer, method.kernel.value is isotropic_gaussian
+    if restorer.value is None and not method.iterates:
+        raise UserError(
+            f"--method {method.name}: needs --restorer: model.pt, model.onnx, weights.pth or my_file.py:restore"
+        )
+    if not method.has_kernel and needs_kernel(restorer.value):
+        raise UserError(
+            f"--restorer {restorer.name}: makes use of a kernel, and --method {method.name} has none; "
+            f"--method {DEFAULT_METHOD} estimates one"
+        )
+    if fixed and method.prior.value is not None:
+        raise UserError(f"--prior {method.prior.name}: the kernel of --method {method.name} is fixed; leave it out")
 
 
 _NONE = RESTORERS["none"]
@@ -221,7 +257,7 @@ _NONE = RESTORERS["none"]
 def _name(method: Method) -> str:
     """Name of the row that has these parts, or "custom"."""
     bare = replace(method, name="", summary="", restorer=_NONE)
-    for row in METHODS.values():
+    for row in (METHODS[method.name], *METHODS.values()):
         same = replace(row, name="", summary="", restorer=_NONE)
         if replace(same, noise=None) == replace(bare, noise=None) and (same.noise == bare.noise or not row.iterates):
             plain = row.restorer.name == method.restorer.name or not row.iterates

@@ -8,6 +8,7 @@ import platform
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 
 from blindsr import __version__, checkpoint
 from blindsr.errors import UserError
+from blindsr.generators.kernel import FixedKernel
 from blindsr.generators.skip import has_bf16
 from blindsr.io.images import MIN_SIDE, Picture, read_image
 from blindsr.io.kernels import read_kernel
@@ -29,10 +31,12 @@ from blindsr.jobs.restarts import Restart, repeat
 from blindsr.jobs.restore import described, read_hr, restored, try_out
 from blindsr.jobs.settings import AFTERWARDS, RunSettings
 from blindsr.methods import assemble
-from blindsr.restorers.base import Restorer
+from blindsr.restorers.base import Restorer, needs_noise, seeded_restorer
 from blindsr.restorers.external import CallableRestorer, OnnxRestorer
 from blindsr.solver import Metrics, Run, Solver
 from blindsr.super_resolve import restoration_noise
+
+KERNEL_WORDS = "applied by correlation; the nominal centre of mass is (kernel_size - scale) / 2 on both axes"
 
 
 def run_image(
@@ -84,7 +88,7 @@ def run_image(
     h, w = (degradation.scale * n for n in y.shape[-2:])
     if degradation.kernel_size > min(h, w):
         raise UserError(f"{path}: a kernel of {degradation.kernel_size} pixels is larger than the result ({w}x{h})")
-    if settings.method.iterates:
+    if settings.method.uses_network:
         check_memory(*hr, settings.preset.skip, device)
     record = settings.record()
     record["image_sha256"] = hashlib.sha256(y.numpy().tobytes()).hexdigest()
@@ -111,12 +115,13 @@ def run_image(
         first = Restart(settings.seed, image, kernel, trace, reason)
         found = solver.assembly.estimate
         tiles, ended = 0, None
-        restorer = settings.method.restorer.value
+        restorer = seeded_restorer(settings.method.restorer.value, settings.seed)
         if restorer is not None:
             noise = restoration_noise(settings.method, solver.assembly, y)
             image, tiles, ended = restored(restorer, y, kernel, degradation, noise, interrupt, deadline, say)
             reason = ended or reason
-            record["noise_std"] = noise
+            if needs_noise(restorer):
+                record["noise_std"] = noise
     record |= {
         "kernel_found": None if found is None else described(found),
         "tiles": tiles,
@@ -131,12 +136,13 @@ def run_image(
         "device": str(device),
         "bf16": settings.preset.skip.bf16 and has_bf16(device),
         "threads": torch.get_num_threads(),
-        "kernel": "applied by correlation; the nominal centre of mass is (kernel_size - scale) / 2 on both axes",
+        "kernel": KERNEL_WORDS if settings.method.has_kernel else None,
+        "kernel_assumed": settings.method.has_kernel and found is None and isinstance(run.kernel, FixedKernel),
         "versions": {"blindsr": __version__, "torch": torch.__version__, "python": platform.python_version()},
         "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
-    result = Result(picture, image, kernel, trace, degradation, path.name)
-    record["metrics"] = score(result, truth, say)
+    result = Result(picture, image, kernel if settings.method.has_kernel else None, trace, degradation, path.name)
+    record["metrics"] = score(result, replace(truth, kernel=None) if record["kernel_assumed"] else truth, say)
     forget(folder)
     more = settings.sampling is not None or settings.restarts is not None
     save_result(folder, result, truth, record | ({"complete": False} if more else {}), page=not settings.bare)
@@ -253,7 +259,10 @@ def _begin(
         say(f"no checkpoint in {keeper.path.parent}: starting anew")
     elif there:
         say(f"{keeper.path} of an earlier run is replaced (--resume would go on with it)")
-    return solver.init(y, settings.seed), []
+    try:
+        return solver.init(y, settings.seed), []
+    except ValueError as error:
+        raise UserError(f"{keeper.path.parent}: {error}") from error
 
 
 def _loop(

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from blindsr.methods import IMAGE_PRIORS, METHODS, NOISES, OPTIMIZERS, PRIORS, RESTORERS, Method
 
-COLUMNS = ("method", "kernel", "prior", "optimizer", "image prior", "noise", "restorer", "what it is")
+COLUMNS = ("method", "image", "kernel", "prior", "optimizer", "image prior", "noise", "restorer", "what it is")
 
 
 def _row(m: Method) -> tuple[str, ...]:
-    noise = m.noise.name if m.noise else "preset's" if m.iterates else "from y"
+    noise = m.noise.name if m.noise else "preset's" if m.iterates else "from y" if m.has_kernel else "-"
     steps = (m.prior.name, m.optimizer.name, m.image_prior.name) if m.iterates else ("-", "-", "-")
-    return (m.name, m.kernel.name, *steps, noise, m.restorer.name, m.summary)
+    image = m.image.name if m.iterates else "-"
+    return (m.name, image, m.kernel.name, *steps, noise, m.restorer.name, m.summary)
 
 
 def methods_table() -> str:
@@ -26,6 +27,7 @@ def methods_table() -> str:
         for option, table in tables
     ]
     lines.append(
-        f"--restorer: {', '.join(RESTORERS)}, usrnet (--weights FILE), model.pt, model.onnx, my_file.py:restore"
+        f"--restorer: {', '.join(RESTORERS)}, usrnet (--weights FILE), model.pt, model.onnx, weights.pth, "
+        "my_file.py:restore"
     )
     return "\n".join(lines)

@@ -112,6 +112,8 @@ def _record(folder: Path) -> dict[str, Any]:
 
 def _scene(folder: Path, record: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor, Degradation]:
     """LR image, result, kernel and operator of a run."""
+    if not (folder / "kernel.npy").is_file():
+        raise UserError(f"{folder}: its method has no kernel ({record['method']}); a map needs one")
     path = Path(record["image"])
     if not path.is_file():
         raise UserError(f"{path}: the picture of this run is no longer there; put it back, or run again")

@@ -45,6 +45,11 @@ def gaussian_kernel(size: int, var1: Tensor, var2: Tensor, angle: Tensor, center
     return torch.softmax(log_k.flatten(1), dim=1).reshape(-1, 1, size, size)
 
 
+def protocol_variances(scale: int) -> tuple[float, float]:
+    """Smallest and largest λ of the literature's test protocol, 0.175 s and min(2.5 s, 10), pixels²."""
+    return 0.175 * scale, min(2.5 * scale, 10.0)
+
+
 class GaussianKernelPrior(ParametricKernels):
     """Random Gaussian kernels: θ = (λ₁, λ₂, angle, centre column, centre row), independent.
 
@@ -106,8 +111,8 @@ class GaussianKernelPrior(ParametricKernels):
     ) -> GaussianKernelPrior:
         """Kernels of the literature's test protocol: λ ~ U[0.175 s, min(2.5 s, 10)], centre (K - s)/2."""
         k = kernel_size or default_kernel_size(scale)
-        high = min(2.5 * scale, 10.0)
-        return cls.uniform(k, 0.175 * scale, high, (k - scale) / 2, isotropic=isotropic, jitter=jitter)
+        low, high = protocol_variances(scale)
+        return cls.uniform(k, low, high, (k - scale) / 2, isotropic=isotropic, jitter=jitter)
 
     @classmethod
     def sampling(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -33,3 +33,27 @@ class Restorer(Protocol):
             (1, C, s h, s w): the picture itself, without the border that VALID padding adds; values in 0..1.
         """
         ...
+
+
+@runtime_checkable
+class SeededRestorer(Restorer, Protocol):
+    """A restorer that draws random numbers."""
+
+    def with_seed(self, seed: int) -> Restorer:
+        """Return the same restorer with another seed."""
+        ...
+
+
+def seeded_restorer(restorer: Any, seed: int) -> Any:
+    """Give a restorer the seed of a run, if it draws anything."""
+    return restorer.with_seed(seed) if isinstance(restorer, SeededRestorer) else restorer
+
+
+def needs_kernel(restorer: Any) -> bool:
+    """Whether a restorer makes use of the kernel: unless its attribute `needs_kernel` says no."""
+    return bool(getattr(restorer, "needs_kernel", True))
+
+
+def needs_noise(restorer: Any) -> bool:
+    """Whether a restorer makes use of the noise level: unless its attribute `needs_noise` says no."""
+    return bool(getattr(restorer, "needs_noise", True))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -46,6 +47,9 @@ def bicubic(y: Tensor, scale: int, alignment: Alignment = Alignment.FKP) -> Tens
 @dataclass(frozen=True)
 class BicubicRestorer:
     """Restorer that leaves the kernel aside: `bicubic` on the degradation's grid."""
+
+    needs_kernel: ClassVar[bool] = False
+    needs_noise: ClassVar[bool] = False
 
     def __call__(self, y: Tensor, kernel: Tensor, degradation: Degradation, noise_std: float) -> Tensor:
         """Enlarge y, see `blindsr.restorers.base.Restorer`."""

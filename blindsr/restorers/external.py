@@ -16,7 +16,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -28,7 +28,7 @@ TORCHSCRIPT_SUFFIXES = (".pt", ".ts", ".torchscript")
 ONNX_SUFFIXES = (".onnx",)
 
 
-def _one_line(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
     """Kind and text of an error, at most 300 characters; of an error from inside a TorchScript model the last line."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     if any("TorchScript" in line for line in lines[:2]):
@@ -79,7 +79,8 @@ def check_output(x: Any, y: Tensor, degradation: Degradation, name: str) -> Tens
     return image.clamp(0, 1)
 
 
-def _check_file(path: Path) -> None:
+def check_file(path: Path) -> None:
+    """Raise UserError unless there is a file of that name."""
     if not path.exists():
         raise UserError(f"{path}: no such file")
     if not path.is_file():
@@ -131,7 +132,7 @@ class TorchScriptRestorer:
     inputs: int = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        _check_file(self.path)
+        check_file(self.path)
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # torch calls TorchScript deprecated; the files are there
@@ -144,6 +145,16 @@ class TorchScriptRestorer:
             ) from error
         object.__setattr__(self, "model", model)
         object.__setattr__(self, "inputs", _check_count(inputs, str(self.path)))
+
+    @property
+    def needs_kernel(self) -> bool:
+        """Whether the model has an input for the kernel."""
+        return self.inputs > 1
+
+    @property
+    def needs_noise(self) -> bool:
+        """Whether the model has an input for the noise level."""
+        return self.inputs > 2
 
     def __call__(self, y: Tensor, kernel: Tensor, degradation: Degradation, noise_std: float) -> Tensor:
         """Restore an image, as `Restorer` says.
@@ -159,7 +170,7 @@ class TorchScriptRestorer:
                 warnings.simplefilter("ignore")
                 x = self.model(*given)
         except Exception as error:
-            raise UserError(f"{self.path}: the model fails ({_one_line(error)})") from error
+            raise UserError(f"{self.path}: the model fails ({one_line(error)})") from error
         return check_output(x, y, degradation, str(self.path))
 
 
@@ -187,7 +198,7 @@ class OnnxRestorer:
     inputs: tuple[str, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        _check_file(self.path)
+        check_file(self.path)
         try:
             runtime = importlib.import_module("onnxruntime")
         except ImportError as error:
@@ -198,11 +209,21 @@ class OnnxRestorer:
             options.log_severity_level = 4  # its errors come as exceptions; none are to be printed as well
             session = runtime.InferenceSession(str(self.path), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # kinds of its own
-            raise UserError(f"{self.path}: not an ONNX model that onnxruntime can run ({_one_line(error)})") from error
+            raise UserError(f"{self.path}: not an ONNX model that onnxruntime can run ({one_line(error)})") from error
         names = tuple(i.name for i in session.get_inputs())
         _check_count(len(names), str(self.path))
         object.__setattr__(self, "session", session)
         object.__setattr__(self, "inputs", names)
+
+    @property
+    def needs_kernel(self) -> bool:
+        """Whether the model has an input for the kernel."""
+        return len(self.inputs) > 1
+
+    @property
+    def needs_noise(self) -> bool:
+        """Whether the model has an input for the noise level."""
+        return len(self.inputs) > 2
 
     def __call__(self, y: Tensor, kernel: Tensor, degradation: Degradation, noise_std: float) -> Tensor:
         """Restore an image, as `Restorer` says.
@@ -217,7 +238,7 @@ class OnnxRestorer:
         try:
             x = torch.from_numpy(self.session.run(None, feed)[0].copy())
         except Exception as error:
-            raise UserError(f"{self.path}: the model fails ({_one_line(error)})") from error
+            raise UserError(f"{self.path}: the model fails ({one_line(error)})") from error
         return check_output(x, y, degradation, str(self.path))
 
 
@@ -241,6 +262,8 @@ class CallableRestorer:
 
     function: Callable[[Tensor, Tensor, Degradation, float], Any]
     name: str
+    needs_kernel: ClassVar[bool] = False
+    """It may use the kernel, but nobody knows."""
 
     def __post_init__(self) -> None:
         if not callable(self.function):
@@ -257,5 +280,5 @@ class CallableRestorer:
         try:
             x = self.function(y.detach().clone(), kernel.detach().clone(), degradation, noise_std)
         except (Exception, SystemExit) as error:
-            raise UserError(f"{self.name}: fails ({_one_line(error)})") from error
+            raise UserError(f"{self.name}: fails ({one_line(error)})") from error
         return check_output(x, y, degradation, self.name)

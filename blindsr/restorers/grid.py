@@ -1,0 +1,96 @@
+"""A restorer that was made for another pixel grid than the run's: its result is moved onto the run's grid.
+
+Where an LR pixel u lies on the HR grid of a result, in HR pixels:
+
+    fkp         s u − (s−1)/2     the protocol of this literature (`Alignment.FKP`)
+    corner      s u               a kernel centred on its middle pixel, then every s-th pixel from 0
+    centered    s u + (s−1)/2     pixel centres aligned: bicubic resizing, most networks (`Alignment.CENTERED`)
+
+A result read on the wrong one is off by up to s − 1 pixels, which costs several decibels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from blindsr.degradation import Alignment, Degradation, Padding
+from blindsr.restorers.base import Restorer, needs_kernel, needs_noise
+
+
+class Grid(StrEnum):
+    """Where LR pixels lie on the HR grid, see the head of this module."""
+
+    FKP = "fkp"
+    CORNER = "corner"
+    CENTERED = "centered"
+
+    def position(self, scale: int) -> float:
+        """HR position of LR pixel 0, in HR pixels."""
+        return {Grid.FKP: -1, Grid.CORNER: 0, Grid.CENTERED: 1}[self] * (scale - 1) / 2
+
+
+MARGIN = 4
+"""LR pixels by which y is extended on the side that the result moves from."""
+
+
+@dataclass(frozen=True)
+class OnGrid:
+    """`Restorer` that calls another one, made for `grid`, and moves its result onto the grid of the degradation.
+
+    The result at p is the other's at p + (its position of an LR pixel) − (that of the degradation). On the grids fkp
+    and centered the difference is whole pixels, s − 1, and nothing is interpolated; to or from corner, (s−1)/2, it is
+    read by quintic splines where that is half a pixel. What lies beyond the border of y comes from `MARGIN` LR pixels
+    more, wrapped round under CIRCULAR, else the edge repeated.
+
+    Parameters
+    ----------
+    restorer : Restorer
+        The other one.
+    grid : Grid
+        What it was made for. Where it uses the kernel, a kernel of the run is that of its grid too.
+    """
+
+    restorer: Restorer
+    grid: Grid
+
+    @property
+    def needs_kernel(self) -> bool:
+        """Whether the other one makes use of the kernel."""
+        return needs_kernel(self.restorer)
+
+    @property
+    def needs_noise(self) -> bool:
+        """Whether the other one makes use of the noise level."""
+        return needs_noise(self.restorer)
+
+    def __call__(self, y: Tensor, kernel: Tensor, degradation: Degradation, noise_std: float) -> Tensor:
+        """Restore an image, see `blindsr.restorers.base.Restorer`."""
+        s, (h, w) = degradation.scale, y.shape[-2:]
+        away = self.grid.position(s) - Grid(degradation.alignment).position(s)
+        if away == 0:
+            return self.restorer(y, kernel, degradation, noise_std)
+        before, after = (0, MARGIN) if away > 0 else (MARGIN, 0)
+        mode = "circular" if degradation.padding is Padding.CIRCULAR else "replicate"
+        wider = F.pad(y, (before, after, before, after), mode=mode)
+        part = degradation.for_part()
+        if self.grid is not Grid.CORNER:
+            part = replace(part, alignment=Alignment(self.grid))
+        x = self.restorer(wider, kernel, part, noise_std)
+        start = s * before + away
+        first = int(start // 1)
+        if start != first:
+            x = half_pixel_on(x)
+        return x[..., first : first + s * h, first : first + s * w]
+
+
+def half_pixel_on(x: Tensor) -> Tensor:
+    """Read an image (1, C, H, W), values 0..1, half a pixel down and right, by quintic splines, edges repeated."""
+    from scipy.ndimage import shift
+
+    moved = shift(x.double().cpu().numpy(), (0, 0, -0.5, -0.5), order=5, mode="nearest")
+    return torch.from_numpy(moved).to(x).clamp(0, 1)
