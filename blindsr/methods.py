@@ -12,17 +12,19 @@ from typing import Generic, TypeVar
 from torch import Tensor, nn
 
 from blindsr.degradation import Degradation, Padding
-from blindsr.generators.kernel import FixedKernel, KernelNetwork, ParametricKernel
+from blindsr.generators.kernel import FixedKernel, GaussianKernel, KernelNetwork, ParametricKernel
 from blindsr.generators.pixels import Pixels
 from blindsr.generators.skip import SkipNetwork, SkipSettings
 from blindsr.kernel_estimate import KernelEstimate, KernelEstimator
-from blindsr.likelihood.data_term import DataTerm, SsimThenMse
-from blindsr.likelihood.noise import FixedNoise, IidNoise, NoiseModel
+from blindsr.kernelgan.solver import KernelGan
+from blindsr.likelihood.data_term import DataTerm, GaussianLikelihood, SsimThenMse
+from blindsr.likelihood.noise import FixedNoise, IidNoise, NoiseModel, PatchNoise
 from blindsr.optimizers.base import Optimizer
+from blindsr.optimizers.em import MonteCarloEm
 from blindsr.optimizers.meta import MetaLearned
 from blindsr.optimizers.plain import Alternating, Joint
 from blindsr.optimizers.refit import RefitKernel
-from blindsr.presets import Preset
+from blindsr.presets import BSRDM, Preset
 from blindsr.priors.base import ImagePrior, KernelPrior
 from blindsr.priors.gaussian import GaussianKernelPrior
 from blindsr.priors.image import HyperLaplacian, NoPrior, Tikhonov, TotalVariation
@@ -85,15 +87,28 @@ PRIORS: dict[str, Part[PriorFactory | None]] = _table(
 )
 """What the Monte Carlo step draws kernels from; `none` leaves the step and its warm-up out."""
 
-KERNELS: dict[str, Part[KernelEstimator | None]] = _table(Part("network", None), Part("spectral", KernelEstimator()))
+
+def explicit_gaussian(y: Tensor, degradation: Degradation) -> nn.Module:
+    """Build an explicit Gaussian of standard deviation s at the nominal centre, as BSRDM starts."""
+    return GaussianKernel(degradation.kernel_size, degradation.center, float(degradation.scale))
+
+
+KERNELS: dict[str, Part[KernelEstimator | KernelFactory | KernelGan | None]] = _table(
+    Part("network", None),
+    Part("spectral", KernelEstimator()),
+    Part("gaussian", explicit_gaussian),
+    Part("gan", KernelGan()),
+)
 """The kernel block: `network` starts from random weights; `spectral` is a parametric kernel that starts at an estimate
-from y alone and keeps its density Φ in the objective."""
+from y alone and keeps its density Φ in the objective; `gaussian` is an explicit Gaussian; `gan` is found by
+a solver of its own, see `blindsr.super_resolve.make_solver`."""
 
 OPTIMIZERS: dict[str, Part[Optimizer]] = _table(
     Part("meta", MetaLearned(interval=3)),
     Part("am", Alternating()),
     Part("joint", Joint()),
     Part("refit", RefitKernel()),
+    Part("em", MonteCarloEm()),
 )
 
 RESTORERS: dict[str, Part[Restorer | None]] = _table(
@@ -111,7 +126,9 @@ IMAGE_PRIORS: dict[str, Part[Regularizer]] = _table(
     Part("none", Regularizer(NoPrior(), 0.0)),
 )
 
-NOISES: dict[str, Part[NoiseModel]] = _table(Part("iid", IidNoise()), Part("none", FixedNoise()))
+NOISES: dict[str, Part[NoiseModel]] = _table(
+    Part("iid", IidNoise()), Part("patch", PatchNoise()), Part("none", FixedNoise())
+)
 """`none` is the published setting: no estimate, the image prior's weight fixed."""
 
 
@@ -131,7 +148,7 @@ class Method:
     image_prior: Part[Regularizer]
     noise: Part[NoiseModel] | None = None
     data_term: DataTerm | None = None
-    kernel: Part[KernelEstimator | None] = KERNELS["network"]
+    kernel: Part[KernelEstimator | KernelFactory | KernelGan | None] = KERNELS["network"]
     restorer: Part[Restorer | None] = RESTORERS["none"]
     guide: Part[Restorer | None] = RESTORERS["none"]
     """Where a skip network gets its start from: the image that this restorer makes with the estimated kernel is the
@@ -139,6 +156,8 @@ class Method:
     steps: int | None = None
     """Inner steps; None takes the preset's. 0: no steps, the kernel is its estimate, the restorer makes the image."""
     stopping: MovingVariance | None = None
+    numbers: Preset | None = None
+    """Sizes and rates of its own, whatever the preset."""
 
     @property
     def iterates(self) -> bool:
@@ -146,9 +165,14 @@ class Method:
         return self.steps != 0
 
     @property
+    def composed(self) -> bool:
+        """Whether the steps are those of the loop that every method shares, on an image and a kernel block."""
+        return self.iterates and not isinstance(self.kernel.value, KernelGan)
+
+    @property
     def estimates(self) -> bool:
         """Whether the kernel is first estimated from y alone."""
-        return self.kernel.value is not None or self.prior.value is spectral_draws
+        return isinstance(self.kernel.value, KernelEstimator) or self.prior.value is spectral_draws
 
 
 _MLMC = Method("mlmc", "the paper's method", PRIORS["mcmc"], OPTIMIZERS["meta"], IMAGE_PRIORS["hyper-laplacian"])
@@ -192,6 +216,28 @@ METHODS: dict[str, Method] = {
             guide=RESTORERS["map"],
             steps=240,
             stopping=MovingVariance(),
+        ),
+        Method(
+            "kernelgan",
+            "kernel by an internal GAN (Bell-Kligler et al. 2019), then a MAP image",
+            PRIORS["none"],
+            OPTIMIZERS["joint"],
+            IMAGE_PRIORS["none"],
+            kernel=KERNELS["gan"],
+            restorer=RESTORERS["map"],
+            steps=3000,
+        ),
+        Method(
+            "bsrdm",
+            "Monte Carlo EM, latent Langevin, noise by patches (Yue et al. 2022)",
+            PRIORS["none"],
+            OPTIMIZERS["em"],
+            IMAGE_PRIORS["hyper-laplacian"],
+            NOISES["patch"],
+            GaussianLikelihood(),
+            kernel=KERNELS["gaussian"],
+            steps=BSRDM.steps,
+            numbers=BSRDM,
         ),
     )
 }
@@ -282,17 +328,26 @@ def assemble(method: Method, degradation: Degradation, preset: Preset, y: Tensor
     ValueError
         If y is missing where it is needed.
     """
+    start, preset = method.kernel.value, method.numbers or preset
+    if isinstance(start, KernelGan):
+        raise ValueError(f"method {method.name} has a solver of its own: use `make_solver` or `super_resolve`")
     estimate = None
     if method.estimates:
         if y is None:
             raise ValueError(f"method {method.name} estimates the kernel from the LR image: give it to `assemble`")
-        estimate = (method.kernel.value or KernelEstimator(rounds=0))(y, degradation, known_noise(method))
+        estimator = start if isinstance(start, KernelEstimator) else KernelEstimator(rounds=0)
+        estimate = estimator(y, degradation, known_noise(method))
     image = skip_image(preset.skip) if method.iterates else bicubic_image
     guide = None
     if method.guide.value is not None and estimate is not None and y is not None:
         guide = restore(method.guide.value, y.cpu(), estimate.kernel, degradation, estimate.noise_std)
         image = guided_image(preset.skip, guide)
-    starts = estimate is not None and method.kernel.value is not None
+    kernel: KernelFactory = kernel_network
+    energy = None
+    if estimate is not None and isinstance(start, KernelEstimator):
+        kernel, energy = estimated_kernel(estimate), MomentEnergy.of(estimate.spectral)
+    elif start is not None and not isinstance(start, KernelEstimator):
+        kernel = start
     monte_carlo = None
     if method.prior.value is not None:
         prior = method.prior.value(degradation, estimate)
@@ -308,8 +363,8 @@ def assemble(method: Method, degradation: Degradation, preset: Preset, y: Tensor
         image=image,
         anchor=guide,
         stopping=method.stopping,
-        kernel=estimated_kernel(estimate) if estimate is not None and starts else kernel_network,
-        kernel_prior=MomentEnergy.of(estimate.spectral) if estimate is not None and starts else None,
+        kernel=kernel,
+        kernel_prior=energy,
         estimate=estimate,
         optimizer=method.optimizer.value,
         data_term=method.data_term or SsimThenMse(preset.ssim_steps, preset.ssim_below),
@@ -321,4 +376,5 @@ def assemble(method: Method, degradation: Degradation, preset: Preset, y: Tensor
         image_lr=preset.image_lr,
         kernel_lr=preset.kernel_lr,
         average=preset.average,
+        noise_steps=preset.noise_steps,
     )

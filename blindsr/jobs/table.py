@@ -8,8 +8,8 @@ COLUMNS = ("method", "kernel", "prior", "optimizer", "image prior", "noise", "re
 
 
 def _row(m: Method) -> tuple[str, ...]:
-    noise = m.noise.name if m.noise else "preset's" if m.iterates else "from y"
-    steps = (m.prior.name, m.optimizer.name, m.image_prior.name) if m.iterates else ("-", "-", "-")
+    noise = m.noise.name if m.noise else "preset's" if m.composed else "from y"
+    steps = (m.prior.name, m.optimizer.name, m.image_prior.name) if m.composed else ("-", "-", "-")
     return (m.name, m.kernel.name, *steps, noise, m.restorer.name, m.summary)
 
 
