@@ -52,7 +52,7 @@ def default_kernel_size(scale: int) -> int:
     return min(4 * scale + 3, 21)
 
 
-def _border_index(n: int, before: int, after: int, padding: Padding) -> Tensor:
+def border_index(n: int, before: int, after: int, padding: Padding) -> Tensor:
     """Indices into an axis of n pixels that give it `before` and `after` pixels of border."""
     i = torch.arange(-before, n + after)
     match padding:
@@ -156,7 +156,7 @@ class Degradation:
             return x
         before, after = self.margins
         for axis in (-2, -1):
-            index = _border_index(x.shape[axis], before, after, self.padding)
+            index = border_index(x.shape[axis], before, after, self.padding)
             x = x.index_select(axis, index.to(x.device))
         return x
 
@@ -165,7 +165,7 @@ class Degradation:
             return xe
         before, after = self.margins
         for axis, n in ((-2, height), (-1, width)):
-            index = _border_index(n, before, after, self.padding).to(xe.device)
+            index = border_index(n, before, after, self.padding).to(xe.device)
             shape = list(xe.shape)
             shape[axis] = n
             xe = xe.new_zeros(shape).index_add(axis, index, xe)

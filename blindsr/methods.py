@@ -12,19 +12,21 @@ from typing import Generic, TypeVar
 from torch import Tensor, nn
 
 from blindsr.degradation import Degradation, Padding
-from blindsr.generators.kernel import FixedKernel, KernelNetwork, ParametricKernel
+from blindsr.generators.kernel import FixedKernel, GaussianKernel, KernelNetwork, ParametricKernel
 from blindsr.generators.pixels import Pixels
 from blindsr.generators.skip import SkipNetwork, SkipSettings
 from blindsr.generators.starts import isotropic_gaussian, kernel_pixels, no_kernel
 from blindsr.kernel_estimate import KernelEstimate, KernelEstimator
+from blindsr.kernelgan.solver import KernelGan
 from blindsr.likelihood.data_term import DataTerm, GaussianLikelihood, SsimThenMse
-from blindsr.likelihood.noise import FixedNoise, IidNoise, NoiseModel
+from blindsr.likelihood.noise import FixedNoise, IidNoise, NoiseModel, PatchNoise
 from blindsr.optimizers.base import Optimizer
+from blindsr.optimizers.em import MonteCarloEm
 from blindsr.optimizers.meta import MetaLearned
 from blindsr.optimizers.plain import Alternating, Joint
 from blindsr.optimizers.projected import ProjectedGradient
 from blindsr.optimizers.refit import RefitKernel
-from blindsr.presets import Preset
+from blindsr.presets import BSRDM, Preset
 from blindsr.priors.base import ImagePrior, KernelEnergy, KernelPrior
 from blindsr.priors.gaussian import GaussianKernelPrior
 from blindsr.priors.image import HyperLaplacian, NoPrior, Tikhonov, TotalVariation
@@ -111,15 +113,25 @@ def kernel_network(y: Tensor, degradation: Degradation) -> nn.Module:
     return KernelNetwork(degradation.kernel_size)
 
 
-KERNELS: dict[str, Part[KernelEstimator | KernelFactory]] = _table(
+def explicit_gaussian(y: Tensor, degradation: Degradation) -> nn.Module:
+    """Build an explicit Gaussian of standard deviation s at the nominal centre, as BSRDM starts."""
+    return GaussianKernel(degradation.kernel_size, degradation.center, float(degradation.scale))
+
+
+KernelBlock = KernelEstimator | KernelFactory | KernelGan
+
+KERNELS: dict[str, Part[KernelBlock]] = _table(
     Part("network", kernel_network),
     Part("spectral", KernelEstimator()),
+    Part("gaussian", explicit_gaussian),
     Part("pixels", kernel_pixels),
     Part("isotropic", isotropic_gaussian),
+    Part("gan", KernelGan()),
     Part("none", no_kernel),
 )
 """The kernel block: `network` starts from random weights; `spectral` is a parametric kernel that starts at an estimate
-from y alone and keeps its density Φ in the objective; `pixels` are free; `isotropic` is assumed, not estimated; `none`:
+from y alone and keeps its density Φ in the objective; `gaussian` is an explicit Gaussian; `pixels` are free;
+`isotropic` is assumed, not estimated; `gan` is found by a solver of its own, see `super_resolve.make_solver`; `none`:
 the method knows no kernel, and none is saved."""
 
 OPTIMIZERS: dict[str, Part[Optimizer]] = _table(
@@ -128,6 +140,7 @@ OPTIMIZERS: dict[str, Part[Optimizer]] = _table(
     Part("joint", Joint()),
     Part("refit", RefitKernel()),
     Part("projected", ProjectedGradient()),
+    Part("em", MonteCarloEm()),
 )
 
 RESTORERS: dict[str, Part[Restorer | None]] = _table(
@@ -146,7 +159,9 @@ IMAGE_PRIORS: dict[str, Part[Regularizer]] = _table(
     Part("none", Regularizer(NoPrior(), 0.0)),
 )
 
-NOISES: dict[str, Part[NoiseModel]] = _table(Part("iid", IidNoise()), Part("none", FixedNoise()))
+NOISES: dict[str, Part[NoiseModel]] = _table(
+    Part("iid", IidNoise()), Part("patch", PatchNoise()), Part("none", FixedNoise())
+)
 """`none` is the published setting: no estimate, the image prior's weight fixed."""
 
 
@@ -167,7 +182,7 @@ class Method:
     noise: Part[NoiseModel] | None = None
     data_term: DataTerm | None = None
     image: Part[ImageMaker] = IMAGES["skip"]
-    kernel: Part[KernelEstimator | KernelFactory] = KERNELS["network"]
+    kernel: Part[KernelBlock] = KERNELS["network"]
     restorer: Part[Restorer | None] = RESTORERS["none"]
     guide: Part[Restorer | None] = RESTORERS["none"]
     """Where a skip network gets its start from: the image that this restorer makes with the estimated kernel is the
@@ -175,6 +190,8 @@ class Method:
     steps: int | None = None
     """Inner steps; None takes the preset's. 0: no steps, the kernel is its estimate, the restorer makes the image."""
     stopping: MovingVariance | None = None
+    numbers: Preset | None = None
+    """Sizes and rates of its own, whatever the preset."""
 
     @property
     def iterates(self) -> bool:
@@ -182,9 +199,14 @@ class Method:
         return self.steps != 0
 
     @property
+    def composed(self) -> bool:
+        """Whether the steps are those of the loop that every method shares, on an image and a kernel block."""
+        return self.iterates and not isinstance(self.kernel.value, KernelGan)
+
+    @property
     def uses_network(self) -> bool:
         """Whether a skip network makes the image of the steps."""
-        return self.iterates and self.image.value is skip_network
+        return self.composed and self.image.value is skip_network
 
     @property
     def estimator(self) -> KernelEstimator | None:
@@ -278,6 +300,28 @@ METHODS: dict[str, Method] = {
             steps=240,
             stopping=MovingVariance(),
         ),
+        Method(
+            "kernelgan",
+            "kernel by an internal GAN, then ZSSR (Bell-Kligler et al. 2019)",
+            PRIORS["none"],
+            OPTIMIZERS["joint"],
+            IMAGE_PRIORS["none"],
+            kernel=KERNELS["gan"],
+            restorer=RESTORERS["zssr"],
+            steps=3000,
+        ),
+        Method(
+            "bsrdm",
+            "Monte Carlo EM, latent Langevin, noise by patches (Yue et al. 2022)",
+            PRIORS["none"],
+            OPTIMIZERS["em"],
+            IMAGE_PRIORS["hyper-laplacian"],
+            NOISES["patch"],
+            GaussianLikelihood(),
+            kernel=KERNELS["gaussian"],
+            steps=BSRDM.steps,
+            numbers=BSRDM,
+        ),
     )
 }
 
@@ -332,12 +376,14 @@ def estimated_kernel(estimate: KernelEstimate) -> KernelFactory:
     return make
 
 
-def kernel_block(method: Method, estimate: KernelEstimate | None) -> tuple[KernelFactory, KernelEnergy | None]:
+def _kernel_and_energy(
+    block: KernelEstimator | KernelFactory, estimate: KernelEstimate | None
+) -> tuple[KernelFactory, KernelEnergy | None]:
     """Return what makes the kernel, and the energy Φ that the method keeps of it."""
-    if isinstance(method.kernel.value, KernelEstimator):
+    if isinstance(block, KernelEstimator):
         assert estimate is not None  # `assemble` has made it
         return estimated_kernel(estimate), MomentEnergy.of(estimate.spectral)
-    return method.kernel.value, None
+    return block, None
 
 
 def known_noise(method: Method) -> float | None:
@@ -370,6 +416,10 @@ def assemble(method: Method, degradation: Degradation, preset: Preset, y: Tensor
     ValueError
         If y is missing where it is needed.
     """
+    preset = method.numbers or preset
+    kernel_block = method.kernel.value
+    if isinstance(kernel_block, KernelGan):
+        raise ValueError(f"method {method.name} has a solver of its own: use `make_solver` or `super_resolve`")
     estimate = None
     if method.estimates:
         if y is None:
@@ -380,7 +430,7 @@ def assemble(method: Method, degradation: Degradation, preset: Preset, y: Tensor
     if method.guide.value is not None and estimate is not None and y is not None:
         guide = restore(method.guide.value, y.cpu(), estimate.kernel, degradation, estimate.noise_std)
         image = guided_image(preset.skip, guide)
-    kernel, kernel_prior = kernel_block(method, estimate)
+    kernel, kernel_prior = _kernel_and_energy(kernel_block, estimate)
     monte_carlo = None
     if method.prior.value is not None:
         prior = method.prior.value(degradation, estimate)
@@ -409,4 +459,5 @@ def assemble(method: Method, degradation: Degradation, preset: Preset, y: Tensor
         image_lr=preset.image_lr,
         kernel_lr=preset.kernel_lr,
         average=preset.average,
+        noise_steps=preset.noise_steps,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -57,6 +57,8 @@ class Assembly:
         Picture (1, C, s h, s w) that the image estimate is averaged with.
     stopping : MovingVariance, optional
         Ends the run where its image has settled.
+    noise_steps : int
+        Steps between two updates of the noise variance.
     """
 
     degradation: Degradation
@@ -76,10 +78,11 @@ class Assembly:
     estimate: KernelEstimate | None = None
     anchor: Tensor | None = None
     stopping: MovingVariance | None = None
+    noise_steps: int = 1
 
     def __post_init__(self) -> None:
-        if self.inner_steps < 1 or not 0 <= self.average < 1 or self.rho < 0:
-            raise ValueError("assembly: need inner_steps >= 1, average in [0, 1) and rho >= 0")
+        if min(self.inner_steps, self.noise_steps) < 1 or not 0 <= self.average < 1 or self.rho < 0:
+            raise ValueError("assembly: need inner_steps and noise_steps >= 1, average in [0, 1) and rho >= 0")
 
 
 class Metrics(NamedTuple):
@@ -105,6 +108,39 @@ class Estimate(NamedTuple):
 
     image: Tensor
     kernel: Tensor
+
+
+class RunSolver(Protocol):
+    """What a run is made by: `Solver`, or a solver of a method's own. Its kind of run counts its steps in `step`."""
+
+    @property
+    def found(self) -> KernelEstimate | None:
+        """What was found of the kernel before the run, from y alone."""
+        ...
+
+    def init(self, y: Tensor, seed: int) -> Any:
+        """Start a run on y (1, C, h, w)."""
+        ...
+
+    def iterate(self, run: Any, y: Tensor, steps: int) -> Iterator[Metrics]:
+        """Step until the run has made `steps` steps in all; stop iterating at any time."""
+        ...
+
+    def settled(self, run: Any) -> bool:
+        """Whether the run has ended by itself."""
+        ...
+
+    def estimate(self, run: Any) -> Estimate:
+        """Return the current image and kernel."""
+        ...
+
+    def state_dict(self, run: Any) -> dict[str, Any]:
+        """Return a copy of the run as a plain dict of tensors and numbers."""
+        ...
+
+    def load_state_dict(self, y: Tensor, state: dict[str, Any]) -> Any:
+        """Rebuild a run on y, to the bit; ValueError where the state does not fit."""
+        ...
 
 
 def _adam(module: nn.Module, lr: float) -> torch.optim.Optimizer | None:
@@ -133,6 +169,11 @@ class Solver:
     def __init__(self, assembly: Assembly, device: torch.device | str = "cpu") -> None:
         self.assembly = assembly
         self.device = torch.device(device)
+
+    @property
+    def found(self) -> KernelEstimate | None:
+        """What was found of the kernel before the run, from y alone."""
+        return self.assembly.estimate
 
     def init(self, y: Tensor, seed: int) -> Run:
         """Build both generators for y (1, C, h, w), values 0..1, and warm the kernel up.
@@ -182,7 +223,8 @@ class Solver:
         run.x, run.k = done.x, done.k
         if a.average > 0:
             run.mean_x = done.x.clone() if run.mean_x is None else run.mean_x.lerp_(done.x, self._share(run))
-        run.variance = a.noise.update(run.variance, done.residual, run.initial_variance)
+        if (run.step + 1) % a.noise_steps == 0:
+            run.variance = a.noise.update(run.variance, done.residual, run.initial_variance)
         metrics = self._metrics(run, done, monte_carlo)
         if a.stopping is not None and a.stopping.update(run):
             run.memory["settled"] = 1
@@ -291,14 +333,14 @@ class Solver:
             for adam, name in ((run.image_adam, "image_adam"), (run.kernel_adam, "kernel_adam")):
                 if adam is not None:
                     adam.load_state_dict(state[name])
-                    _check_adam(adam)
+                    check_adam(adam)
             _check_shapes(run, (*y.shape[:2], *a.degradation.hr_shape(*y.shape[-2:])), a.degradation.kernel_size)
         except (KeyError, TypeError, AttributeError, RuntimeError, ValueError) as error:
             raise ValueError(f"this checkpoint does not fit the method and image: {error}".splitlines()[0]) from error
         return run
 
 
-def _check_adam(adam: torch.optim.Optimizer) -> None:
+def check_adam(adam: torch.optim.Optimizer) -> None:
     """Refuse an optimizer state whose tensors do not fit its parameters: the fused step would not check."""
     for p, state in adam.state.items():
         if set(state) != {"step", "exp_avg", "exp_avg_sq"} or any(

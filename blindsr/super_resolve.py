@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from blindsr.degradation import Degradation
+from blindsr.kernel_estimate import KernelEstimate
+from blindsr.kernelgan.solver import KernelGan, KernelGanSolver
 from blindsr.methods import DEFAULT_METHOD, METHODS, Method, assemble, known_noise
 from blindsr.presets import PRESETS, Preset
 from blindsr.priors.spectral import SpectralPrior
 from blindsr.restorers.base import needs_noise, seeded_restorer
 from blindsr.restorers.tiled import restore
-from blindsr.solver import Assembly, Estimate, Solver
+from blindsr.solver import Estimate, RunSolver, Solver
 
 
 def super_resolve(
@@ -50,19 +53,52 @@ def super_resolve(
     ValueError
         If y has the wrong shape or holds values that are not finite.
     """
-    assembly = assemble(method, degradation, preset, y)
-    solver = Solver(assembly, device)
+    solver = make_solver(method, degradation, preset, y, device)
     run = solver.init(y, seed)
     for _ in solver.iterate(run, y, preset.steps if method.steps is None else method.steps):
         pass
     image, kernel = solver.estimate(run)
     if method.restorer.value is not None:
         restorer = seeded_restorer(method.restorer.value, seed)
-        image = restore(restorer, y, kernel, degradation, restoration_noise(method, assembly, y))
+        image = restore(restorer, y, kernel, degradation, restoration_noise(method, degradation, solver.found, y))
     return Estimate(image, kernel)
 
 
-def restoration_noise(method: Method, assembly: Assembly, y: Tensor) -> float:
+def make_solver(
+    method: Method, degradation: Degradation, preset: Preset, y: Tensor, device: torch.device | str = "cpu"
+) -> RunSolver:
+    """Make what steps through a method: the loop that methods share, or a solver of the method's own.
+
+    Parameters
+    ----------
+    method, degradation, preset, y
+        As for `assemble`.
+    device : torch.device or str
+        Where networks are computed.
+
+    Raises
+    ------
+    ValueError
+        If the method cannot serve this degradation.
+    """
+    if isinstance(method.kernel.value, KernelGan):
+        return KernelGanSolver(method.kernel.value, degradation, device)
+    return Solver(assemble(method, degradation, preset, y), device)
+
+
+def check_method(method: Method, degradation: Degradation, y: Tensor) -> None:
+    """Check, before anything is computed, that a method can serve a picture and a degradation.
+
+    Raises
+    ------
+    ValueError
+        If not.
+    """
+    if isinstance(method.kernel.value, KernelGan):
+        method.kernel.value.sides(degradation, *y.shape[-2:])
+
+
+def restoration_noise(method: Method, degradation: Degradation, found: KernelEstimate | None, y: Tensor) -> float:
     """Noise level for the restorer: a known one where the method has it, else what the spectra of y show.
 
     0 where the restorer makes no use of it.
@@ -72,6 +108,6 @@ def restoration_noise(method: Method, assembly: Assembly, y: Tensor) -> float:
     known = known_noise(method)
     if known is not None:
         return known
-    if assembly.estimate is not None:
-        return assembly.estimate.noise_std
-    return SpectralPrior.fit(y, assembly.degradation).noise_std
+    if found is not None:
+        return found.noise_std
+    return SpectralPrior.fit(y, degradation).noise_std

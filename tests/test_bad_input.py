@@ -169,13 +169,13 @@ def test_scale_that_is_none(tmp_path: Path, scale: str) -> None:
 
 
 OPTIONS = [
-    ("--noise", "-1", "--noise -1: choose iid, none, or a standard deviation"),
+    ("--noise", "-1", "--noise -1: choose iid, patch, none, or a standard deviation"),
     ("--noise", "nan", "--noise nan: choose"),
     ("--noise", "inf", "--noise inf: choose"),
     ("--noise", "loud", "--noise loud: choose"),
     ("--method", "magic", "--method magic: unknown; `blindsr methods` lists them: mlmc, "),
     ("--prior", "nonsense", "--prior nonsense: unknown; choose mcmc, motion, spectral, none, or my_file.py:MyPart"),
-    ("--optimizer", "sgd", "--optimizer sgd: unknown; choose meta, am, joint, refit, or"),
+    ("--optimizer", "sgd", "--optimizer sgd: unknown; choose meta, am, joint, refit, em, or"),
     ("--image-prior", "nice", "--image-prior nice: unknown; choose hyper-laplacian, tv"),
     ("--preset", "quick", "--preset quick: unknown; choose paper, balanced, fast"),
     ("--device", "abacus", "--device abacus: unknown; choose auto, cpu"),

@@ -20,7 +20,7 @@ LAYERS = [
     {"diagnostics", "testing", "checkpoint"},
     {"super_resolve"},
     {"methods", "presets"},
-    {"solver"},
+    {"solver", "kernelgan"},
     {"kernel_estimate", "stopping"},
     {"optimizers", "samplers", "restorers", "protocol"},
     {"targets"},

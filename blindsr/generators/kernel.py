@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -52,7 +50,7 @@ class KernelNetwork(Generator):
 
 
 class GaussianKernel(Generator):
-    """An explicit Gaussian with Σ⁻¹ = L Lᵀ (the parametrisation of BSRDM); parameters: the Cholesky factor, the centre.
+    """An explicit Gaussian with Σ⁻¹ = L Lᵀ (the parametrisation of BSRDM); parameters: L (lower triangle), the centre.
 
     Parameters
     ----------
@@ -71,8 +69,7 @@ class GaussianKernel(Generator):
     def __init__(self, kernel_size: int, center: float, std: float = 2.0, *, free_center: bool = False) -> None:
         super().__init__()
         self.kernel_size = kernel_size
-        self.log_diagonal = nn.Parameter(torch.full((2,), -math.log(std)))
-        self.lower = nn.Parameter(torch.zeros(()))
+        self.factor = nn.Parameter(torch.eye(2) / std)
         mid = torch.full((2,), float(center))
         if free_center:
             self.center = nn.Parameter(mid)
@@ -81,9 +78,7 @@ class GaussianKernel(Generator):
 
     def precision(self) -> Tensor:
         """Σ⁻¹ (2, 2), axes (column, row), in 1 / pixels²."""
-        d = self.log_diagonal.exp()
-        zero = torch.zeros_like(self.lower)
-        factor = torch.stack([torch.stack([d[0], zero]), torch.stack([self.lower, d[1]])])
+        factor = self.factor.tril()
         return factor @ factor.T
 
     def forward(self) -> Tensor:

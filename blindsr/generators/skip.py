@@ -37,7 +37,9 @@ class SkipSettings:
     input_channels : int
         Channels of the fixed input z_x.
     input_std : float
-        z_x is uniform on [0, `input_std`).
+        z_x is uniform on [0, `input_std`), or normal with this standard deviation.
+    normal_input : bool
+        Whether z_x is normal: a latent with a prior, which `optimizers.em` samples.
     bf16 : bool
         Run the convolutions in bfloat16 (mixed precision) where the device has it; parameters stay float32.
     """
@@ -49,6 +51,7 @@ class SkipSettings:
     input_channels: int = 3
     input_std: float = 0.1
     bf16: bool = False
+    normal_input: bool = False
 
     def __post_init__(self) -> None:
         if min(self.channels, self.skip_channels, self.levels, self.input_channels) < 1:
@@ -154,7 +157,8 @@ class SkipNetwork(nn.Module):
         self.levels = usable_levels(height, width, self.settings.levels)
         self.body = _Level(self.settings.input_channels, self.settings, 1, self.levels)
         self.head = nn.Conv2d(self.settings.channels, channels, 1)
-        z = torch.rand(1, self.settings.input_channels, height, width) * self.settings.input_std
+        draw = torch.randn if self.settings.normal_input else torch.rand
+        z = draw(1, self.settings.input_channels, height, width) * self.settings.input_std
         self.register_buffer("z", z.contiguous(memory_format=torch.channels_last))
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 

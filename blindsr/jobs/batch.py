@@ -117,8 +117,8 @@ def _settings(batch: Batch) -> RunSettings:
     return RunSettings(
         degradation,
         method,
-        batch.preset,
-        preset,
+        batch.preset if method.numbers is None else method.name,
+        method.numbers or preset,
         batch.seed,
         batch.iterations,
         batch.time_limit,

@@ -14,8 +14,7 @@ from blindsr.errors import UserError
 from blindsr.io.files import OWN_PREFIX
 from blindsr.jobs.outputs import finite
 from blindsr.jobs.settings import AFTERWARDS
-from blindsr.optimizers.base import Run
-from blindsr.solver import Metrics, Solver
+from blindsr.solver import Metrics, RunSolver
 
 CHECKPOINT = "checkpoint.pt"
 RECORD = "run.json"
@@ -113,14 +112,14 @@ class Keeper:
         self.seconds_before = 0.0
         """Seconds that a resumed run took before."""
 
-    def save(self, solver: Solver, run: Run, trace: list[Metrics]) -> None:
+    def save(self, solver: RunSolver, run: Any, trace: list[Metrics]) -> None:
         """Write one now."""
         rows = torch.tensor([list(m) for m in trace], dtype=torch.float64).reshape(-1, len(Metrics._fields))
         seconds = self.seconds_before + time.perf_counter() - self.start
         checkpoint.save(self.path, self.settings, {"run": solver.state_dict(run), "trace": rows, "seconds": seconds})
         self.last = time.perf_counter()
 
-    def save_if_due(self, solver: Solver, run: Run, trace: list[Metrics]) -> None:
+    def save_if_due(self, solver: RunSolver, run: Any, trace: list[Metrics]) -> None:
         """Write one if the last is old enough."""
         if time.perf_counter() - self.last >= self.every:
             self.save(solver, run, trace)

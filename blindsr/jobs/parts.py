@@ -226,11 +226,12 @@ def compose(
         method = replace(method, noise=noise_part(noise))
     if restorer is not None or weights is not None:
         part = restorer_part(restorer or "usrnet", weights, None if method.has_kernel else Grid.CENTERED)
-        if part.value is None and not method.iterates:
+        if part.value is None and not method.composed:
             raise UserError(f"--restorer {restorer}: {name} makes its image by a restorer; choose one")
         method = replace(method, restorer=part)
-    if not METHODS[name].iterates and (prior, optimizer, image_prior) != (None, None, None):
-        raise UserError(f"--method {name}: makes no steps; leave out --prior, --optimizer and --image-prior")
+    if not METHODS[name].composed and (prior, optimizer, image_prior) != (None, None, None):
+        why = "finds its kernel in a way of its own" if method.iterates else "makes no steps"
+        raise UserError(f"--method {name}: {why}; leave out --prior, --optimizer and --image-prior")
     _check_parts(method)
     return replace(method, name=_name(method))
 
@@ -259,7 +260,7 @@ def _name(method: Method) -> str:
     bare = replace(method, name="", summary="", restorer=_NONE)
     for row in (METHODS[method.name], *METHODS.values()):
         same = replace(row, name="", summary="", restorer=_NONE)
-        if replace(same, noise=None) == replace(bare, noise=None) and (same.noise == bare.noise or not row.iterates):
+        if replace(same, noise=None) == replace(bare, noise=None) and (same.noise == bare.noise or not row.composed):
             plain = row.restorer.name == method.restorer.name or not row.iterates
             return row.name if plain else f"{row.name}+{Path(method.restorer.name).name}"
     return "custom"

@@ -30,11 +30,10 @@ from blindsr.jobs.progress import Progress
 from blindsr.jobs.restarts import Restart, repeat
 from blindsr.jobs.restore import described, read_hr, restored, try_out
 from blindsr.jobs.settings import AFTERWARDS, RunSettings
-from blindsr.methods import assemble
 from blindsr.restorers.base import Restorer, needs_noise, seeded_restorer
 from blindsr.restorers.external import CallableRestorer, OnnxRestorer
-from blindsr.solver import Metrics, Run, Solver
-from blindsr.super_resolve import restoration_noise
+from blindsr.solver import Metrics, RunSolver
+from blindsr.super_resolve import check_method, make_solver, restoration_noise
 
 KERNEL_WORDS = "applied by correlation; the nominal centre of mass is (kernel_size - scale) / 2 on both axes"
 
@@ -90,6 +89,10 @@ def run_image(
         raise UserError(f"{path}: a kernel of {degradation.kernel_size} pixels is larger than the result ({w}x{h})")
     if settings.method.uses_network:
         check_memory(*hr, settings.preset.skip, device)
+    try:
+        check_method(settings.method, degradation, y)
+    except ValueError as error:
+        raise UserError(f"{path}: {error}") from error
     record = settings.record()
     record["image_sha256"] = hashlib.sha256(y.numpy().tobytes()).hexdigest()
     finished = check_folder(folder, record, steps=settings.steps, resume=settings.resume, overwrite=settings.overwrite)
@@ -103,7 +106,7 @@ def run_image(
         if settings.method.iterates and settings.method.restorer.file is not None:
             try_out(settings.method.restorer.value, y, degradation)
         try:
-            solver = Solver(assemble(settings.method, degradation, settings.preset, y), device)
+            solver = make_solver(settings.method, degradation, settings.preset, y, device)
         except ValueError as error:
             raise UserError(f"{path}: {error}") from error
         run, trace = _begin(solver, y, settings, keeper, say)
@@ -113,11 +116,11 @@ def run_image(
         )
         image, kernel = solver.estimate(run)
         first = Restart(settings.seed, image, kernel, trace, reason)
-        found = solver.assembly.estimate
+        found = solver.found
         tiles, ended = 0, None
         restorer = seeded_restorer(settings.method.restorer.value, settings.seed)
         if restorer is not None:
-            noise = restoration_noise(settings.method, solver.assembly, y)
+            noise = restoration_noise(settings.method, degradation, found, y)
             image, tiles, ended = restored(restorer, y, kernel, degradation, noise, interrupt, deadline, say)
             reason = ended or reason
             if needs_noise(restorer):
@@ -241,8 +244,8 @@ def _blamed(own_parts: list[str]) -> Iterator[None]:
 
 
 def _begin(
-    solver: Solver, y: Tensor, settings: RunSettings, keeper: Keeper, say: Callable[[str], None]
-) -> tuple[Run, list[Metrics]]:
+    solver: RunSolver, y: Tensor, settings: RunSettings, keeper: Keeper, say: Callable[[str], None]
+) -> tuple[Any, list[Metrics]]:
     """Start a run, or go on with the one in the checkpoint."""
     there = keeper.path.exists()
     if settings.resume and there:
@@ -266,8 +269,8 @@ def _begin(
 
 
 def _loop(
-    solver: Solver,
-    run: Run,
+    solver: RunSolver,
+    run: Any,
     y: Tensor,
     trace: list[Metrics],
     steps: int,

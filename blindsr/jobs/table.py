@@ -8,9 +8,9 @@ COLUMNS = ("method", "image", "kernel", "prior", "optimizer", "image prior", "no
 
 
 def _row(m: Method) -> tuple[str, ...]:
-    noise = m.noise.name if m.noise else "preset's" if m.iterates else "from y" if m.has_kernel else "-"
-    steps = (m.prior.name, m.optimizer.name, m.image_prior.name) if m.iterates else ("-", "-", "-")
-    image = m.image.name if m.iterates else "-"
+    noise = m.noise.name if m.noise else "preset's" if m.composed else "from y" if m.has_kernel else "-"
+    steps = (m.prior.name, m.optimizer.name, m.image_prior.name) if m.composed else ("-", "-", "-")
+    image = m.image.name if m.composed else "-"
     return (m.name, image, m.kernel.name, *steps, noise, m.restorer.name, m.summary)
 
 

@@ -8,6 +8,8 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from blindsr.degradation import Padding, border_index
+
 
 @runtime_checkable
 class NoiseModel(Protocol):
@@ -105,3 +107,52 @@ class IidNoise:
         """One smoothed step of Eq. 40."""
         new = self.smoothing * variance + (1 - self.smoothing) * residual.square().mean()
         return torch.minimum(torch.maximum(new, initial), self.ceiling**2 * initial)
+
+
+@dataclass(frozen=True)
+class PatchNoise:
+    """A variance for every LR pixel: the mean squared residual over the patch around it, each channel for itself.
+
+    Noise that differs from place to place (the non-iid model of BSRDM: Yue et al., "Blind Image Super-Resolution with
+    Elaborate Degradation Modeling on Noise and Kernel", CVPR 2022). Patches at the border are filled by reflection.
+
+    Parameters
+    ----------
+    size : int
+        Side of a patch, odd; published 15.
+    start_std : float
+        σ before the first estimate, units of y; published 0.01.
+    floor_std : float
+        Smallest σ: a network that overfits sends the residual to 0. The default is the rounding of an 8-bit picture.
+
+    Raises
+    ------
+    ValueError
+        If the size is even or a level not positive.
+    """
+
+    size: int = 15
+    start_std: float = 0.01
+    floor_std: float = 1 / (255 * 12**0.5)
+
+    def __post_init__(self) -> None:
+        if self.size < 1 or self.size % 2 == 0 or not min(self.start_std, self.floor_std) > 0:
+            raise ValueError("patch noise: need an odd size, start_std and floor_std above 0")
+
+    def initial(self, y: Tensor) -> Tensor:
+        """σ² for every value of y, all the same."""
+        return torch.full_like(y, self.start_std**2)
+
+    @torch.no_grad()
+    def update(self, variance: Tensor, residual: Tensor, initial: Tensor) -> Tensor:
+        """Mean squared residual over patches, not below the floor."""
+        squared = residual.square()
+        for axis in (-2, -1):
+            squared = _moving_mean(squared, self.size, axis)
+        return squared.clamp_min(self.floor_std**2)
+
+
+def _moving_mean(a: Tensor, size: int, axis: int) -> Tensor:
+    """Mean over `size` values along an axis, reflected (as often as need be) at its ends."""
+    index = border_index(a.shape[axis], size // 2, size // 2, Padding.REFLECT)
+    return a.index_select(axis, index.to(a.device)).unfold(axis, size, 1).mean(-1)

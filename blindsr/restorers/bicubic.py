@@ -11,7 +11,7 @@ from torch import Tensor
 from blindsr.degradation import Alignment, Degradation
 
 
-def _keys(t: Tensor) -> Tensor:
+def keys(t: Tensor) -> Tensor:
     """Cubic convolution kernel with a = -1/2 (Keys 1981)."""
     t = t.abs()
     near = (1.5 * t - 2.5) * t**2 + 1
@@ -28,7 +28,7 @@ def _matrix(n: int, scale: int, alignment: Alignment) -> Tensor:
     out = torch.zeros(scale * n, n, dtype=torch.float64)
     for tap in range(4):
         index = first + tap
-        out.scatter_add_(1, index.clamp(0, n - 1)[:, None], _keys(position - index)[:, None])
+        out.scatter_add_(1, index.clamp(0, n - 1)[:, None], keys(position - index)[:, None])
     return out.float()
 
 

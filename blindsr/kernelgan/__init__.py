@@ -1,0 +1,1 @@
+"""KernelGAN: the kernel from an adversarial game on the patches of y, a solver of its own."""
