@@ -12,7 +12,9 @@ from typing import Generic, TypeVar
 from torch import Tensor, nn
 
 from blindsr.degradation import Degradation, Padding
+from blindsr.errors import UserError
 from blindsr.generators.kernel import FixedKernel, KernelNetwork, ParametricKernel
+from blindsr.generators.latent import SphericalLatent
 from blindsr.generators.pixels import Pixels
 from blindsr.generators.skip import SkipNetwork, SkipSettings
 from blindsr.kernel_estimate import KernelEstimate, KernelEstimator
@@ -23,7 +25,8 @@ from blindsr.optimizers.meta import MetaLearned
 from blindsr.optimizers.plain import Alternating, Joint
 from blindsr.optimizers.refit import RefitKernel
 from blindsr.presets import Preset
-from blindsr.priors.base import ImagePrior, KernelPrior
+from blindsr.priors.base import ImagePrior, KernelEnergy, KernelPrior
+from blindsr.priors.flow import SUFFIX, FlowPrior, flow_for
 from blindsr.priors.gaussian import GaussianKernelPrior
 from blindsr.priors.image import HyperLaplacian, NoPrior, Tikhonov, TotalVariation
 from blindsr.priors.motion import CameraShakePrior
@@ -80,20 +83,59 @@ def spectral_draws(degradation: Degradation, estimate: KernelEstimate | None) ->
     return estimate.spectral
 
 
-PRIORS: dict[str, Part[PriorFactory | None]] = _table(
-    Part("mcmc", gaussian_sampling), Part("motion", camera_shake), Part("spectral", spectral_draws), Part("none", None)
-)
-"""What the Monte Carlo step draws kernels from; `none` leaves the step and its warm-up out."""
+def gaussian_flow(degradation: Degradation, estimate: KernelEstimate | None) -> KernelPrior:
+    """Kernels of the flow that learned the protocol's Gaussians."""
+    return flow_for(degradation, "gaussian")
 
-KERNELS: dict[str, Part[KernelEstimator | None]] = _table(Part("network", None), Part("spectral", KernelEstimator()))
+
+def motion_flow(degradation: Degradation, estimate: KernelEstimate | None) -> KernelPrior:
+    """Kernels of the flow that learned camera shake."""
+    return flow_for(degradation, "motion")
+
+
+PRIORS: dict[str, Part[PriorFactory | None]] = _table(
+    Part("mcmc", gaussian_sampling),
+    Part("motion", camera_shake),
+    Part("spectral", spectral_draws),
+    Part("flow", gaussian_flow),
+    Part("flow-motion", motion_flow),
+    Part("none", None),
+)
+"""What the Monte Carlo step draws kernels from, and what a latent kernel is decoded by; `none` leaves the step and its
+warm-up out."""
+
+
+@dataclass(frozen=True)
+class FlowLatent:
+    """The kernel as a latent that the method's kernel prior, a flow, decodes; no Monte Carlo step is made then."""
+
+    def factory(self, prior: KernelPrior | None, name: str) -> KernelFactory:
+        """Return what makes the kernel; `name` is the prior's.
+
+        Raises
+        ------
+        UserError
+            If the prior is no flow.
+        """
+        if not isinstance(prior, FlowPrior):
+            raise UserError(
+                f"--prior {name}: this kernel is the latent of a flow; give flow, flow-motion or FILE{SUFFIX}"
+            )
+        return lambda y, degradation: SphericalLatent(prior)
+
+
+KERNELS: dict[str, Part[KernelEstimator | FlowLatent | None]] = _table(
+    Part("network", None), Part("spectral", KernelEstimator()), Part("latent", FlowLatent())
+)
 """The kernel block: `network` starts from random weights; `spectral` is a parametric kernel that starts at an estimate
-from y alone and keeps its density Φ in the objective."""
+from y alone and keeps its density Φ in the objective; `latent` is decoded by the kernel prior, a flow."""
 
 OPTIMIZERS: dict[str, Part[Optimizer]] = _table(
     Part("meta", MetaLearned(interval=3)),
     Part("am", Alternating()),
     Part("joint", Joint()),
     Part("refit", RefitKernel()),
+    Part("image-first", Joint(kernel_from=75)),
 )
 
 RESTORERS: dict[str, Part[Restorer | None]] = _table(
@@ -131,7 +173,7 @@ class Method:
     image_prior: Part[Regularizer]
     noise: Part[NoiseModel] | None = None
     data_term: DataTerm | None = None
-    kernel: Part[KernelEstimator | None] = KERNELS["network"]
+    kernel: Part[KernelEstimator | FlowLatent | None] = KERNELS["network"]
     restorer: Part[Restorer | None] = RESTORERS["none"]
     guide: Part[Restorer | None] = RESTORERS["none"]
     """Where a skip network gets its start from: the image that this restorer makes with the estimated kernel is the
@@ -139,6 +181,8 @@ class Method:
     steps: int | None = None
     """Inner steps; None takes the preset's. 0: no steps, the kernel is its estimate, the restorer makes the image."""
     stopping: MovingVariance | None = None
+    kernel_lr: float | None = None
+    """Adam's rate of the kernel block; None takes the preset's."""
 
     @property
     def iterates(self) -> bool:
@@ -146,9 +190,14 @@ class Method:
         return self.steps != 0
 
     @property
+    def estimator(self) -> KernelEstimator | None:
+        """What estimates the kernel from y alone, for the kernel block to start from."""
+        return self.kernel.value if isinstance(self.kernel.value, KernelEstimator) else None
+
+    @property
     def estimates(self) -> bool:
         """Whether the kernel is first estimated from y alone."""
-        return self.kernel.value is not None or self.prior.value is spectral_draws
+        return self.estimator is not None or self.prior.value is spectral_draws
 
 
 _MLMC = Method("mlmc", "the paper's method", PRIORS["mcmc"], OPTIMIZERS["meta"], IMAGE_PRIORS["hyper-laplacian"])
@@ -171,6 +220,17 @@ METHODS: dict[str, Method] = {
             IMAGE_PRIORS["none"],
             NOISES["none"],
             SsimThenMse(80),
+        ),
+        Method(
+            "fkp-dip",
+            "the latent of a trained flow of kernels (Liang et al. 2021)",
+            PRIORS["flow"],
+            OPTIMIZERS["image-first"],
+            IMAGE_PRIORS["none"],
+            NOISES["none"],
+            SsimThenMse(80),
+            kernel=KERNELS["latent"],
+            kernel_lr=0.5,
         ),
         Method(
             "fast-map",
@@ -252,6 +312,19 @@ def estimated_kernel(estimate: KernelEstimate) -> KernelFactory:
     return make
 
 
+def kernel_block(
+    method: Method, estimate: KernelEstimate | None, prior: KernelPrior | None
+) -> tuple[KernelFactory, KernelEnergy | None]:
+    """Return what makes the kernel, and the energy Φ that the method keeps of it."""
+    start = method.kernel.value
+    if isinstance(start, FlowLatent):
+        return start.factory(prior, method.prior.name), None
+    if isinstance(start, KernelEstimator):
+        assert estimate is not None  # `assemble` has made it
+        return estimated_kernel(estimate), MomentEnergy.of(estimate.spectral)
+    return kernel_network, None
+
+
 def known_noise(method: Method) -> float | None:
     """Noise level where the method was told it (units of 0..1)."""
     part = method.noise
@@ -286,16 +359,16 @@ def assemble(method: Method, degradation: Degradation, preset: Preset, y: Tensor
     if method.estimates:
         if y is None:
             raise ValueError(f"method {method.name} estimates the kernel from the LR image: give it to `assemble`")
-        estimate = (method.kernel.value or KernelEstimator(rounds=0))(y, degradation, known_noise(method))
+        estimate = (method.estimator or KernelEstimator(rounds=0))(y, degradation, known_noise(method))
     image = skip_image(preset.skip) if method.iterates else bicubic_image
     guide = None
     if method.guide.value is not None and estimate is not None and y is not None:
         guide = restore(method.guide.value, y.cpu(), estimate.kernel, degradation, estimate.noise_std)
         image = guided_image(preset.skip, guide)
-    starts = estimate is not None and method.kernel.value is not None
+    prior = method.prior.value(degradation, estimate) if method.prior.value is not None else None
+    kernel, kernel_prior = kernel_block(method, estimate, prior)
     monte_carlo = None
-    if method.prior.value is not None:
-        prior = method.prior.value(degradation, estimate)
+    if prior is not None and not isinstance(method.kernel.value, FlowLatent):
         monte_carlo = MonteCarloKernelApproximation(
             prior,
             preset.n_kernels,
@@ -308,8 +381,8 @@ def assemble(method: Method, degradation: Degradation, preset: Preset, y: Tensor
         image=image,
         anchor=guide,
         stopping=method.stopping,
-        kernel=estimated_kernel(estimate) if estimate is not None and starts else kernel_network,
-        kernel_prior=MomentEnergy.of(estimate.spectral) if estimate is not None and starts else None,
+        kernel=kernel,
+        kernel_prior=kernel_prior,
         estimate=estimate,
         optimizer=method.optimizer.value,
         data_term=method.data_term or SsimThenMse(preset.ssim_steps, preset.ssim_below),
@@ -319,6 +392,6 @@ def assemble(method: Method, degradation: Degradation, preset: Preset, y: Tensor
         monte_carlo=monte_carlo,
         inner_steps=preset.inner_steps,
         image_lr=preset.image_lr,
-        kernel_lr=preset.kernel_lr,
+        kernel_lr=method.kernel_lr or preset.kernel_lr,
         average=preset.average,
     )
