@@ -48,7 +48,10 @@ def run(
     method: Annotated[str, typer.Option(help="A row of `blindsr methods`; mlmc is the paper's.")] = DEFAULT_METHOD,
     prior: Annotated[
         str | None,
-        typer.Option(help="Kernels the Monte Carlo step draws: mcmc, motion, spectral, none, my_file.py:MyPrior."),
+        typer.Option(
+            help="Kernels the Monte Carlo step draws, or fkp-dip decodes its latent by: mcmc, motion, spectral, flow, "
+            "flow-motion, none, a flow's file (.safetensors), my_file.py:MyPrior."
+        ),
     ] = None,
     optimizer: Annotated[str | None, typer.Option(help="meta, am, joint, refit, or my_file.py:MyOptimizer.")] = None,
     image_prior: Annotated[
@@ -262,6 +265,27 @@ def uncertainty(
     where = f"{result / 'uncertainty.png'}: mean {255 * record['mean_std']:.1f} grey levels, {record['draws']} draws"
     typer.echo(to_json(record) if json else f"{where}{early}{score}")
     raise typer.Exit(0 if record["complete"] else 130)
+
+
+@app.command("train-flow")
+def train_flow(
+    out: Annotated[Path, typer.Option(help="File to write (.safetensors).", show_default=False)],
+    prior: Annotated[str, typer.Option(help="Kernels to learn: gaussian, motion, my_file.py:MyPrior.")] = "gaussian",
+    scale: ScaleOption = 4,
+    kernel_size: KernelSizeOption = 0,
+    steps: Annotated[int | None, typer.Option(min=1, help="Steps of Adam.")] = None,
+    seed: SeedOption = 0,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file.")] = False,
+    json: JsonOption = False,
+) -> None:
+    """Train a flow, a kernel prior learned from kernels: then `blindsr run --prior FILE`."""
+    from blindsr.jobs.outputs import to_json
+    from blindsr.jobs.train_flow import TrainFlow, train_flow_file
+
+    with one_line_errors():
+        record = train_flow_file(TrainFlow(out, prior, scale, kernel_size, steps, seed, overwrite), say=say)
+    words = f"log-likelihood {record['log_prob_held_out']:.1f} nats a held-out kernel, {record['seconds']:.0f} s"
+    typer.echo(to_json(record) if json else f"{out}: {words}")
 
 
 @app.command()

@@ -12,7 +12,9 @@ from typing import Generic, TypeVar
 from torch import Tensor, nn
 
 from blindsr.degradation import Degradation, Padding
+from blindsr.errors import UserError
 from blindsr.generators.kernel import FixedKernel, GaussianKernel, KernelNetwork, ParametricKernel
+from blindsr.generators.latent import SphericalLatent
 from blindsr.generators.pixels import Pixels
 from blindsr.generators.skip import SkipNetwork, SkipSettings
 from blindsr.generators.starts import isotropic_gaussian, kernel_pixels, no_kernel
@@ -28,6 +30,7 @@ from blindsr.optimizers.projected import ProjectedGradient
 from blindsr.optimizers.refit import RefitKernel
 from blindsr.presets import BSRDM, Preset
 from blindsr.priors.base import ImagePrior, KernelEnergy, KernelPrior
+from blindsr.priors.flow import SUFFIX, FlowPrior, flow_for
 from blindsr.priors.gaussian import GaussianKernelPrior
 from blindsr.priors.image import HyperLaplacian, NoPrior, Tikhonov, TotalVariation
 from blindsr.priors.motion import CameraShakePrior
@@ -88,10 +91,45 @@ def spectral_draws(degradation: Degradation, estimate: KernelEstimate | None) ->
     return estimate.spectral
 
 
+def gaussian_flow(degradation: Degradation, estimate: KernelEstimate | None) -> KernelPrior:
+    """Kernels of the flow that learned the protocol's Gaussians."""
+    return flow_for(degradation, "gaussian")
+
+
+def motion_flow(degradation: Degradation, estimate: KernelEstimate | None) -> KernelPrior:
+    """Kernels of the flow that learned camera shake."""
+    return flow_for(degradation, "motion")
+
+
 PRIORS: dict[str, Part[PriorFactory | None]] = _table(
-    Part("mcmc", gaussian_sampling), Part("motion", camera_shake), Part("spectral", spectral_draws), Part("none", None)
+    Part("mcmc", gaussian_sampling),
+    Part("motion", camera_shake),
+    Part("spectral", spectral_draws),
+    Part("flow", gaussian_flow),
+    Part("flow-motion", motion_flow),
+    Part("none", None),
 )
-"""What the Monte Carlo step draws kernels from; `none` leaves the step and its warm-up out."""
+"""What the Monte Carlo step draws kernels from, and what a latent kernel is decoded by; `none` leaves the step and its
+warm-up out."""
+
+
+@dataclass(frozen=True)
+class FlowLatent:
+    """The kernel as a latent that the method's kernel prior, a flow, decodes; no Monte Carlo step is made then."""
+
+    def factory(self, prior: KernelPrior | None, name: str) -> KernelFactory:
+        """Return what makes the kernel; `name` is the prior's.
+
+        Raises
+        ------
+        UserError
+            If the prior is no flow.
+        """
+        if not isinstance(prior, FlowPrior):
+            raise UserError(
+                f"--prior {name}: this kernel is the latent of a flow; give flow, flow-motion or FILE{SUFFIX}"
+            )
+        return lambda y, degradation: SphericalLatent(prior)
 
 
 def skip_network(preset: Preset) -> ImageFactory:
@@ -118,7 +156,7 @@ def explicit_gaussian(y: Tensor, degradation: Degradation) -> nn.Module:
     return GaussianKernel(degradation.kernel_size, degradation.center, float(degradation.scale))
 
 
-KernelBlock = KernelEstimator | KernelFactory | KernelGan
+KernelBlock = KernelEstimator | KernelFactory | KernelGan | FlowLatent
 
 KERNELS: dict[str, Part[KernelBlock]] = _table(
     Part("network", kernel_network),
@@ -126,13 +164,14 @@ KERNELS: dict[str, Part[KernelBlock]] = _table(
     Part("gaussian", explicit_gaussian),
     Part("pixels", kernel_pixels),
     Part("isotropic", isotropic_gaussian),
+    Part("latent", FlowLatent()),
     Part("gan", KernelGan()),
     Part("none", no_kernel),
 )
 """The kernel block: `network` starts from random weights; `spectral` is a parametric kernel that starts at an estimate
-from y alone and keeps its density Φ in the objective; `gaussian` is an explicit Gaussian; `pixels` are free;
-`isotropic` is assumed, not estimated; `gan` is found by a solver of its own, see `super_resolve.make_solver`; `none`:
-the method knows no kernel, and none is saved."""
+from y alone and keeps its density Φ in the objective; `gaussian` is explicit; `pixels` are free; `isotropic` is
+assumed, not estimated; `latent` is decoded by the kernel prior, a flow; `gan` is found by a solver of its own, see
+`super_resolve.make_solver`; `none`: the method knows no kernel, and none is saved."""
 
 OPTIMIZERS: dict[str, Part[Optimizer]] = _table(
     Part("meta", MetaLearned(interval=3)),
@@ -141,6 +180,7 @@ OPTIMIZERS: dict[str, Part[Optimizer]] = _table(
     Part("refit", RefitKernel()),
     Part("projected", ProjectedGradient()),
     Part("em", MonteCarloEm()),
+    Part("image-first", Joint(kernel_from=75)),
 )
 
 RESTORERS: dict[str, Part[Restorer | None]] = _table(
@@ -192,6 +232,8 @@ class Method:
     stopping: MovingVariance | None = None
     numbers: Preset | None = None
     """Sizes and rates of its own, whatever the preset."""
+    kernel_lr: float | None = None
+    """Adam's rate of the kernel block; None takes the preset's."""
 
     @property
     def iterates(self) -> bool:
@@ -279,6 +321,17 @@ METHODS: dict[str, Method] = {
         ),
         _BICUBIC,
         replace(_BICUBIC, name="external", summary="a model of your own, by --restorer", restorer=RESTORERS["none"]),
+        Method(
+            "fkp-dip",
+            "the latent of a trained flow of kernels (Liang et al. 2021)",
+            PRIORS["flow"],
+            OPTIMIZERS["image-first"],
+            IMAGE_PRIORS["none"],
+            NOISES["none"],
+            SsimThenMse(80),
+            kernel=KERNELS["latent"],
+            kernel_lr=0.5,
+        ),
         Method(
             "fast-map",
             "kernel from spectra and MAP images, then a MAP image; seconds",
@@ -377,9 +430,14 @@ def estimated_kernel(estimate: KernelEstimate) -> KernelFactory:
 
 
 def _kernel_and_energy(
-    block: KernelEstimator | KernelFactory, estimate: KernelEstimate | None
+    block: KernelEstimator | KernelFactory | FlowLatent,
+    part: Part[PriorFactory | None],
+    prior: KernelPrior | None,
+    estimate: KernelEstimate | None,
 ) -> tuple[KernelFactory, KernelEnergy | None]:
     """Return what makes the kernel, and the energy Φ that the method keeps of it."""
+    if isinstance(block, FlowLatent):
+        return block.factory(prior, part.name), None
     if isinstance(block, KernelEstimator):
         assert estimate is not None  # `assemble` has made it
         return estimated_kernel(estimate), MomentEnergy.of(estimate.spectral)
@@ -430,10 +488,10 @@ def assemble(method: Method, degradation: Degradation, preset: Preset, y: Tensor
     if method.guide.value is not None and estimate is not None and y is not None:
         guide = restore(method.guide.value, y.cpu(), estimate.kernel, degradation, estimate.noise_std)
         image = guided_image(preset.skip, guide)
-    kernel, kernel_prior = _kernel_and_energy(kernel_block, estimate)
+    prior = method.prior.value(degradation, estimate) if method.prior.value is not None else None
+    kernel, kernel_prior = _kernel_and_energy(kernel_block, method.prior, prior, estimate)
     monte_carlo = None
-    if method.prior.value is not None:
-        prior = method.prior.value(degradation, estimate)
+    if prior is not None and not isinstance(method.kernel.value, FlowLatent):
         monte_carlo = MonteCarloKernelApproximation(
             prior,
             preset.n_kernels,
@@ -457,7 +515,7 @@ def assemble(method: Method, degradation: Degradation, preset: Preset, y: Tensor
         monte_carlo=monte_carlo,
         inner_steps=preset.inner_steps,
         image_lr=preset.image_lr,
-        kernel_lr=preset.kernel_lr,
+        kernel_lr=method.kernel_lr or preset.kernel_lr,
         average=preset.average,
         noise_steps=preset.noise_steps,
     )

@@ -14,7 +14,7 @@ from blindsr.likelihood.data_term import GaussianLikelihood
 from blindsr.optimizers.base import Energy, Pass, Run, parameters
 from blindsr.priors.image import NoPrior
 
-STEPS = 40
+STEPS = 80
 """Steps that an optimizer is tried for."""
 
 

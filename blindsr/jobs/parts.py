@@ -26,6 +26,7 @@ from blindsr.methods import (
     Regularizer,
     noise_level,
 )
+from blindsr.priors.flow import SUFFIX, flow_for
 from blindsr.restorers.base import needs_kernel
 from blindsr.restorers.external import (
     ONNX_SUFFIXES,
@@ -110,7 +111,10 @@ def _checked(word: str, check: Callable[[], None]) -> None:
 
 
 def prior_part(word: str, degradation: Degradation) -> Part[Any]:
-    """Return the kernel prior that a word names; a user's own is called with the Degradation and checked."""
+    """Return the kernel prior that a word names: one of the table, a flow's file, or a user's own, which is checked."""
+    if word.endswith(SUFFIX):
+        flow = flow_for(degradation, Path(word))
+        return Part(Path(word).name, lambda _, __: flow, word)
     if not _is_reference(word):
         return _from_table("prior", word, PRIORS)
     prior = _made(word, degradation)

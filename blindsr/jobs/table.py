@@ -21,7 +21,8 @@ def methods_table() -> str:
     lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
     lines.insert(1, "  ".join("-" * w for w in widths))
     lines.append("")
-    tables = (("--prior", PRIORS), ("--optimizer", OPTIMIZERS), ("--image-prior", IMAGE_PRIORS), ("--noise", NOISES))
+    priors = [*PRIORS, "flow.safetensors"]
+    tables = (("--prior", priors), ("--optimizer", OPTIMIZERS), ("--image-prior", IMAGE_PRIORS), ("--noise", NOISES))
     lines += [
         f"{option}: {', '.join(table)}{', VALUE' if option == '--noise' else ', my_file.py:MyPart'}"
         for option, table in tables

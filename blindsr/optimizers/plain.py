@@ -48,15 +48,30 @@ class Alternating:
 
 @dataclass(frozen=True)
 class Joint:
-    """Both blocks step on the same loss at every step (Double-DIP). With a fixed kernel: image only (DIP)."""
+    """Both blocks step on the same loss at every step (Double-DIP). With a fixed kernel: image only (DIP).
+
+    Parameters
+    ----------
+    kernel_from : int
+        Steps before the kernel's first: the image alone until then. FKP-DIP: 75.
+    """
+
+    kernel_from: int = 0
+
+    def __post_init__(self) -> None:
+        if self.kernel_from < 0:
+            raise ValueError("joint descent: kernel_from must be 0 or more")
 
     def begin_outer(self, run: Run, energy: Energy) -> None:
         """Nothing to do."""
 
     def step(self, run: Run, energy: Energy) -> Pass:
-        """One step on x and k together."""
+        """One step on x and, where it takes part, on k."""
         done = forward(run, energy)
         (done.data + done.prior).backward()
         adam_step(run.image_adam, run.image)
-        adam_step(run.kernel_adam, run.kernel)
+        if run.step >= self.kernel_from:
+            adam_step(run.kernel_adam, run.kernel)
+        elif run.kernel_adam is not None:
+            run.kernel_adam.zero_grad(set_to_none=True)
         return done

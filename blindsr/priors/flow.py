@@ -1,0 +1,202 @@
+"""A kernel prior learned from kernels: white noise z through a normalizing flow (`flow_net`).
+
+    z ~ N(0, I) in R^(K²),    k = decode(flow(z))
+
+z is what a sampler moves and what FKP-DIP optimises: its density is the standard normal's. `log_prob_kernels` is the
+density of given kernels, for held-out kernels. Flows for x2, x3 and x4 come with the package; `blindsr train-flow`
+makes others. Pyro loads when a flow is read or trained, not before.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from blindsr.degradation import Degradation
+from blindsr.errors import UserError
+from blindsr.random import seeded
+
+if TYPE_CHECKING:
+    from blindsr.priors.flow_net import KernelFlow, Logits
+
+FORMAT = "blindsr-flow-1"
+SUFFIX = ".safetensors"
+WEIGHTS = Path(__file__).parent / "weights"
+"""Flows that come with the package: FAMILY-xSCALE.safetensors."""
+
+
+class FlowPrior:
+    """Kernels from a trained flow: a `KernelDensity`.
+
+    Parameters
+    ----------
+    flow : KernelFlow
+        The map from white noise to logits, trained.
+    logits : Logits
+        What the logits mean.
+    scale : int
+        s that it was trained for.
+    recipe : dict
+        How it was trained; plain values.
+    """
+
+    def __init__(self, flow: KernelFlow, logits: Logits, scale: int, recipe: dict[str, Any]) -> None:
+        self.flow = flow.eval().requires_grad_(False)
+        self.logits, self.scale, self.recipe = logits, scale, dict(recipe)
+        self._copies: dict[tuple[torch.device, torch.dtype], KernelFlow] = {}
+
+    @property
+    def kernel_size(self) -> int:
+        """Side K."""
+        return self.flow.shape.kernel_size
+
+    @property
+    def dim(self) -> int:
+        """Dimension of z, K²."""
+        return self.flow.shape.dim
+
+    def _flow_for(self, tensor: Tensor) -> KernelFlow:
+        """The flow on a tensor's device and in its precision."""
+        place = (tensor.device, tensor.dtype)
+        if place not in self._copies:
+            self._copies[place] = copied(self.flow).to(tensor)
+        return self._copies[place]
+
+    def sample_z(self, n: int, *, generator: torch.Generator) -> Tensor:
+        """Draw n latents (n, dim) from N(0, I)."""
+        return torch.randn(n, self.dim, generator=generator)
+
+    @torch.no_grad()
+    def sample(self, n: int, *, generator: torch.Generator) -> Tensor:
+        """Draw n kernels (n, 1, K, K), non-negative, each summing to one."""
+        return self.kernel(self.sample_z(n, generator=generator))
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        """Log density of z (n, dim), the standard normal's: (n,)."""
+        return -0.5 * z.square().sum(1) - 0.5 * self.dim * math.log(2 * math.pi)
+
+    def kernel(self, z: Tensor) -> Tensor:
+        """Kernels (n, 1, K, K) of latents z (n, dim), differentiable."""
+        return self.logits.decode(self._flow_for(z)(z))
+
+    @torch.no_grad()
+    def log_prob_kernels(self, kernels: Tensor, *, generator: torch.Generator) -> Tensor:
+        """Log density (n,), nats, of the dequantised logits of kernels (n, 1, K, K); the generator draws their noise.
+
+        Densities of two models can be compared where `logits` are the same.
+
+        Raises
+        ------
+        ValueError
+            If the kernels are of another size.
+        """
+        if kernels.shape[1:] != (1, self.kernel_size, self.kernel_size):
+            k = self.kernel_size
+            raise ValueError(f"flow: kernels of shape {tuple(kernels.shape)}; (n, 1, {k}, {k}) is needed")
+        return self.log_prob_logits(self.logits.encode(kernels.double(), generator=generator))
+
+    @torch.no_grad()
+    def log_prob_logits(self, v: Tensor) -> Tensor:
+        """Log density (n,), nats, of dequantised logits (n, K²)."""
+        return self._flow_for(v).log_prob(v)
+
+
+def copied(flow: KernelFlow) -> KernelFlow:
+    """Return a flow of its own with the same weights, untrained further."""
+    with seeded(0):
+        other = type(flow)(flow.shape)
+    other.load_state_dict(flow.state_dict())
+    return other.eval().requires_grad_(False)
+
+
+def flow_bytes(prior: FlowPrior) -> bytes:
+    """The content of a flow's file: weights, and its shape, logits, scale and recipe as metadata (safetensors)."""
+    from safetensors.torch import save
+
+    about = {
+        "scale": prior.scale,
+        "shape": asdict(prior.flow.shape),
+        "logits": asdict(prior.logits),
+        "recipe": prior.recipe,
+    }
+    tensors = {name: t.detach().cpu().contiguous() for name, t in prior.flow.state_dict().items()}
+    return save(tensors, {"format": FORMAT, "about": json.dumps(about)})
+
+
+def read_flow(path: Path) -> FlowPrior:
+    """Read a flow's file; no code in it is run.
+
+    Raises
+    ------
+    UserError
+        If the file cannot be read or does not hold a flow.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        raise UserError(f"{path}: no such file")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except SafetensorError as error:
+        raise UserError(f"{path}: not a safetensors file, or damaged") from error
+    if metadata.get("format") != FORMAT:
+        raise UserError(f"{path}: not a flow of this version of blindsr; `blindsr train-flow` makes one")
+    if not all(bool(torch.isfinite(t).all()) for t in tensors.values()):
+        raise UserError(f"{path}: the weights are not all finite numbers")
+    try:
+        return _rebuilt(json.loads(metadata["about"]), tensors)
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise UserError(f"{path}: the weights do not fit their description; train the flow anew") from error
+
+
+def _rebuilt(about: dict[str, Any], tensors: dict[str, Tensor]) -> FlowPrior:
+    from blindsr.priors.flow_net import FlowShape, KernelFlow, Logits
+
+    shape = FlowShape(**about["shape"] | {"levels": tuple(about["shape"]["levels"])})
+    if tensors["mean"].shape != (shape.dim,):  # before memory is taken for a size that a damaged file claims
+        raise ValueError("another kernel size")
+    with seeded(0):
+        flow = KernelFlow(shape)
+    flow.load_state_dict(tensors)
+    return FlowPrior(flow, Logits(**about["logits"]), int(about["scale"]), about["recipe"])
+
+
+def flow_for(degradation: Degradation, source: str | Path = "gaussian") -> FlowPrior:
+    """Return a flow for a degradation: one that comes with the package, or a file's.
+
+    Parameters
+    ----------
+    degradation : Degradation
+        Scale and kernel size.
+    source : str or Path
+        "gaussian", "motion": what the flow learned; or the path of a flow's file.
+
+    Raises
+    ------
+    UserError
+        If there is none, or it makes kernels for another size or scale.
+    """
+    size, scale = degradation.kernel_size, degradation.scale
+    path = source if isinstance(source, Path) else WEIGHTS / f"{source}-x{scale}{SUFFIX}"
+    family = "gaussian" if isinstance(source, Path) else source
+    train = (
+        f"train one: blindsr train-flow --prior {family} --scale {scale} --kernel-size {size} --out FILE{SUFFIX}, "
+        f"and give it as --prior FILE{SUFFIX}"
+    )
+    if not isinstance(source, Path) and not path.is_file():
+        raise UserError(f"no {source} flow for x{scale} comes with blindsr; {train}")
+    prior = read_flow(path)
+    if (prior.kernel_size, prior.scale) != (size, scale):
+        made = f"{prior.kernel_size}x{prior.kernel_size} kernels at x{prior.scale}"
+        raise UserError(f"{path.name}: the flow makes {made}, the run wants {size}x{size} at x{scale}; {train}")
+    return prior

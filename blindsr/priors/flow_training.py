@@ -1,0 +1,164 @@
+"""Train a flow on the kernels of any kernel prior, by maximum likelihood of their dequantised logits."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from blindsr.priors.base import KernelPrior
+from blindsr.priors.flow import FlowPrior
+from blindsr.priors.flow_net import FlowShape, KernelFlow, Logits
+from blindsr.random import draw_seed, seeded
+
+MARGIN = 1.02
+"""c over the largest value among the first kernels."""
+WARMUP = 0.05
+"""Share of the steps over which the learning rate rises."""
+
+
+@dataclass(frozen=True)
+class FlowRecipe:
+    """How a flow is trained.
+
+    Parameters
+    ----------
+    steps : int
+        Steps of Adam.
+    batch : int
+        Kernels in one step; none is used twice.
+    lr : float
+        Largest learning rate; it rises over the first steps and falls to nearly zero (one cycle).
+    pool : int
+        Kernels drawn at once. Peak and whitening come from the first pool.
+    clip : float
+        Largest norm of a gradient.
+    held_out : int
+        Kernels, not trained on, of the reported log-likelihood.
+    floor, noise : float
+        φ and τ of `Logits`.
+    levels, couplings, bins, hidden
+        See `FlowShape`.
+
+    Raises
+    ------
+    ValueError
+        If a number is too small.
+    """
+
+    steps: int = 3000
+    batch: int = 500
+    lr: float = 2e-3
+    pool: int = 20000
+    clip: float = 50.0
+    held_out: int = 2000
+    floor: float = 1e-3
+    noise: float = 0.1
+    levels: tuple[int, ...] = (4, 16, 64)
+    couplings: int = 5
+    bins: int = 8
+    hidden: int = 64
+
+    def __post_init__(self) -> None:
+        if min(self.steps, self.batch, self.held_out) < 1 or self.pool < self.batch or not (self.lr > 0 < self.clip):
+            raise ValueError("flow: need steps, batch and held_out of at least 1, pool >= batch, lr and clip above 0")
+
+    def shape(self, kernel_size: int) -> FlowShape:
+        """Size of the flow; a small kernel has fewer levels."""
+        levels = tuple(n for n in self.levels if n < kernel_size**2)
+        return FlowShape(kernel_size, levels, self.couplings, self.bins, self.hidden)
+
+
+RECIPES: dict[str, FlowRecipe] = {"gaussian": FlowRecipe(), "motion": FlowRecipe(floor=0.03, noise=0.2)}
+"""By the family that is learned; the first serves any other prior too."""
+
+
+def recipe_for(family: str, steps: int | None = None) -> FlowRecipe:
+    """Return the recipe for a family of kernels, with another number of steps if one is given."""
+    recipe = RECIPES.get(family, RECIPES["gaussian"])
+    return recipe if steps is None else replace(recipe, steps=steps)
+
+
+class Progress(NamedTuple):
+    """What a training step tells."""
+
+    step: int
+    log_prob: float
+    """Mean over the batch, nats."""
+    seconds: float
+    """Since the start."""
+
+
+def train_flow(
+    prior: KernelPrior,
+    scale: int,
+    recipe: FlowRecipe | None = None,
+    *,
+    generator: torch.Generator,
+    report: Callable[[Progress], None] = lambda _: None,
+) -> FlowPrior:
+    """Train a flow.
+
+    Parameters
+    ----------
+    prior : KernelPrior
+        What draws the kernels.
+    scale : int
+        s, for the record.
+    recipe : FlowRecipe, optional
+        How; default: that of Gaussian kernels.
+    generator : torch.Generator
+        Of everything random.
+    report : callable
+        Told of every step.
+
+    Returns
+    -------
+    FlowPrior
+        Its recipe holds the settings and the mean log-likelihood of held-out kernels, nats.
+
+    Raises
+    ------
+    ValueError
+        If the prior's kernels are all the same, or training diverges.
+    """
+    how, start = recipe or FlowRecipe(), time.perf_counter()
+    pool = prior.sample(how.pool, generator=generator)
+    if float(pool.std(0).max()) < 1e-8:
+        raise ValueError("the prior draws one and the same kernel: there is nothing to learn")
+    logits = Logits(min(float(pool.max()) * MARGIN, 1.0), how.floor, how.noise)
+    with seeded(draw_seed(generator)):
+        flow = KernelFlow(how.shape(prior.kernel_size))
+    flow.whiten(logits.encode(pool.double()), how.noise)
+    adam = torch.optim.Adam(flow.parameters(), lr=how.lr)
+    rate = torch.optim.lr_scheduler.OneCycleLR(
+        adam, how.lr, total_steps=how.steps + 1, pct_start=WARMUP, div_factor=10, final_div_factor=1e3
+    )
+    batches = iter(pool.split(how.batch))
+    for step in range(1, how.steps + 1):
+        kernels = next(batches, None)
+        if kernels is None or len(kernels) < how.batch:
+            batches = iter(prior.sample(how.pool, generator=generator).split(how.batch))
+            kernels = next(batches)
+        log_prob = _step(flow, adam, logits.encode(kernels, generator=generator), how.clip)
+        rate.step()
+        report(Progress(step, log_prob, time.perf_counter() - start))
+    made = FlowPrior(flow, logits, scale, {"settings": asdict(how)})
+    held_out = prior.sample(how.held_out, generator=generator)
+    made.recipe["log_prob_held_out"] = round(float(made.log_prob_kernels(held_out, generator=generator).mean()), 2)
+    return made
+
+
+def _step(flow: KernelFlow, adam: torch.optim.Optimizer, v: Tensor, clip: float) -> float:
+    loss = -flow.log_prob(v).mean()
+    if not torch.isfinite(loss):
+        raise ValueError("training diverges; try another --seed")
+    adam.zero_grad(set_to_none=True)
+    loss.backward()
+    nn.utils.clip_grad_norm_(flow.parameters(), clip)
+    adam.step()
+    return -float(loss.detach())
