@@ -24,7 +24,8 @@ from PIL import Image
 from blindsr.degradation import Degradation
 from blindsr.diagnostics.metrics import kernel_psnr, psnr, ssim
 from blindsr.kernels import width
-from blindsr.methods import METHODS, NOISES, assemble
+from blindsr.methods import METHODS, assemble
+from blindsr.parts import NOISES
 from blindsr.presets import PRESETS, Preset
 from blindsr.priors.gaussian import GaussianKernelPrior
 from blindsr.protocol import degrade

@@ -35,7 +35,7 @@ class Preset:
     average : float
         Share of the old image mean kept at each step; 0 for the image of the last step.
     noise : str
-        Noise model of the methods that name none, by its name in `blindsr.methods.NOISES`.
+        Noise model of the methods that name none, by its name in `blindsr.parts.NOISES`.
     noise_steps : int
         Steps between two updates of the noise variance.
     """

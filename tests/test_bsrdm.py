@@ -13,9 +13,10 @@ from blindsr.degradation import Alignment, Degradation, Padding
 from blindsr.generators.kernel import GaussianKernel
 from blindsr.likelihood.data_term import GaussianLikelihood, ssim
 from blindsr.likelihood.noise import FixedNoise, NoiseModel, PatchNoise
-from blindsr.methods import METHODS, NOISES, assemble
+from blindsr.methods import METHODS, assemble
 from blindsr.optimizers.base import Energy
 from blindsr.optimizers.em import MonteCarloEm, bilinear
+from blindsr.parts import NOISES
 from blindsr.presets import PRESETS
 from blindsr.priors.gaussian import GaussianKernelPrior
 from blindsr.priors.image import HyperLaplacian

@@ -12,9 +12,10 @@ from blindsr.errors import UserError
 from blindsr.generators.latent import SphericalLatent
 from blindsr.generators.skip import SkipSettings
 from blindsr.likelihood.data_term import SsimThenMse
-from blindsr.methods import METHODS, PRIORS, Part, assemble
+from blindsr.methods import METHODS, assemble
 from blindsr.optimizers.base import adam_step
 from blindsr.optimizers.plain import Joint
+from blindsr.parts import PRIORS, Part
 from blindsr.presets import PRESETS
 from blindsr.priors.flow import FlowPrior
 from blindsr.priors.gaussian import GaussianKernelPrior

@@ -13,7 +13,8 @@ from blindsr.degradation import Degradation
 from blindsr.errors import UserError
 from blindsr.generators.skip import SkipSettings
 from blindsr.kernels import center_of_mass, covariance
-from blindsr.methods import METHODS, PRIORS, assemble
+from blindsr.methods import METHODS, assemble
+from blindsr.parts import PRIORS
 from blindsr.presets import PRESETS
 from blindsr.priors.base import KernelDensity
 from blindsr.priors.flow import WEIGHTS, FlowPrior, flow_bytes, flow_for, read_flow

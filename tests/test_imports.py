@@ -19,7 +19,7 @@ LAYERS = [
     {"jobs"},
     {"diagnostics", "testing", "checkpoint"},
     {"super_resolve"},
-    {"methods", "presets"},
+    {"methods", "parts", "presets"},
     {"solver", "kernelgan"},
     {"kernel_estimate", "stopping"},
     {"optimizers", "samplers", "restorers", "protocol"},

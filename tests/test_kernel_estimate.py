@@ -15,7 +15,8 @@ from blindsr.generators.kernel import KernelNetwork
 from blindsr.kernel_estimate import KernelEstimator, contrast, detailed_crop, interior, luma, luma_gain, refit
 from blindsr.kernels import width
 from blindsr.likelihood.quadratic import LrErrorForm
-from blindsr.methods import METHODS, PRIORS, assemble, noise_level, spectral_draws
+from blindsr.methods import METHODS, assemble
+from blindsr.parts import PRIORS, noise_level, spectral_draws
 from blindsr.presets import PRESETS
 from blindsr.priors.normal import GaussianShape
 from blindsr.priors.spectral import SpectralPrior

@@ -11,9 +11,10 @@ from blindsr.generators.skip import SkipNetwork, SkipSettings
 from blindsr.kernel_estimate import KernelEstimator
 from blindsr.likelihood.data_term import SsimThenMse
 from blindsr.likelihood.noise import FixedNoise
-from blindsr.methods import IMAGE_PRIORS, METHODS, NOISES, OPTIMIZERS, PRIORS, assemble, noise_level
+from blindsr.methods import METHODS, assemble
 from blindsr.optimizers.meta import MetaLearned
 from blindsr.optimizers.plain import Alternating, Joint
+from blindsr.parts import IMAGE_PRIORS, NOISES, OPTIMIZERS, PRIORS, noise_level
 from blindsr.presets import PRESETS
 from blindsr.priors.gaussian import GaussianKernelPrior
 from blindsr.priors.image import HyperLaplacian, NoPrior, Tikhonov, TotalVariation

@@ -21,7 +21,8 @@ from blindsr.jobs import posterior, settings
 from blindsr.jobs.interrupt import Interrupt
 from blindsr.jobs.posterior import Prepared, Scene, kernel_family, sample_posterior
 from blindsr.jobs.settings import Sampling
-from blindsr.methods import METHODS, PRIORS
+from blindsr.methods import METHODS
+from blindsr.parts import PRIORS
 from blindsr.presets import PRESETS
 from blindsr.priors.gaussian import GaussianKernelPrior
 from blindsr.priors.normal import GaussianShape

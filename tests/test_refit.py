@@ -10,11 +10,11 @@ from blindsr.degradation import Degradation
 from blindsr.generators.base import Generator
 from blindsr.generators.kernel import FixedKernel, KernelNetwork, ParametricKernel, SimplexKernel
 from blindsr.likelihood.data_term import GaussianLikelihood
-from blindsr.methods import OPTIMIZERS
 from blindsr.optimizers.base import Energy, Optimizer, Run, forward
 from blindsr.optimizers.meta import MetaLearned
 from blindsr.optimizers.plain import Alternating, Joint
 from blindsr.optimizers.refit import RefitKernel
+from blindsr.parts import OPTIMIZERS
 from blindsr.priors.base import KernelEnergy
 from blindsr.priors.image import NoPrior, Tikhonov
 from blindsr.priors.normal import GaussianShape

@@ -10,7 +10,7 @@ from scipy.ndimage import map_coordinates
 from scipy.signal import correlate2d
 
 from blindsr.degradation import Alignment, Degradation, Padding
-from blindsr.methods import RESTORERS, Part
+from blindsr.parts import RESTORERS, Part
 from blindsr.priors.gaussian import gaussian_kernel
 from blindsr.restorers.base import Restorer, SeededRestorer, seeded_restorer
 from blindsr.restorers.bicubic import bicubic

@@ -12,9 +12,10 @@ from blindsr.errors import UserError
 from blindsr.jobs.batch import find_preset
 from blindsr.jobs.parts import compose
 from blindsr.jobs.settings import RunSettings
-from blindsr.methods import METHODS, RESTORERS, Method, Part
+from blindsr.methods import METHODS, Method
 from blindsr.optimizers.base import Optimizer
 from blindsr.optimizers.meta import MetaLearned
+from blindsr.parts import RESTORERS, Part
 
 
 @dataclass(frozen=True)

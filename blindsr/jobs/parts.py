@@ -13,19 +13,8 @@ from blindsr import testing
 from blindsr.degradation import Degradation
 from blindsr.errors import UserError
 from blindsr.generators.starts import isotropic_gaussian
-from blindsr.methods import (
-    DEFAULT_METHOD,
-    IMAGE_PRIORS,
-    METHODS,
-    NOISES,
-    OPTIMIZERS,
-    PRIORS,
-    RESTORERS,
-    Method,
-    Part,
-    Regularizer,
-    noise_level,
-)
+from blindsr.methods import DEFAULT_METHOD, METHODS, Method
+from blindsr.parts import IMAGE_PRIORS, NOISES, OPTIMIZERS, PRIORS, RESTORERS, Part, Regularizer, noise_level
 from blindsr.priors.flow import SUFFIX, flow_for
 from blindsr.restorers.base import needs_kernel
 from blindsr.restorers.external import (

@@ -20,7 +20,8 @@ from blindsr.io.files import atomic_path
 from blindsr.jobs.interrupt import Interrupt
 from blindsr.jobs.settings import Sampling
 from blindsr.kernel_estimate import KernelEstimate, interior
-from blindsr.methods import Method, PriorFactory, spectral_draws
+from blindsr.methods import Method
+from blindsr.parts import PriorFactory, spectral_draws
 from blindsr.priors.base import KernelDensity
 from blindsr.priors.normal import GaussianShape
 from blindsr.random import generator

@@ -10,7 +10,8 @@ from typing import Any
 
 from blindsr.degradation import Alignment, Degradation, Padding
 from blindsr.errors import UserError
-from blindsr.methods import Method, Part
+from blindsr.methods import Method
+from blindsr.parts import Part
 from blindsr.presets import Preset
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from blindsr.methods import IMAGE_PRIORS, METHODS, NOISES, OPTIMIZERS, PRIORS, RESTORERS, Method
+from blindsr.methods import METHODS, Method
+from blindsr.parts import IMAGE_PRIORS, NOISES, OPTIMIZERS, PRIORS, RESTORERS
 
 COLUMNS = ("method", "image", "kernel", "prior", "optimizer", "image prior", "noise", "restorer", "what it is")
 
