@@ -25,7 +25,7 @@ from blindsr.optimizers.meta import MetaLearned
 from blindsr.optimizers.plain import Alternating, Joint
 from blindsr.optimizers.refit import RefitKernel
 from blindsr.presets import BSRDM, Preset
-from blindsr.priors.base import ImagePrior, KernelPrior
+from blindsr.priors.base import ImagePrior, KernelEnergy, KernelPrior
 from blindsr.priors.gaussian import GaussianKernelPrior
 from blindsr.priors.image import HyperLaplacian, NoPrior, Tikhonov, TotalVariation
 from blindsr.priors.motion import CameraShakePrior
@@ -170,9 +170,14 @@ class Method:
         return self.iterates and not isinstance(self.kernel.value, KernelGan)
 
     @property
+    def estimator(self) -> KernelEstimator | None:
+        """What estimates the kernel from y alone, before any step, for the kernel block to start from."""
+        return self.kernel.value if isinstance(self.kernel.value, KernelEstimator) else None
+
+    @property
     def estimates(self) -> bool:
         """Whether the kernel is first estimated from y alone."""
-        return isinstance(self.kernel.value, KernelEstimator) or self.prior.value is spectral_draws
+        return self.estimator is not None or self.prior.value is spectral_draws
 
 
 _MLMC = Method("mlmc", "the paper's method", PRIORS["mcmc"], OPTIMIZERS["meta"], IMAGE_PRIORS["hyper-laplacian"])
@@ -298,6 +303,23 @@ def estimated_kernel(estimate: KernelEstimate) -> KernelFactory:
     return make
 
 
+def kernel_block(method: Method, estimate: KernelEstimate | None) -> tuple[KernelFactory, KernelEnergy | None]:
+    """Return what makes the kernel, and the energy Φ that the method keeps of it.
+
+    Raises
+    ------
+    ValueError
+        If the method's kernel comes from a solver of its own.
+    """
+    start = method.kernel.value
+    if isinstance(start, KernelGan):
+        raise ValueError(f"method {method.name} has a solver of its own: use `make_solver` or `super_resolve`")
+    if isinstance(start, KernelEstimator):
+        assert estimate is not None  # `assemble` has made it
+        return estimated_kernel(estimate), MomentEnergy.of(estimate.spectral)
+    return start or kernel_network, None
+
+
 def known_noise(method: Method) -> float | None:
     """Noise level where the method was told it (units of 0..1)."""
     part = method.noise
@@ -328,26 +350,18 @@ def assemble(method: Method, degradation: Degradation, preset: Preset, y: Tensor
     ValueError
         If y is missing where it is needed.
     """
-    start, preset = method.kernel.value, method.numbers or preset
-    if isinstance(start, KernelGan):
-        raise ValueError(f"method {method.name} has a solver of its own: use `make_solver` or `super_resolve`")
+    preset = method.numbers or preset
     estimate = None
     if method.estimates:
         if y is None:
             raise ValueError(f"method {method.name} estimates the kernel from the LR image: give it to `assemble`")
-        estimator = start if isinstance(start, KernelEstimator) else KernelEstimator(rounds=0)
-        estimate = estimator(y, degradation, known_noise(method))
+        estimate = (method.estimator or KernelEstimator(rounds=0))(y, degradation, known_noise(method))
     image = skip_image(preset.skip) if method.iterates else bicubic_image
     guide = None
     if method.guide.value is not None and estimate is not None and y is not None:
         guide = restore(method.guide.value, y.cpu(), estimate.kernel, degradation, estimate.noise_std)
         image = guided_image(preset.skip, guide)
-    kernel: KernelFactory = kernel_network
-    energy = None
-    if estimate is not None and isinstance(start, KernelEstimator):
-        kernel, energy = estimated_kernel(estimate), MomentEnergy.of(estimate.spectral)
-    elif start is not None and not isinstance(start, KernelEstimator):
-        kernel = start
+    kernel, kernel_prior = kernel_block(method, estimate)
     monte_carlo = None
     if method.prior.value is not None:
         prior = method.prior.value(degradation, estimate)
@@ -364,7 +378,7 @@ def assemble(method: Method, degradation: Degradation, preset: Preset, y: Tensor
         anchor=guide,
         stopping=method.stopping,
         kernel=kernel,
-        kernel_prior=energy,
+        kernel_prior=kernel_prior,
         estimate=estimate,
         optimizer=method.optimizer.value,
         data_term=method.data_term or SsimThenMse(preset.ssim_steps, preset.ssim_below),
