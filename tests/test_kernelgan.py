@@ -298,7 +298,7 @@ def test_a_seed_decides_everything_and_the_global_state_nothing():
     for seed in (0, 0, 1):
         run = solver.init(y, seed)
         list(solver.iterate(run, y, 3))
-        kernels.append(run.shrinker.kernel())
+        kernels.append(run.kernel.kernel())
     assert torch.equal(kernels[0], kernels[1]) and not torch.equal(kernels[0], kernels[2])
     assert torch.equal(before, torch.random.get_rng_state()) and not solver.settled(run)
 

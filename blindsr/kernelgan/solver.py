@@ -98,7 +98,7 @@ class KernelGan:
 class GanRun:
     """Everything that changes while a game goes on, and what is made of y once."""
 
-    shrinker: DeepLinear
+    kernel: DeepLinear
     judge: PatchDiscriminator
     adams: tuple[torch.optim.Optimizer, torch.optim.Optimizer]
     """Of the generator and the discriminator."""
@@ -170,7 +170,7 @@ class KernelGanSolver:
         crop, real = (c.draw(run.generator) for c in run.crops)
         metrics = self._generator_step(run, crop)
         with torch.no_grad():
-            fake = _shrink(run.shrinker, crop)
+            fake = _shrink(run.kernel, crop)
         noisy = [v + 2 * s.noise * torch.randn(v.shape, generator=run.generator).to(v) for v in (real, fake)]
         adam = run.adams[1]
         adam.zero_grad(set_to_none=True)
@@ -182,8 +182,8 @@ class KernelGanSolver:
 
     def _generator_step(self, run: GanRun, crop: Tensor) -> Metrics:
         w, adam = self.settings.weights, run.adams[0]
-        kernel = run.shrinker.kernel()
-        shrunk = _shrink(run.shrinker, crop, kernel)
+        kernel = run.kernel.kernel()
+        shrunk = _shrink(run.kernel, crop, kernel)
         game = (run.judge(shrunk) - 1).abs().mean()
         gap = bicubic_gap(shrunk.transpose(0, 1), crop.transpose(0, 1), self.bicubic)
         penalty = run.schedule.penalty(kernel, self.mask, self.center, w) + run.schedule.bicubic * gap
@@ -215,12 +215,12 @@ class KernelGanSolver:
     def estimate(self, run: GanRun) -> Estimate:
         """Return the bicubic image and the generator's kernel, cleaned, centred, raised to the scale."""
         with torch.no_grad():
-            return Estimate(run.image, finished(run.shrinker.kernel(), self.degradation))
+            return Estimate(run.image, finished(run.kernel.kernel(), self.degradation))
 
     def state_dict(self, run: GanRun) -> dict[str, Any]:
         """Return a copy of the run as a plain dict of tensors and numbers (see `blindsr.checkpoint`)."""
         state = {
-            "shrinker": run.shrinker.state_dict(),
+            "kernel": run.kernel.state_dict(),
             "judge": run.judge.state_dict(),
             "adams": [adam.state_dict() for adam in run.adams],
             "schedule": asdict(run.schedule),
@@ -240,7 +240,7 @@ class KernelGanSolver:
         state = copy.deepcopy(state)
         try:
             run = self._build(y, torch.Generator(), seed=0)
-            run.shrinker.load_state_dict(state["shrinker"])
+            run.kernel.load_state_dict(state["kernel"])
             run.judge.load_state_dict(state["judge"])
             for adam, saved in zip(run.adams, state["adams"], strict=True):
                 adam.load_state_dict(saved)
