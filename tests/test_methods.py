@@ -114,7 +114,9 @@ def test_presets_name_noise_models_that_exist():
 @pytest.mark.parametrize("name", [n for n, p in PRIORS.items() if p.value is not None])
 @pytest.mark.parametrize("scale", SCALES)
 def test_every_prior_of_the_table_keeps_the_contract(name, scale):
-    op = Degradation(scale, 13)
+    if name.startswith("flow") and scale == 8:
+        pytest.skip("no flow comes with the package for x8")
+    op = Degradation(scale, 0 if name.startswith("flow") else 13)
     y = torch.rand(1, 1, 24, 24, generator=torch.Generator().manual_seed(0))
     check_kernel_prior(PRIORS[name].value(op, KernelEstimator(rounds=0)(y, op)), op)
 

@@ -116,7 +116,10 @@ def copied(flow: KernelFlow) -> KernelFlow:
 
 
 def flow_bytes(prior: FlowPrior) -> bytes:
-    """The content of a flow's file: weights, and its shape, logits, scale and recipe as metadata (safetensors)."""
+    """The content of a flow's file: weights, and its shape, logits, scale and recipe as metadata (safetensors).
+
+    The networks' weights take half precision, to which training rounds them; mean, axes and spreads single precision.
+    """
     from safetensors.torch import save
 
     about = {
@@ -126,6 +129,7 @@ def flow_bytes(prior: FlowPrior) -> bytes:
         "recipe": prior.recipe,
     }
     tensors = {name: t.detach().cpu().contiguous() for name, t in prior.flow.state_dict().items()}
+    tensors |= {name: p.detach().cpu().half() for name, p in prior.flow.named_parameters()}
     return save(tensors, {"format": FORMAT, "about": json.dumps(about)})
 
 

@@ -66,7 +66,7 @@ class Logits:
 
     peak: float
     floor: float = 1e-3
-    noise: float = 0.1
+    noise: float = 0.05
 
     def __post_init__(self) -> None:
         if not (0 < self.peak <= 1 and 0 < self.floor < 0.1 and 0 < self.noise < 1):

@@ -57,7 +57,7 @@ class FlowRecipe:
     clip: float = 50.0
     held_out: int = 2000
     floor: float = 1e-3
-    noise: float = 0.1
+    noise: float = 0.05
     levels: tuple[int, ...] = (4, 16, 64)
     couplings: int = 5
     bins: int = 8
@@ -147,6 +147,9 @@ def train_flow(
         log_prob = _step(flow, adam, logits.encode(kernels, generator=generator), how.clip)
         rate.step()
         report(Progress(step, log_prob, time.perf_counter() - start))
+    with torch.no_grad():
+        for p in flow.parameters():
+            p.copy_(p.half())  # as the file will hold them
     made = FlowPrior(flow, logits, scale, {"settings": asdict(how)})
     held_out = prior.sample(how.held_out, generator=generator)
     made.recipe["log_prob_held_out"] = round(float(made.log_prob_kernels(held_out, generator=generator).mean()), 2)
