@@ -15,12 +15,14 @@ def center_of_mass(kernels: Tensor) -> Tensor:
 
 def covariance(kernels: Tensor) -> Tensor:
     """Return the second central moments (n, 2, 2), axes (column, row), pixels², of kernels (n, 1, K, K)."""
-    size, k = kernels.shape[-1], kernels.flatten(1)
-    axis = torch.arange(size, dtype=k.dtype, device=k.device) - (size - 1) / 2
-    x, y = axis.repeat(size), axis.repeat_interleave(size)
-    raw = k @ torch.stack([x, y, x * x, x * y, x * y, y * y], 1)
-    mean, second = raw[:, :2], raw[:, 2:].view(-1, 2, 2)
-    return second - mean[:, :, None] * mean[:, None, :]
+    k = kernels.squeeze(1)
+    axis = torch.arange(k.shape[-1], dtype=k.dtype, device=k.device)
+    mean = center_of_mass(kernels)
+    dx, dy = axis - mean[:, :1], axis - mean[:, 1:]
+    xx = (k.sum(1) * dx**2).sum(1)
+    yy = (k.sum(2) * dy**2).sum(1)
+    xy = (k * dy[:, :, None] * dx[:, None, :]).sum((1, 2))
+    return torch.stack([torch.stack([xx, xy], -1), torch.stack([xy, yy], -1)], -2)
 
 
 def width(kernels: Tensor) -> Tensor:

@@ -186,8 +186,8 @@ OPTIMIZERS = {
     r"step\(run, energy\) fails: RuntimeError": with_(Joint, step=fails_on_purpose),
     r"step\(run, energy\) returns NoneType, not a blindsr Pass": with_(Joint, step=lambda self, run, energy: None),
     "makes parameters that are not finite": Explodes(),
-    "40 steps leave the image block as it was": KeepsImage(),
-    "40 steps leave the kernel as it was": KeepsKernel(),
+    "80 steps leave the image block as it was": KeepsImage(),
+    "80 steps leave the kernel as it was": KeepsKernel(),
 }
 
 

@@ -153,15 +153,15 @@ def test_other_draws_are_other_settings(tmp_path: Path, slow: None, monkeypatch:
 def test_time_limit_leaves_what_was_drawn(tmp_path: Path, slow: None) -> None:
     image = save_png(tmp_path / "a.png")
     result = run(
-        image, tmp_path / "out", "--sampler", "rwm", "--draws", 5000, "--warmup", 10, "--time-limit", 4, steps=1
+        image, tmp_path / "out", "--sampler", "rwm", "--draws", 50000, "--warmup", 10, "--time-limit", 10, steps=1
     )
     assert result.exit_code == 0 and "incomplete" in result.stderr
     folder = tmp_path / "out" / "a"
     p = record(folder)["posterior"]
-    assert not p["complete"] and 0 < p["draws"] < 5000 and not record(folder)["complete"]
+    assert not p["complete"] and 0 < p["draws"] < 50000 and not record(folder)["complete"]
     post = arviz_io.group(arviz_io.load(folder / "posterior.nc"), "posterior")
     assert post.sizes["draw"] == p["draws"] and post.attrs["complete"] == 0
-    assert f"incomplete: {p['draws']} of 5000 draws" in call("diagnose", folder, "--no-figures").stdout
+    assert f"incomplete: {p['draws']} of 50000 draws" in call("diagnose", folder, "--no-figures").stdout
 
 
 def test_no_time_for_a_single_draw(tmp_path: Path, slow: None) -> None:

@@ -393,7 +393,10 @@ def test_options_that_are_refused(image: Path, kernel: Path, tmp_path: Path) -> 
     save_png(tmp_path / "big.png", 34, 36)
     cases: list[tuple[tuple[object, ...], str]] = [
         (("--restorer", "none"), "--restorer none: leaves nothing to do"),
-        (("--restorer", "magic"), "--restorer magic: unknown; choose none, map, tv, bicubic, usrnet, a TorchScript"),
+        (
+            ("--restorer", "magic"),
+            "--restorer magic: unknown; choose none, map, tv, bicubic, zssr, usrnet, a",
+        ),
         (("--restorer", "usrnet"), "--restorer usrnet: needs --weights FILE"),
         (("--restorer", "tv", "--weights", gone), f"--weights {gone}: goes with --restorer usrnet, not with tv"),
         (("--weights", gone), "gone.pt: cannot be read (No such file or directory)"),
@@ -404,7 +407,7 @@ def test_options_that_are_refused(image: Path, kernel: Path, tmp_path: Path) -> 
         (("--restorer", tmp_path / "gone.onnx"), "gone.onnx: no such file"),
         (("--restorer", f"{tmp_path / 'gone.py'}:restore"), "gone.py: no such file (wanted restore from it)"),
         (("--restorer", damaged), "damaged.pt: not a TorchScript model"),
-        (("--restorer", tmp_path / "other.pth"), "other.pth: unknown; choose"),
+        (("--restorer", tmp_path / "other.pth"), "other.pth: a bare file of weights needs spandrel"),
         (("--kernel", tmp_path / "gone.npy"), "gone.npy: no such file"),
         (("--kernel", tmp_path), "is a folder, a kernel file is needed"),
         (("--kernel", tmp_path / "k10.npy"), "the kernel is 10x10; for an even size, name the --alignment"),

@@ -112,14 +112,14 @@ def _record(folder: Path) -> dict[str, Any]:
 
 def _scene(folder: Path, record: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor, Degradation]:
     """LR image, result, kernel and operator of a run."""
-    if not (folder / "kernel.npy").is_file():
-        raise UserError(f"{folder}: its method has no kernel ({record['method']}); a map needs one")
     path = Path(record["image"])
     if not path.is_file():
         raise UserError(f"{path}: the picture of this run is no longer there; put it back, or run again")
     y = read_image(path).pixels
     if hashlib.sha256(y.numpy().tobytes()).hexdigest() != record["image_sha256"]:
         raise UserError(f"{path}: is another picture than the one of this run; run again with --overwrite")
+    if not (folder / "kernel.npy").is_file():
+        raise UserError(f"{folder}: its method has no kernel ({record.get('method', 'unknown')}); a map needs one")
     degradation = Degradation(
         record["scale"], record["kernel_size"], Alignment(record["alignment"]), Padding(record["padding"])
     )

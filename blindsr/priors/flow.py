@@ -123,6 +123,7 @@ def flow_bytes(prior: FlowPrior) -> bytes:
     from safetensors.torch import save
 
     about = {
+        "format": FORMAT,
         "scale": prior.scale,
         "shape": asdict(prior.flow.shape),
         "logits": asdict(prior.logits),
@@ -130,7 +131,7 @@ def flow_bytes(prior: FlowPrior) -> bytes:
     }
     tensors = {name: t.detach().cpu().contiguous() for name, t in prior.flow.state_dict().items()}
     tensors |= {name: p.detach().cpu().half() for name, p in prior.flow.named_parameters()}
-    return save(tensors, {"format": FORMAT, "about": json.dumps(about)})
+    return save(tensors, {"about": json.dumps(about)})  # one entry: several come in any order
 
 
 def read_flow(path: Path) -> FlowPrior:
@@ -153,7 +154,7 @@ def read_flow(path: Path) -> FlowPrior:
         raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
     except SafetensorError as error:
         raise UserError(f"{path}: not a safetensors file, or damaged") from error
-    if metadata.get("format") != FORMAT:
+    if FORMAT not in (metadata.get("format"), _format(metadata.get("about", ""))):
         raise UserError(f"{path}: not a flow of this version of blindsr; `blindsr train-flow` makes one")
     if not all(bool(torch.isfinite(t).all()) for t in tensors.values()):
         raise UserError(f"{path}: the weights are not all finite numbers")
@@ -161,6 +162,14 @@ def read_flow(path: Path) -> FlowPrior:
         return _rebuilt(json.loads(metadata["about"]), tensors)
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise UserError(f"{path}: the weights do not fit their description; train the flow anew") from error
+
+
+def _format(about: str) -> object:
+    try:
+        described = json.loads(about)
+    except ValueError:
+        return None
+    return described.get("format") if isinstance(described, dict) else None
 
 
 def _rebuilt(about: dict[str, Any], tensors: dict[str, Tensor]) -> FlowPrior:
