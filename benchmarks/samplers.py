@@ -29,7 +29,7 @@ from blindsr.diagnostics import arviz_io
 from blindsr.io.images import read_image
 from blindsr.random import generator
 from blindsr.samplers.chains import Chains
-from blindsr.samplers.table import sample
+from blindsr.samplers.table import PRIOR_APART, sample
 from blindsr.targets.base import value_and_gradient
 from blindsr.targets.nested_laplace import nested_laplace
 from blindsr.targets.spectral import SpectralTarget
@@ -61,7 +61,8 @@ def ours(target: SpectralTarget, name: str, seed: int) -> tuple[Chains, float]:
     target.__dict__.pop("mode", None)
     target.__dict__.pop("_normal", None)
     start = time.perf_counter()
-    chains = sample(target, name, **SIZES[name], generator=generator(seed), transport=nested_laplace(target))
+    given = {"covariance": target.laplace()[1]} if name in PRIOR_APART else {"transport": nested_laplace(target)}
+    chains = sample(target, name, **SIZES[name], generator=generator(seed), **given)
     return chains, time.perf_counter() - start
 
 
@@ -189,8 +190,9 @@ def main() -> None:
                 flush=True,
             )
             if args.out:
-                place = {"image": image, "scale": args.scale, "sampler": name, "size": size, "threads": args.threads}
-                record = place | found | gap | {"seconds": seconds, "date": time.strftime("%Y-%m-%d")}
+                place = {"image": image, "scale": args.scale, "sampler": name, "size": size, "seed": args.seed}
+                place |= {"threads": args.threads, "date": time.strftime("%Y-%m-%d")}
+                record = place | found | gap | {"seconds": seconds}
                 with args.out.open("a") as file:
                     file.write(json.dumps(record) + "\n")
 

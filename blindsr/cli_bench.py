@@ -116,7 +116,7 @@ def bench(
 
 def reproduce(
     name: Annotated[str, typer.Argument(help="table1 to table8, figure2 to figure9.", metavar="TABLE")],
-    quick: Annotated[bool, typer.Option("--quick", help="A version that ends in minutes on two cores.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="A short version: small crops, short presets.")] = False,
     data: Annotated[Path | None, typer.Option(help="Folder that holds Set5/, Set14/, ... and weights/.")] = None,
     images: Annotated[str | None, typer.Option(help="Only these pictures, by name, with commas.")] = None,
     out: Annotated[Path, typer.Option(help="Where results go, a folder for each table.")] = Path("blindsr-reproduce"),

@@ -1,10 +1,13 @@
 """KernelGAN: networks, regularisers, crops and kernel against brute force; the game on a picture of known kernel."""
 
+import csv
+import json
 import math
 
 import numpy as np
 import pytest
 import torch
+from helpers import call, error_line, save_png
 from scipy.signal import correlate2d
 from test_solver import same, through_a_file
 
@@ -251,11 +254,11 @@ def leaves(side, count=3000):
     return x[None]
 
 
-@pytest.mark.parametrize("angle", [0.6, 2.2])
-def test_the_kernel_of_a_self_similar_picture_is_found(angle):
+@pytest.mark.parametrize(("angle", "leans"), [(0.6, True), (2.2, False)])
+def test_the_kernel_of_a_self_similar_picture_is_found(angle, leans):
     """Much closer to the truth than what bicubic shrinking or plain averaging would be.
 
-    It leans the same way at one angle; at the other, so short a game finds the width and not the lean.
+    So short a game finds the width; the lean only on average over seeds, and is asked for where this seed has it.
     """
     op = Degradation(2)
     truth = gaussian(11, op.center, angle=angle).float()
@@ -269,7 +272,8 @@ def test_the_kernel_of_a_self_similar_picture_is_found(angle):
     found, bicubic, plain = (kernel_psnr(array(k), array(truth)) for k in (kernel, bicubic_kernel(11, op.center), box))
     assert found > max(bicubic, plain) + 5, (found, bicubic, plain)
     a, b = covariance(kernel)[0, 0, 1], covariance(truth)[0, 0, 1]
-    assert angle > 1 or (float(a * b) > 0 and abs(float(a)) > 0.25 * abs(float(b)))
+    if leans:
+        assert float(a * b) > 0 and abs(float(a)) > 0.25 * abs(float(b))
     assert image.shape == (1, 3, 192, 192) and metrics[-1].step == 600 and math.isfinite(metrics[-1].loss)
 
 
@@ -330,3 +334,50 @@ def test_what_it_cannot_do_is_refused():
         KernelGanSolver(SMALL, Degradation(2)).init(torch.rand(2, 1, 64, 64), 0)
     with pytest.raises(ValueError, match="solver of its own"):
         assemble(METHODS["kernelgan"], Degradation(2), PRESETS["paper"])
+
+
+# --- on the command line ------------------------------------------------------------------------------------------
+
+
+def test_a_run_on_disk_and_its_resume(tmp_path):
+    image = save_png(tmp_path / "a.png", 40, 36)
+    words = ("run", image, "--scale", 2, "--method", "kernelgan", "--restorer", "bicubic", "--output")
+    whole = call(*words, tmp_path / "whole", "--iterations", 6)
+    assert whole.exit_code == 0 and "loss" in whole.stderr and "nan" not in whole.stderr
+    assert call(*words, tmp_path / "parts", "--iterations", 3).exit_code == 0
+    again = call(*words, tmp_path / "parts", "--iterations", 6, "--resume")
+    assert again.exit_code == 0 and "resumed at step 3" in again.stderr
+    for name in ("kernel.npy", "trace.csv", "sr.png"):
+        assert (tmp_path / "whole/a" / name).read_bytes() == (tmp_path / "parts/a" / name).read_bytes()
+    r = json.loads((tmp_path / "whole/a/run.json").read_text())
+    assert (r["method"], r["restorer"], r["preset"], r["steps"]) == ("kernelgan+bicubic", "bicubic", None, 6)
+    assert r["parts"]["kernel"]["value"]["weights"]["sparsity"] == 5.0 and r["metrics"]["lr_rmse"] is None
+    rows = list(csv.DictReader((tmp_path / "whole/a/trace.csv").read_text().splitlines()))
+    assert rows[0]["mse"] == rows[0]["noise_std"] == "" and float(rows[0]["kernel_width"]) > 0
+    assert (tmp_path / "whole/a/overview.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--scale", 3), "KernelGAN finds kernels of scale 2, 4, 8, not 3"),
+        (("--scale", 2, "--prior", "mcmc"), "leave out --prior, --optimizer and --image-prior"),
+        (("--scale", 2, "--restorer", "none"), "makes its image by a restorer; choose one"),
+        (("--scale", 4), "KernelGAN needs an LR image of 34 pixels a side or more"),
+    ],
+)
+def test_bad_options(tmp_path, words, message):
+    image = save_png(tmp_path / "a.png", 33, 40)
+    result = call("run", image, "--method", "kernelgan", "--output", tmp_path / "out", *words)
+    assert message in error_line(result) and not (tmp_path / "out").exists()
+
+
+def test_a_damaged_checkpoint_is_one_line(tmp_path):
+    image = save_png(tmp_path / "a.png", 40, 36)
+    words = ("run", image, "--scale", 2, "--method", "kernelgan", "--restorer", "bicubic", "--output", tmp_path / "out")
+    assert call(*words, "--iterations", 2).exit_code == 0
+    path = tmp_path / "out/a/checkpoint.pt"
+    content = torch.load(path, weights_only=True)
+    del content["state"]["run"]["schedule"]
+    torch.save(content, path)
+    assert "damaged checkpoint" in error_line(call(*words, "--iterations", 4, "--resume"))

@@ -146,6 +146,18 @@ def test_other_draws_are_other_settings(tmp_path: Path, slow: None, monkeypatch:
     assert (tmp_path / "out/a/posterior.nc").read_bytes() == before
 
 
+@pytest.mark.slow
+def test_without_a_transport_map_the_chains_are_made_all_the_same(tmp_path: Path, monkeypatch: Any) -> None:
+    def none(_: object) -> object:
+        raise ValueError("no transport map: on purpose")
+
+    monkeypatch.setattr("blindsr.jobs.posterior.nested_laplace", none)
+    image = photo(tmp_path / "a.png")
+    result = call("run", image, *MAP, *SAMPLED, "--output", tmp_path / "out")
+    assert result.exit_code == 0 and "no transport map: on purpose; sampling without it" in result.stderr
+    assert record(tmp_path / "out/a")["posterior"]["complete"]
+
+
 # --- stopping early ---------------------------------------------------------------------------------------------------
 
 

@@ -66,6 +66,7 @@ def spread(prior):
 
 
 SEEDS = range(12)
+MANY = range(30)
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +77,7 @@ def fits():
     def get(scale):
         if scale not in made:
             made[scale] = []
-            for seed in SEEDS:
+            for seed in MANY:
                 y, d, z = simulate(scale, seed)
                 made[scale].append((SpectralPrior.fit(y, d, settings=FIELD), z))
         return made[scale]
@@ -93,7 +94,7 @@ def test_kernels_of_simulated_fields_are_recovered(scale, fits):
     assert np.all(np.abs(mean) < 3 * se), (mean, se)
     assert np.all(rms < 0.15), rms
     truth = np.array([z for _, z in fits(scale)])
-    assert np.all(rms < 0.7 * truth.std(0) * [0.5, 1, 1]), rms  # better than the mean of the truths
+    assert np.all(rms < 0.6 * truth.std(0) * [0.5, 1, 1]), rms  # better than the mean of the truths
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ from blindsr.samplers.hmc import Hmc
 from blindsr.samplers.metric import metric_of
 from blindsr.samplers.table import sample
 from blindsr.targets import nested_laplace as module
+from blindsr.targets import transport as transport_module
 from blindsr.targets.base import value_and_gradient
 from blindsr.targets.nested_laplace import nested_laplace
 from blindsr.targets.transport import Axis, Transport, Transported
@@ -70,6 +71,7 @@ def test_gradient_is_that_of_the_differences_and_of_autograd():
 
 RUNS = {
     "rwm": {"chains": 32, "draws": 1200, "warmup": 500, "thin": 4},
+    "hmc": {"chains": 16, "draws": 400, "warmup": 400},
     "mala": {"chains": 32, "draws": 1200, "warmup": 400},
 }
 
@@ -102,6 +104,16 @@ def test_starts_beside_a_transport_are_refused():
     t, start = LogGamma(counts=(0, 1, 5, 2, 2)), torch.zeros(2, 5, dtype=F64)
     with pytest.raises(ValueError, match="initial: with a transport, chains start where the transport says; leave it"):
         sample(t, "hmc", chains=2, generator=torch.Generator(), initial=start, transport=crooked())
+
+
+def test_many_rows_are_mapped_in_parts(monkeypatch, gen):
+    over = Transported(LogGamma(counts=(0, 1, 5, 2, 2)), crooked())
+    w = torch.randn(3, 7, 5, generator=gen, dtype=F64)
+    z, log_det = over.positions(w)
+    monkeypatch.setattr(transport_module, "ROWS", 4)
+    for whole, parts in zip((z, log_det), over.positions(w), strict=True):
+        torch.testing.assert_close(parts, whole)
+    assert over.positions(w[:, :0])[0].shape == (3, 0, 5)
 
 
 # --- the split integrator -----------------------------------------------------------------------------------------
@@ -169,6 +181,15 @@ def test_a_kernel_of_many_parameters_has_no_axis(monkeypatch):
     monkeypatch.setattr(module, "SHAPE_UP_TO", 2)
     t = target()
     assert [t.names[a.place] for a in nested_laplace(t).axes] == ["noise"]
+
+
+def test_a_posterior_without_such_a_shape_says_so(monkeypatch):
+    def fails(*_):
+        return torch.linalg.cholesky(-torch.eye(2))
+
+    monkeypatch.setattr(module, "_axis", fails)
+    with pytest.raises(ValueError, match=r"no transport map: .*not positive-definite"):
+        nested_laplace(target())
 
 
 @pytest.mark.slow

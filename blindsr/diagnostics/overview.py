@@ -52,6 +52,13 @@ def _kernel(axes: Axes, kernel: Array, name: str) -> None:
 
 def _curves(axes: Axes, page: Overview) -> None:
     steps = np.arange(1, len(page.loss) + 1)
+    if np.isnan(page.lr_rmse).all():  # no image of its own: KernelGAN
+        axes.plot(steps, page.loss, color="#1b6ca8", lw=0.8)
+        axes.set_xlabel("step", fontsize=9)
+        axes.set_ylabel("generator's loss", fontsize=9)
+        axes.tick_params(labelsize=8)
+        axes.set_title("Game", fontsize=11)
+        return
     (a,) = axes.semilogy(steps, page.loss, color="#1b6ca8", lw=1.1, label="data term (1 - SSIM or mean squared error)")
     axes.set_xlabel("inner step", fontsize=9)
     axes.set_ylabel("data term", fontsize=9, color="#1b6ca8")

@@ -189,8 +189,9 @@ def _overview(result: Result, truth: Truth, record: dict[str, Any]) -> Overview:
         kernel=None if result.kernel is None else result.kernel[0, 0].double().numpy(),
         loss=np.array([m.loss for m in result.trace]),
         lr_rmse=np.array([255 * m.mse**0.5 for m in result.trace]),
-        title=f"{name}   x{record['scale']}   {record['method']}, preset {record['preset']}, "
-        f"{record['steps']} steps, {record['seconds']:.0f} s"
+        title=f"{name}   x{record['scale']}   {record['method']}, "
+        + (f"preset {record['preset']}, " if record["preset"] else "")
+        + f"{record['steps']} steps, {record['seconds']:.0f} s"
         if record["steps"]
         else f"{name}   x{record['scale']}   {record['method']}, {record['seconds']:.0f} s",
         truth=None if truth.image is None else as_array(truth.image),

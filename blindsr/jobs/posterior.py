@@ -28,7 +28,7 @@ from blindsr.random import generator
 from blindsr.samplers.table import PRIOR_APART, SAMPLERS, sample
 from blindsr.targets.base import BayesTarget, Target, coordinate_names
 from blindsr.targets.fixed_image import FixedImageTarget
-from blindsr.targets.nested_laplace import nested_laplace
+from blindsr.targets.nested_laplace import SHAPE_UP_TO, nested_laplace
 from blindsr.targets.spectral import SpectralTarget
 from blindsr.targets.transport import Transport
 
@@ -70,12 +70,13 @@ class Prepared:
 
     target: Target
     covariance: Tensor | None = None
-    transport: Transport | None = None
+    transport: Callable[[], Transport] | None = None
 
 
 def _spectral(scene: Scene, family: KernelDensity) -> Prepared:
     target = SpectralTarget(scene.y, scene.degradation, family)
-    return Prepared(target, transport=nested_laplace(target))
+    few = target.n_kernel <= SHAPE_UP_TO  # of many parameters, each point of the map takes as long as the mode
+    return Prepared(target, target.laplace()[1], (lambda: nested_laplace(target)) if few else None)
 
 
 def _image(scene: Scene, family: KernelDensity) -> Prepared:
@@ -204,7 +205,7 @@ def sample_posterior(
             thin=sampling.thin,
             generator=generator(seed),
             covariance=prepared.covariance,
-            transport=prepared.transport,
+            transport=_map_for(prepared, sampling.sampler, say),
             deadline=stopped,
         )
     except ValueError as error:
@@ -222,6 +223,17 @@ def sample_posterior(
         seed=seed,
     )
     return entry | save_posterior(folder, result, type(family).__name__, start)
+
+
+def _map_for(prepared: Prepared, sampler: str, say: Callable[[str], None]) -> Transport | None:
+    """The transport map, for samplers that use one; without it they are slower, not wrong."""
+    if prepared.transport is None or sampler in PRIOR_APART:
+        return None
+    try:
+        return prepared.transport()
+    except ValueError as error:
+        say(f"{error}; sampling without it")
+        return None
 
 
 def _nothing(interrupt: Interrupt) -> dict[str, Any]:

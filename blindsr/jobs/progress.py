@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from types import TracebackType
@@ -27,8 +28,13 @@ class Progress(Protocol):
 
 
 def describe(metrics: Metrics) -> str:
-    """One line on a step: data misfit and noise level in grey levels of 255, kernel width in HR pixels."""
+    """One line on a step: data misfit and noise level in grey levels of 255, kernel width in HR pixels.
+
+    A solver without an image of its own has no misfit; its loss stands there.
+    """
     misfit = 255 * metrics.mse**0.5
+    if math.isnan(misfit):
+        return f"loss {metrics.loss:6.3f}  kernel {metrics.kernel_width:.2f} px"
     return f"misfit {misfit:5.2f}  noise {255 * metrics.noise_std:5.2f}  kernel {metrics.kernel_width:.2f} px"
 
 

@@ -63,8 +63,7 @@ class ZssrRestorer:
 
     Notes
     -----
-    A step takes some 30 ms with an LR image of 63x63 pixels at x4 and 160 ms with one of 126x126 at x2, on one thread
-    of an AMD EPYC; a picture in tiles is trained on tile by tile. Sons get noise of the level that y has, as published.
+    A picture in tiles is trained on tile by tile. Sons get noise of the level that y has, as published.
     """
 
     steps: int = 3000

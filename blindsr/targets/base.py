@@ -14,6 +14,9 @@ from torch import Tensor
 
 from blindsr.priors.base import KernelDensity
 
+WIDER = 2.0
+"""Standard deviations of the starts of chains, in units of the density's."""
+
 
 @runtime_checkable
 class Target(Protocol):

@@ -74,7 +74,20 @@ class Point:
 
 
 def nested_laplace(target: SpectralTarget) -> Transport:
-    """Make the transport map: an axis for the noise level, one for the kernel's size, a linear map for the others."""
+    """Make the transport map: an axis for the noise level, one for the kernel's size, a linear map for the others.
+
+    Raises
+    ------
+    ValueError
+        If the posterior has no such shape: a margin that cannot be told, a conditional curvature that is not positive.
+    """
+    try:
+        return _nested_laplace(target)
+    except (torch.linalg.LinAlgError, ValueError) as error:
+        raise ValueError(f"no transport map: {error}") from error
+
+
+def _nested_laplace(target: SpectralTarget) -> Transport:
     places = [target.n_kernel] + [0] * (0 < target.n_kernel <= SHAPE_UP_TO)
     with one_thread(), torch.no_grad():
         middle, free, axes = target.mode, torch.arange(len(target.names)), []

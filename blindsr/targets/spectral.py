@@ -29,11 +29,8 @@ from blindsr.priors.base import KernelDensity
 from blindsr.priors.laplace import STEP, SpectralMode, spectral_mode
 from blindsr.priors.normal import GaussianShape
 from blindsr.priors.spectral import SpectralPrior
-from blindsr.targets.base import coordinate_names
+from blindsr.targets.base import WIDER, coordinate_names
 from blindsr.threads import one_thread
-
-WIDER = 2.0
-"""Standard deviations of the starts of chains, in units of the density's."""
 
 
 class SpectralTarget:

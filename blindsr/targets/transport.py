@@ -25,10 +25,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from blindsr.targets.base import Target, ValueAndGradient, value_and_gradient
+from blindsr.targets.base import WIDER, Target, ValueAndGradient, value_and_gradient
 
-WIDER = 2.0
-"""Standard deviations of the starts of chains over w."""
+ROWS = 1024
+"""Rows mapped at once after a run: each reads some tables of its own."""
 
 
 class Reading(NamedTuple):
@@ -195,5 +195,6 @@ class Transported:
 
     def positions(self, w: Tensor) -> tuple[Tensor, Tensor]:
         """Positions (..., dim) of w (..., dim), and log |det dT/dw| (...,)."""
-        z, log_det = self.transport.forward(w.flatten(0, -2))
+        parts = [self.transport.forward(part) for part in w.flatten(0, -2).split(ROWS)]
+        z, log_det = (torch.cat(of) for of in zip(*parts, strict=True))
         return z.reshape(w.shape), log_det.reshape(w.shape[:-1])
