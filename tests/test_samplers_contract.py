@@ -365,3 +365,21 @@ def test_state_without_gradient_is_enough_for_a_random_walk():
     z = GAUSSIAN.exact(3, generator=gen())
     state, _ = sampler.step(State(z, GAUSSIAN.log_prob(z)), gen(1))
     assert state.gradient is None
+
+
+class White:
+    """Eighty independent standard normals."""
+
+    names = tuple(f"z_{j}" for j in range(80))
+
+    def log_prob(self, z):
+        return -0.5 * z.square().sum(1)
+
+    def initial(self, n, *, generator):
+        return torch.randn(n, 80, generator=generator, dtype=torch.float64)
+
+
+def test_nuts_is_not_halted_by_a_dense_mass_learned_from_few_draws():
+    """With a dense mass matrix after 80 draws this takes 28,000 gradients."""
+    chains = sample(White(), "pyro-nuts", chains=1, draws=20, warmup=80, generator=gen(0))
+    assert chains.gradients < 3000

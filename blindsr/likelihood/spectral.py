@@ -42,6 +42,9 @@ from torch import Tensor
 from blindsr.likelihood.content import PHOTOGRAPH, Term, design
 from blindsr.likelihood.noise import finest_detail_std
 
+LEAST_GAIN = 1e-24
+"""|K|² below this counts as this, so that it can be divided out of a product again."""
+
 CHUNK = 250_000
 """Numbers in the largest array of one pass: what fits a core's cache."""
 LEAST_POWER = 1e-12
@@ -192,7 +195,7 @@ class SpectralLikelihood:
         self.cols = (cols[:, None] + m * w)[None, :, None, :].expand(full)[keep].reshape(-1, s * s)
         hr_y, hr_x = (i.double() / (s * n) for i, n in ((self.rows, h), (self.cols, w)))
         self.basis = design(self.terms, hr_y - hr_y.round(), hr_x - hr_x.round(), s)  # (F, s², terms)
-        self.wide_basis = self.basis.flatten(0, 1).T.contiguous()
+        self.wide_basis = self.basis.permute(2, 1, 0).flatten(1).contiguous()
         self._transforms: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
 
     def single(self) -> SpectralLikelihood:
@@ -352,23 +355,23 @@ class _Whittle(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, power: Tensor, theta: Tensor, variance: Tensor, likelihood: SpectralLikelihood) -> Tensor:
         """Log-likelihood (n,)."""
-        basis = likelihood.wide_basis  # (terms, F s²)
+        basis = likelihood.wide_basis  # (terms, s² F): sums over aliases and products with an ordinate run along F
         weight = likelihood.temper * likelihood.weight
         n, terms, kinds = len(power), basis.shape[1], theta.shape[1]
         value, by_variance = power.new_empty(n), power.new_empty(n)
         by_power, by_theta = power.new_empty(power.shape), theta.new_empty(theta.shape)
         chunk = max(1, CHUNK // max(1, kinds * terms))
         for some in (slice(i, i + chunk) for i in range(0, n, chunk)):
-            p, t = (v[some].to(basis.dtype) for v in (power, theta))
-            content = (t @ basis).exp_()  # (chunk, windows, F s²)
-            seen = content * p.flatten(1)[:, None]
-            expected = seen.unflatten(2, p.shape[1:]).sum(3).double() + variance[some, None, None]
+            p = power[some].mT.to(basis.dtype).clamp_min(LEAST_GAIN)[:, None]  # (chunk, 1, s², F)
+            t = theta[some].to(basis.dtype)
+            seen = (t @ basis).exp_().unflatten(2, p.shape[2:]).mul_(p)
+            expected = seen.sum(2).double() + variance[some, None, None]
             energy, first, _ = likelihood.score(expected)
             slope = -weight * first / expected
-            spread = slope.to(basis.dtype)[..., None].expand(*slope.shape, p.shape[2]).flatten(2)
+            seen.mul_(slope.to(basis.dtype)[:, :, None])
             value[some] = -(weight * energy).sum((1, 2))
-            by_power[some] = content.mul_(spread).sum(1).unflatten(1, p.shape[1:]).double()
-            by_theta[some] = (seen.mul_(spread) @ basis.T).double()
+            by_power[some] = (seen.sum(1) / p[:, 0]).mT.double()
+            by_theta[some] = (seen.flatten(2) @ basis.T).double()
             by_variance[some] = slope.sum((1, 2))
         ctx.save_for_backward(by_power, by_theta, by_variance)
         return value

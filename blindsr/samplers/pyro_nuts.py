@@ -18,6 +18,9 @@ from blindsr.samplers.run import as_chains, no_chains
 from blindsr.samplers.warmup import DENSE_UP_TO
 from blindsr.targets.base import Target, ValueAndGradient, value_and_gradient
 
+DRAWS_A_DIMENSION = 10
+"""Warm-up that a dense mass matrix needs, in draws for each dimension: learned from fewer, it halts NUTS."""
+
 
 class _LogDensity(torch.autograd.Function):
     """A log density whose gradient is already known, as autograd wants it."""
@@ -74,7 +77,9 @@ def _one_chain(potential: Potential, position: Tensor, request: Request) -> _Cha
     """Run NUTS from position (dim,); None if time runs out before its end."""
     from pyro.infer import NUTS
 
-    kernel: Any = NUTS(potential_fn=potential, full_mass=len(position) <= DENSE_UP_TO)
+    dim = len(position)
+    dense = dim <= DENSE_UP_TO and request.warmup >= DRAWS_A_DIMENSION * dim
+    kernel: Any = NUTS(potential_fn=potential, full_mass=dense)
     parameters = {"w": potential.metric.whiten(position[None])[0]}
     kernel.initial_params = parameters
     kernel.setup(request.warmup)
@@ -103,7 +108,7 @@ def _one_chain(potential: Potential, position: Tensor, request: Request) -> _Cha
 
 
 def run_pyro_nuts(target: Target, request: Request) -> Chains:
-    """Pyro's NUTS with a dense mass matrix; chains that are not finished when time is up are left out.
+    """Pyro's NUTS, its mass matrix dense if the warm-up can learn one; chains unfinished when time is up are left out.
 
     A given covariance whitens the coordinates in which NUTS works. The energy is minus the log density.
 
