@@ -28,7 +28,7 @@ from blindsr.kernelgan.regularizers import (
     sum_to_one,
 )
 from blindsr.kernelgan.solver import KernelGan, KernelGanSolver
-from blindsr.kernels import center_of_mass, covariance
+from blindsr.kernels import center_of_mass
 from blindsr.methods import METHODS, assemble
 from blindsr.presets import PRESETS
 from blindsr.priors.gaussian import gaussian_kernel
@@ -254,11 +254,11 @@ def leaves(side, count=3000):
     return x[None]
 
 
-@pytest.mark.parametrize(("angle", "leans"), [(0.6, True), (2.2, False)])
-def test_the_kernel_of_a_self_similar_picture_is_found(angle, leans):
+@pytest.mark.parametrize("angle", [0.6, 2.2])
+def test_the_width_of_the_kernel_of_a_self_similar_picture_is_found(angle):
     """Much closer to the truth than what bicubic shrinking or plain averaging would be.
 
-    So short a game finds the width; the lean only on average over seeds, and is asked for where this seed has it.
+    That is the width's doing: the lean is not found (docs/method.md).
     """
     op = Degradation(2)
     truth = gaussian(11, op.center, angle=angle).float()
@@ -271,9 +271,6 @@ def test_the_kernel_of_a_self_similar_picture_is_found(angle, leans):
     box[..., 4:6, 4:6] = 0.25
     found, bicubic, plain = (kernel_psnr(array(k), array(truth)) for k in (kernel, bicubic_kernel(11, op.center), box))
     assert found > max(bicubic, plain) + 5, (found, bicubic, plain)
-    a, b = covariance(kernel)[0, 0, 1], covariance(truth)[0, 0, 1]
-    if leans:
-        assert float(a * b) > 0 and abs(float(a)) > 0.25 * abs(float(b))
     assert image.shape == (1, 3, 192, 192) and metrics[-1].step == 600 and math.isfinite(metrics[-1].loss)
 
 

@@ -118,7 +118,7 @@ def test_splitting_lowers_its_objective(exponent, padding, gen):
     k, sigma = kernel(op, gen), 0.02
     y = Degradation(2, alignment=Alignment.CENTERED)(picture(48, 1), k)
     y = y + sigma * torch.randn(y.shape, generator=gen)
-    prior = GradientPrior(weight=8.0, exponent=exponent, first=6.0, growth=1.0, steps=1)
+    prior = GradientPrior(weight=8.0, exponent=exponent, first=100.0, growth=1.0, steps=1)
     canvas, beta = Canvas(y, k, op), prior.first * prior.weight
     x, values = None, []
     for _ in range(8):
@@ -128,7 +128,7 @@ def test_splitting_lowers_its_objective(exponent, padding, gen):
         split = prior.weight * w**exponent + beta / 2 * (size - w).square()
         values.append(float(canvas.misfit(x) / (2 * sigma**2) + split.sum()))
     assert np.all(np.diff(values) < 1e-6 * abs(values[0]))
-    assert values[-1] < values[0]
+    assert values[-1] < 0.95 * values[0]
 
 
 @pytest.mark.parametrize("alignment, padding", BORDERS)

@@ -84,7 +84,7 @@ def test_tempering_weighs_separated_modes():
     """All chains start in the smaller mode."""
     target = TwoModes()
     start = target.centres[:1].expand(12, -1)
-    size = {"chains": 12, "draws": 400, "warmup": 150, "initial": start}
+    size = {"chains": 12, "draws": 1000, "warmup": 150, "initial": start}
     chains = sample(target, "tempering", generator=torch.Generator().manual_seed(2), **size)
     check_recovery(chains, target)
     inside = (chains.draws[:, :, 0] < 0).double().numpy()

@@ -202,7 +202,7 @@ def test_the_posterior_over_w_is_nearly_standard_normal_and_the_draws_are_those_
     skew = ((w - w.mean(0)) / w.std(0)).pow(3).mean(0)
     assert float(w.std(0).max()) < 1.4 and float(w.std(0).min()) > 0.7 and float(skew.abs().max()) < 0.8
     mapped = sample(t, "hmc", draws=250, warmup=80, **run, transport=m).draws
-    plain = sample(t, "hmc", draws=250, warmup=150, **run, covariance=t.laplace()[1]).draws
+    plain = sample(t, "hmc", draws=250, warmup=400, **run, covariance=t.laplace()[1]).draws
     for j, name in enumerate(t.names):
         one, other = (moments_with_error(draws[:, :, j]) for draws in (mapped, plain))
         assert min(one[2], other[2]) > 300, (name, one[2], other[2])
