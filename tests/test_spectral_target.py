@@ -12,6 +12,7 @@ from blindsr.kernels import covariance
 from blindsr.likelihood.content import PHOTOGRAPH, POWER_LAW, Term
 from blindsr.likelihood.fields import degraded_field
 from blindsr.likelihood.spectral import SpectralSettings
+from blindsr.priors.base import standard_normal
 from blindsr.priors.gaussian import GaussianKernelPrior
 from blindsr.priors.motion import LineKernelPrior
 from blindsr.priors.normal import DiskShape, GaussianShape, GeneralizedGaussianShape, LineShape
@@ -19,7 +20,7 @@ from blindsr.priors.simplex import SimplexPrior
 from blindsr.priors.spectral import SpectralPrior
 from blindsr.samplers.table import sample
 from blindsr.targets.base import BayesTarget, KernelTarget, Target, value_and_gradient
-from blindsr.targets.spectral import WIDER, SpectralTarget, standard_normal
+from blindsr.targets.spectral import WIDER, SpectralTarget
 
 D = Degradation(2)
 PRIORS = {

@@ -145,6 +145,7 @@ class SpectralLikelihood:
         self._terms()
         side = self.settings.window
         self.corners = window_corners(self.grey, side, self.settings.max_windows)
+        self._in_terms = self._parameters()
         self.shape = tuple(min(side, n) for n in self.grey.shape)
         self._frequencies()
         self.periodogram = self.periodograms(self.grey[None])[0].clamp_min(LEAST_POWER)
@@ -160,6 +161,17 @@ class SpectralLikelihood:
         self.mean, self.shared_std, self.local_std = table.double().unbind(1)
         self.shared = [i for i, n in enumerate(self.terms) if content[n].shared > 0]
         self.local = [i for i, n in enumerate(self.terms) if content[n].local > 0]
+
+    def _parameters(self) -> Tensor:
+        """What each of the content's parameters adds to the terms of each window: (n_nuisance, windows * terms)."""
+        first, each = 1 + len(self.shared), len(self.local)
+        out = torch.zeros(self.n_nuisance, self.n_windows, len(self.terms), dtype=torch.float64)
+        for i, term in enumerate(self.shared):
+            out[1 + i, :, term] = self.shared_std[term]
+        for w in range(self.n_windows):
+            for i, term in enumerate(self.local):
+                out[first + w * each + i, w, term] = self.local_std[term]
+        return out.flatten(1)
 
     @property
     def n_windows(self) -> int:
@@ -244,12 +256,7 @@ class SpectralLikelihood:
 
     def coefficients(self, u: Tensor) -> tuple[Tensor, Tensor]:
         """θ (n, windows, terms) and σ² (n,) of the content's parameters u (n, n_nuisance)."""
-        first = 1 + len(self.shared)
-        theta = self.mean.repeat(len(u), self.n_windows, 1)
-        local = u[:, first:].view(len(u), self.n_windows, -1) * self.local_std[self.local]
-        theta = theta.index_add(2, torch.tensor(self.local, dtype=torch.long), local)
-        shared = (u[:, 1:first] * self.shared_std[self.shared])[:, None].expand(-1, self.n_windows, -1)
-        theta = theta.index_add(2, torch.tensor(self.shared, dtype=torch.long), shared)
+        theta = self.mean + (u @ self._in_terms).unflatten(1, (self.n_windows, -1))
         return theta, self.settings.noise**2 * (self.settings.noise_log_std * u[:, 0]).exp()
 
     def expected(self, power: Tensor, u: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -60,3 +61,8 @@ class KernelEnergy(Protocol):
     def energy(self, kernel: Tensor) -> Tensor:
         """Energy of kernels (n, 1, K, K): (n,)."""
         ...
+
+
+def standard_normal(z: Tensor) -> Tensor:
+    """Log density of N(0, I) at z (n, d): (n,)."""
+    return -0.5 * z.square().sum(1) - 0.5 * z.shape[1] * math.log(2 * math.pi)

@@ -23,9 +23,8 @@ import torch
 from torch import Tensor
 
 from blindsr.degradation import Degradation
-from blindsr.kernels import covariance
 from blindsr.likelihood.spectral import SpectralLikelihood, SpectralSettings
-from blindsr.priors.base import KernelDensity
+from blindsr.priors.base import KernelDensity, standard_normal
 from blindsr.priors.laplace import STEP, SpectralMode, spectral_mode
 from blindsr.priors.normal import GaussianShape
 from blindsr.priors.spectral import SpectralPrior
@@ -78,22 +77,25 @@ class SpectralTarget:
         self.names = (*coordinate_names(self.prior), *nuisance)
 
     def _bends(self) -> None:
-        """Find the shared bends among the content's parameters."""
+        """Find the shared bends among the content's parameters, and what moments xx, yy, xy are in their units."""
         likelihood = self.likelihood
         shared = [likelihood.terms[i] for i in likelihood.shared]
         kinds = [(j, name) for j, name in enumerate(("bend", "bend_cos2", "bend_sin2")) if name in shared]
-        self._kinds = [j for j, _ in kinds]
         self._places = [1 + shared.index(name) for _, name in kinds]
-        self._spread = likelihood.shared_std[[likelihood.terms.index(name) for _, name in kinds]]
+        combined = torch.tensor([[0.5, 0.5, 0.0], [0.5, -0.5, 0.0], [0.0, 0.0, 1.0]], dtype=torch.float64)
+        self._in_units = torch.zeros(3, likelihood.n_nuisance, dtype=torch.float64)
+        for place, (j, name) in zip(self._places, kinds, strict=True):
+            unit = likelihood.shared_std[likelihood.terms.index(name)] / (math.pi / self.degradation.scale) ** 2
+            self._in_units[:, place] = combined[j] / unit
+        size = self.prior.kernel_size
+        axis = torch.arange(size, dtype=torch.float64) - size // 2
+        x, y = axis.repeat(size), axis.repeat_interleave(size)
+        self._monomials = torch.stack([x * x, y * y, x * y, x, y], 1)
 
     def _shift(self, kernels: Tensor) -> Tensor:
         """Second moments of kernels (n, 1, K, K) in units of the content's parameters: (n, n_nuisance)."""
-        c = covariance(kernels.double())
-        a, b, d = c[:, 0, 0], c[:, 0, 1], c[:, 1, 1]
-        moments = torch.stack([(a + d) / 2, (a - d) / 2, b], 1) * (math.pi / self.degradation.scale) ** 2
-        shift = moments.new_zeros(len(kernels), self.likelihood.n_nuisance)
-        places = torch.tensor(self._places, dtype=torch.long)
-        return shift.index_add(1, places, moments[:, self._kinds] / self._spread)
+        raw = kernels.double().flatten(1) @ self._monomials
+        return (raw[:, :3] - raw[:, [3, 4, 3]] * raw[:, [3, 4, 4]]) @ self._in_units
 
     def split(self, position: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Kernel parameters z (n, d), their kernels (n, 1, K, K) and content parameters u (n, n_nuisance)."""
@@ -197,8 +199,3 @@ class SpectralTarget:
     def _expected(self, z: Tensor) -> Tensor:
         parts = [self.split(part)[1:] for part in z.split(16)]
         return torch.cat([self.likelihood.expected(self.likelihood.power(k), u) for k, u in parts])
-
-
-def standard_normal(u: Tensor) -> Tensor:
-    """Log density of N(0, I) at u (n, d): (n,)."""
-    return -0.5 * u.square().sum(1) - 0.5 * u.shape[1] * math.log(2 * math.pi)
