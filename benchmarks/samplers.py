@@ -40,7 +40,7 @@ from blindsr.targets.spectral import SpectralTarget
 from blindsr.targets.transport import Transported
 
 SIZES = {
-    "hmc": {"chains": 8, "draws": 350, "warmup": 90},
+    "hmc": {"chains": 8, "draws": 320, "warmup": 90},
     "mala": {"chains": 8, "draws": 1500, "warmup": 400},
     "rwm": {"chains": 8, "draws": 8000, "warmup": 3000},
     "tempering": {"chains": 4, "draws": 100, "warmup": 60},

@@ -50,7 +50,7 @@ def run(
         str | None,
         typer.Option(
             help="Kernels the Monte Carlo step draws, or fkp-dip decodes its latent by: mcmc, motion, spectral, flow, "
-            "none, a flow's file (.safetensors), my_file.py:MyPrior."
+            "flow-motion, none, a flow's file (.safetensors), my_file.py:MyPrior."
         ),
     ] = None,
     optimizer: Annotated[str | None, typer.Option(help="meta, am, joint, refit, or my_file.py:MyOptimizer.")] = None,

@@ -93,11 +93,17 @@ def gaussian_flow(degradation: Degradation, estimate: KernelEstimate | None) -> 
     return flow_for(degradation, "gaussian")
 
 
+def motion_flow(degradation: Degradation, estimate: KernelEstimate | None) -> KernelPrior:
+    """Kernels of the flow that learned camera shake."""
+    return flow_for(degradation, "motion")
+
+
 PRIORS: dict[str, Part[PriorFactory | None]] = _table(
     Part("mcmc", gaussian_sampling),
     Part("motion", camera_shake),
     Part("spectral", spectral_draws),
     Part("flow", gaussian_flow),
+    Part("flow-motion", motion_flow),
     Part("none", None),
 )
 """What the Monte Carlo step draws kernels from, and what a latent kernel is decoded by; `none` leaves the step and its
@@ -117,7 +123,9 @@ class FlowLatent:
             If the prior is no flow.
         """
         if not isinstance(prior, FlowPrior):
-            raise UserError(f"--prior {name}: this kernel is the latent of a flow; give flow or FILE{SUFFIX}")
+            raise UserError(
+                f"--prior {name}: this kernel is the latent of a flow; give flow, flow-motion or FILE{SUFFIX}"
+            )
         return lambda y, degradation: SphericalLatent(prior)
 
 

@@ -135,7 +135,8 @@ def test_priors_that_are_no_flow_are_refused(name):
 def test_wrong_priors_are_one_line_on_the_command_line(tmp_path):
     picture = save_png(tmp_path / "a.png")
     common = ("run", picture, "--scale", 2, "--method", "fkp-dip", "--iterations", 2, "--output", tmp_path / "out")
-    assert "this kernel is the latent of a flow; give flow or" in error_line(call(*common, "--prior", "mcmc"))
+    line = error_line(call(*common, "--prior", "mcmc"))
+    assert "this kernel is the latent of a flow; give flow, flow-motion or" in line
     assert "no gaussian flow for x2" not in error_line(call(*common, "--kernel-size", 9))
     assert "train one: blindsr train-flow --prior gaussian --scale 2 --kernel-size 9" in error_line(
         call(*common, "--kernel-size", 9)

@@ -10,7 +10,6 @@ makes others. Pyro loads when a flow is read or trained, not before.
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +19,7 @@ from torch import Tensor
 
 from blindsr.degradation import Degradation
 from blindsr.errors import UserError
+from blindsr.priors.base import standard_normal
 from blindsr.random import seeded
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class FlowPrior:
 
     def log_prob(self, z: Tensor) -> Tensor:
         """Log density of z (n, dim), the standard normal's: (n,)."""
-        return -0.5 * z.square().sum(1) - 0.5 * self.dim * math.log(2 * math.pi)
+        return standard_normal(z)
 
     def kernel(self, z: Tensor) -> Tensor:
         """Kernels (n, 1, K, K) of latents z (n, dim), differentiable."""

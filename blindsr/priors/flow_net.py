@@ -35,6 +35,9 @@ from pyro.distributions.transforms import AffineCoupling, SplineCoupling
 from pyro.nn import DenseNN
 from torch import Tensor, nn
 
+from blindsr.kernels import tilted
+from blindsr.priors.base import standard_normal
+
 LARGEST = 30.0
 """Logits beyond this are cut: a float holds no smaller or larger share."""
 REST = 1e-6
@@ -57,6 +60,9 @@ class Logits:
         φ, share of c.
     noise : float
         τ, standard deviation of the dequantising noise in logits: about the relative error of a pixel.
+    center : float, optional
+        Where the kernels' centre of mass lies on both axes, pixels, if all have the same: `decode` then puts it there
+        by an exponential tilt, since no noise may move what never varies. None: it falls where it falls.
 
     Raises
     ------
@@ -67,6 +73,7 @@ class Logits:
     peak: float
     floor: float = 1e-3
     noise: float = 0.05
+    center: float | None = None
 
     def __post_init__(self) -> None:
         if not (0 < self.peak <= 1 and 0 < self.floor < 0.1 and 0 < self.noise < 1):
@@ -86,7 +93,8 @@ class Logits:
         x = torch.sigmoid(v.clamp(-LARGEST, LARGEST))
         quiet = 1 / (1 + (1 / self.floor - 1) * math.exp(-2 * self.noise))  # the floor, two standard deviations up
         k = (x - quiet).clamp_min(0) + REST * x
-        return (k / k.sum(1, keepdim=True)).view(-1, 1, size, size)
+        k = (k / k.sum(1, keepdim=True)).view(-1, 1, size, size)
+        return k if self.center is None else tilted(k, self.center)
 
 
 @dataclass(frozen=True)
@@ -241,8 +249,3 @@ class KernelFlow(nn.Module):
         """Log density (n,) of logits, nats."""
         z, log_det = self.inverse(v)
         return standard_normal(z) + log_det
-
-
-def standard_normal(z: Tensor) -> Tensor:
-    """Log density of N(0, I) at z (n, d): (n,)."""
-    return -0.5 * z.square().sum(1) - 0.5 * z.shape[1] * math.log(2 * math.pi)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from blindsr.kernels import center_of_mass
 from blindsr.priors.base import KernelPrior
 from blindsr.priors.flow import FlowPrior
 from blindsr.priors.flow_net import FlowShape, KernelFlow, Logits
@@ -17,6 +18,8 @@ from blindsr.random import draw_seed, seeded
 
 MARGIN = 1.02
 """c over the largest value among the first kernels."""
+CENTER_TOLERANCE = 1e-3
+"""Pixels that centres of mass may differ by and count as one."""
 WARMUP = 0.05
 """Share of the steps over which the learning rate rises."""
 
@@ -30,17 +33,21 @@ class FlowRecipe:
     steps : int
         Steps of Adam.
     batch : int
-        Kernels in one step; none is used twice.
+        Kernels in one step.
     lr : float
         Largest learning rate; it rises over the first steps and falls to nearly zero (one cycle).
     pool : int
         Kernels drawn at once. Peak and whitening come from the first pool.
+    uses : int
+        Times that each kernel is seen, with fresh noise; more than once where kernels are dear.
     clip : float
         Largest norm of a gradient.
     held_out : int
         Kernels, not trained on, of the reported log-likelihood.
     floor, noise : float
         φ and τ of `Logits`.
+    one_center : bool
+        Whether all kernels have the same centre of mass, the same on both axes, which the flow's kernels then keep.
     levels, couplings, bins, hidden
         See `FlowShape`.
 
@@ -54,18 +61,23 @@ class FlowRecipe:
     batch: int = 500
     lr: float = 2e-3
     pool: int = 20000
+    uses: int = 1
     clip: float = 50.0
     held_out: int = 2000
     floor: float = 1e-3
     noise: float = 0.05
+    one_center: bool = False
     levels: tuple[int, ...] = (4, 16, 64)
     couplings: int = 5
     bins: int = 8
     hidden: int = 64
 
     def __post_init__(self) -> None:
-        if min(self.steps, self.batch, self.held_out) < 1 or self.pool < self.batch or not (self.lr > 0 < self.clip):
-            raise ValueError("flow: need steps, batch and held_out of at least 1, pool >= batch, lr and clip above 0")
+        least = min(self.steps, self.batch, self.held_out, self.uses)
+        if least < 1 or self.pool < self.batch or not (self.lr > 0 < self.clip):
+            raise ValueError(
+                "flow: need steps, batch, held_out and uses of at least 1, pool >= batch, lr and clip above 0"
+            )
 
     def shape(self, kernel_size: int) -> FlowShape:
         """Size of the flow; a small kernel has fewer levels."""
@@ -73,7 +85,10 @@ class FlowRecipe:
         return FlowShape(kernel_size, levels, self.couplings, self.bins, self.hidden)
 
 
-RECIPES: dict[str, FlowRecipe] = {"gaussian": FlowRecipe(), "motion": FlowRecipe(floor=0.03, noise=0.2)}
+RECIPES: dict[str, FlowRecipe] = {
+    "gaussian": FlowRecipe(),
+    "motion": FlowRecipe(steps=5000, uses=10, noise=0.15, one_center=True, couplings=8, bins=12, hidden=128),
+}
 """By the family that is learned; the first serves any other prior too."""
 
 
@@ -124,13 +139,15 @@ def train_flow(
     Raises
     ------
     ValueError
-        If the prior's kernels are all the same, or training diverges.
+        If the prior's kernels are all the same, if they have several centres where the recipe says one, or if training
+        diverges.
     """
     how, start = recipe or FlowRecipe(), time.perf_counter()
     pool = prior.sample(how.pool, generator=generator)
     if float(pool.std(0).max()) < 1e-8:
         raise ValueError("the prior draws one and the same kernel: there is nothing to learn")
-    logits = Logits(min(float(pool.max()) * MARGIN, 1.0), how.floor, how.noise)
+    center = _common_center(pool) if how.one_center else None
+    logits = Logits(min(float(pool.max()) * MARGIN, 1.0), how.floor, how.noise, center)
     with seeded(draw_seed(generator)):
         flow = KernelFlow(how.shape(prior.kernel_size))
     flow.whiten(logits.encode(pool.double()), how.noise)
@@ -138,12 +155,9 @@ def train_flow(
     rate = torch.optim.lr_scheduler.OneCycleLR(
         adam, how.lr, total_steps=how.steps + 1, pct_start=WARMUP, div_factor=10, final_div_factor=1e3
     )
-    batches = iter(pool.split(how.batch))
+    batches = _batches(prior, pool, how, generator)
     for step in range(1, how.steps + 1):
-        kernels = next(batches, None)
-        if kernels is None or len(kernels) < how.batch:
-            batches = iter(prior.sample(how.pool, generator=generator).split(how.batch))
-            kernels = next(batches)
+        kernels = next(batches)
         log_prob = _step(flow, adam, logits.encode(kernels, generator=generator), how.clip)
         rate.step()
         report(Progress(step, log_prob, time.perf_counter() - start))
@@ -154,6 +168,22 @@ def train_flow(
     held_out = prior.sample(how.held_out, generator=generator)
     made.recipe["log_prob_held_out"] = round(float(made.log_prob_kernels(held_out, generator=generator).mean()), 2)
     return made
+
+
+def _batches(prior: KernelPrior, pool: Tensor, how: FlowRecipe, generator: torch.Generator) -> Iterator[Tensor]:
+    """Whole batches of the pool, as often as the recipe uses each kernel, then of fresh ones, for ever."""
+    while True:
+        for _ in range(how.uses):
+            yield from (kernels for kernels in pool.split(how.batch) if len(kernels) == how.batch)
+        pool = prior.sample(how.pool, generator=generator)
+
+
+def _common_center(kernels: Tensor) -> float:
+    centers = center_of_mass(kernels.double())
+    middle = float(centers.mean())
+    if float((centers - middle).abs().max()) > CENTER_TOLERANCE:
+        raise ValueError("the prior's kernels have different centres of mass: a recipe without one_center is needed")
+    return round(middle, 3)
 
 
 def _step(flow: KernelFlow, adam: torch.optim.Optimizer, v: Tensor, clip: float) -> float:
