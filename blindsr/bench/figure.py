@@ -78,7 +78,8 @@ def _panel(ax: Axes, group: Group, rows: Sequence[Line], main: str) -> None:
     ax.set_yticks(range(len(rows)), [plain(n) for n in names], fontsize=8)
     ax.set_ylim(len(rows) - 0.5, -0.5)
     ax.tick_params(axis="x", labelsize=8)
-    ax.set_xlabel(f"{SCORES[main].split(',')[0]}, dB above {plain(textwrap.shorten(rows[0].label, LABEL))}", fontsize=8)
+    above = f"{SCORES[main].split(',')[0]}, dB above {plain(textwrap.shorten(rows[0].label, LABEL))}"
+    ax.set_xlabel(textwrap.fill(above, 48), fontsize=8)
     data, scale, degradation = group
     ax.set_title(plain("\n".join(textwrap.wrap(f"{data}  x{scale}  {degradation}", 2 * LABEL))), fontsize=10)
     ax.grid(axis="x", color="0.92", lw=0.8)
