@@ -40,18 +40,18 @@ from blindsr.diagnostics.calibration import Simulations, effective_size, rank, t
 from blindsr.diagnostics.calibration_plots import ecdf_differences, rank_histograms
 from blindsr.diagnostics.coverage import coverage
 from blindsr.diagnostics.metrics import kernel_psnr, psnr
-from blindsr.kernels import covariance
 from blindsr.likelihood.content import PHOTOGRAPH, POWER_LAW
 from blindsr.likelihood.fields import degraded_field
 from blindsr.likelihood.spectral import SpectralSettings
+from blindsr.operators.kernels import covariance
+from blindsr.posteriors.fixed_image import FixedImageTarget
+from blindsr.posteriors.nested_laplace import nested_laplace
+from blindsr.posteriors.spectral import SpectralTarget
+from blindsr.posteriors.spectral_laplace import SpectralPrior
 from blindsr.priors.normal import GaussianShape
-from blindsr.priors.spectral import SpectralPrior
 from blindsr.random import generator
 from blindsr.restorers.usrnet import UsrNetRestorer
 from blindsr.samplers.table import sample
-from blindsr.targets.fixed_image import FixedImageTarget
-from blindsr.targets.nested_laplace import nested_laplace
-from blindsr.targets.spectral import SpectralTarget
 
 MOMENTS = ("xx", "yy", "xy", "width_1", "width_2")
 """Second moments (HR pixels²), axes column and row; widths along the principal axes (HR pixels), narrow first."""

@@ -28,9 +28,9 @@ from flow_baselines import PublishedFlow, fit_mixture
 from scipy import stats
 from torch import Tensor, nn
 
-from blindsr.degradation import Degradation
-from blindsr.jobs.train_flow import FAMILIES
-from blindsr.kernels import center_of_mass, covariance
+from blindsr.commands.train_flow import FAMILIES
+from blindsr.operators.degradation import Degradation
+from blindsr.operators.kernels import center_of_mass, covariance
 from blindsr.priors.base import KernelPrior
 from blindsr.priors.flow import FlowPrior, flow_for
 from blindsr.random import generator, seeded

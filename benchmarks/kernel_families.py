@@ -13,7 +13,7 @@ from set5c import load
 
 from blindsr import Degradation, KernelEstimator
 from blindsr.priors import CameraShakePrior, DiskShape, GaussianKernelPrior, LineKernelPrior
-from blindsr.protocol import degrade
+from blindsr.simulate import degrade
 
 
 def main() -> None:

@@ -33,22 +33,22 @@ from set5c import load
 from torch import Tensor
 
 from blindsr import METHODS, PRESETS, Degradation, super_resolve
+from blindsr.estimators.loop import Solver
 from blindsr.generators.kernel import KernelNetwork
 from blindsr.io.kernels import read_kernel
-from blindsr.kernels import covariance
 from blindsr.likelihood.quadratic import LrErrorForm, lr_errors
-from blindsr.methods import assemble
+from blindsr.methods.table import assemble
+from blindsr.operators.kernels import covariance
+from blindsr.posteriors.network import FlatNetwork, NetworkTarget
+from blindsr.posteriors.spectral import SpectralTarget
 from blindsr.priors.gaussian import GaussianKernelPrior, gaussian_kernel
-from blindsr.protocol import TestImage, degrade
 from blindsr.random import generator, seeded
 from blindsr.samplers.base import Sampler
 from blindsr.samplers.mcka import WEIGHTS
 from blindsr.samplers.network_langevin import Form, MonteCarloLoss, NetworkLangevin
 from blindsr.samplers.sgld import PreconditionedSgld, Sgld
 from blindsr.samplers.table import sample
-from blindsr.solver import Solver
-from blindsr.targets.network import FlatNetwork, NetworkTarget
-from blindsr.targets.spectral import SpectralTarget
+from blindsr.simulate import TestImage, degrade
 
 FIXED_VARIANCE = 5e-4
 """σ² that the published code works with (its 2σ² is 1e-3)."""

@@ -15,8 +15,8 @@ from collections.abc import Callable
 
 import torch
 
-from blindsr.degradation import Degradation, Padding
 from blindsr.likelihood.quadratic import LrErrorForm
+from blindsr.operators.degradation import Degradation, Padding
 from blindsr.priors import GaussianKernelPrior
 
 

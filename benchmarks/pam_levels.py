@@ -16,16 +16,16 @@ from scipy.ndimage import map_coordinates
 from torch import Tensor
 from torch.nn import functional as F
 
-from blindsr.degradation import Degradation
+from blindsr.commands.outputs import as_array
 from blindsr.diagnostics.metrics import kernel_psnr, psnr
+from blindsr.estimators.loop import Estimate, Solver
 from blindsr.generators.kernel import ScaledKernel
 from blindsr.generators.pixels import Pixels
 from blindsr.io.images import read_image
 from blindsr.io.kernels import read_kernel
-from blindsr.jobs.outputs import as_array
-from blindsr.methods import METHODS, assemble
-from blindsr.presets import PRESETS
-from blindsr.solver import Estimate, Solver
+from blindsr.methods.presets import PRESETS
+from blindsr.methods.table import METHODS, assemble
+from blindsr.operators.degradation import Degradation
 
 SCALE, COARSE = 4, 11
 

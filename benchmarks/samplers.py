@@ -31,13 +31,13 @@ from torch import Tensor
 from blindsr import Degradation
 from blindsr.diagnostics import arviz_io
 from blindsr.io.images import read_image
+from blindsr.posteriors.base import value_and_gradient
+from blindsr.posteriors.nested_laplace import nested_laplace
+from blindsr.posteriors.spectral import SpectralTarget
+from blindsr.posteriors.transport import Transported
 from blindsr.random import generator
 from blindsr.samplers.chains import Chains
 from blindsr.samplers.table import PRIOR_APART, sample
-from blindsr.targets.base import value_and_gradient
-from blindsr.targets.nested_laplace import nested_laplace
-from blindsr.targets.spectral import SpectralTarget
-from blindsr.targets.transport import Transported
 
 SIZES = {
     "hmc": {"chains": 8, "draws": 320, "warmup": 90},

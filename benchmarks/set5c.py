@@ -21,16 +21,16 @@ import numpy as np
 import torch
 from PIL import Image
 
-from blindsr.degradation import Degradation
 from blindsr.diagnostics.metrics import kernel_psnr, psnr, ssim
-from blindsr.kernels import width
-from blindsr.methods import METHODS, assemble
-from blindsr.parts import NOISES
-from blindsr.presets import PRESETS, Preset
+from blindsr.estimators.loop import Solver
+from blindsr.methods.parts import NOISES
+from blindsr.methods.presets import PRESETS, Preset
+from blindsr.methods.table import METHODS, assemble
+from blindsr.operators.degradation import Degradation
+from blindsr.operators.kernels import width
 from blindsr.priors.gaussian import GaussianKernelPrior
-from blindsr.protocol import degrade
 from blindsr.restorers.bicubic import bicubic
-from blindsr.solver import Solver
+from blindsr.simulate import degrade
 
 
 def load(path: Path, crop: int | None) -> torch.Tensor:

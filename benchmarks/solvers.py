@@ -31,9 +31,9 @@ from blindsr import METHODS, PRESETS, Degradation, super_resolve
 from blindsr.diagnostics.metrics import kernel_psnr, psnr, ssim
 from blindsr.io.kernels import read_kernel
 from blindsr.priors import CameraShakePrior, GaussianKernelPrior, KernelPrior, LineKernelPrior
-from blindsr.protocol import TestImage, degrade
 from blindsr.restorers.bicubic import bicubic
 from blindsr.restorers.usrnet import UsrNetRestorer
+from blindsr.simulate import TestImage, degrade
 
 PHOTOS = ("astronaut.png", "camera.png", "chelsea.png", "coffee.png", "motorcycle_left.png", "rocket.jpg")
 

@@ -17,10 +17,10 @@ from dataclasses import replace
 
 import torch
 
-from blindsr.degradation import Degradation
-from blindsr.methods import METHODS, assemble
-from blindsr.presets import PRESETS, Preset
-from blindsr.solver import Solver
+from blindsr.estimators.loop import Solver
+from blindsr.methods.presets import PRESETS, Preset
+from blindsr.methods.table import METHODS, assemble
+from blindsr.operators.degradation import Degradation
 
 
 def timed(action: Callable[[], object], times: int) -> float:

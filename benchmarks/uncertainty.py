@@ -24,18 +24,19 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from blindsr import Degradation
-from blindsr.diagnostics.image_posterior import (
+from blindsr.estimators.spectral import KernelEstimator
+from blindsr.operators.luma import luma, luma_gain
+from blindsr.random import generator
+from blindsr.restorers.half_quadratic import QUANTISATION_STD
+from blindsr.restorers.map import MapRestorer
+from blindsr.simulate import TestImage
+from blindsr.uncertainty.image_posterior import (
     FACTOR,
     MODEL_ERROR,
     gather,
     restoration_uncertainty,
 )
-from blindsr.diagnostics.uncertainty import draw_sparsification, draw_uncertainty, sparsification, uncertainty_map
-from blindsr.kernel_estimate import KernelEstimator, luma, luma_gain
-from blindsr.protocol import TestImage
-from blindsr.random import generator
-from blindsr.restorers.half_quadratic import QUANTISATION_STD
-from blindsr.restorers.map import MapRestorer
+from blindsr.uncertainty.maps import draw_sparsification, draw_uncertainty, sparsification, uncertainty_map
 
 DRAWS = 16
 LEFT_OUT = ("motorcycle_left",)

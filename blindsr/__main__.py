@@ -1,6 +1,6 @@
 """`python -m blindsr`: the command line."""
 
-from blindsr.cli import main
+from blindsr.cli.root import main
 
 if __name__ == "__main__":
     main()

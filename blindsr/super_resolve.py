@@ -5,15 +5,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from blindsr.degradation import Degradation
-from blindsr.kernel_estimate import KernelEstimate
-from blindsr.kernelgan.solver import KernelGan, KernelGanSolver
-from blindsr.methods import DEFAULT_METHOD, METHODS, Method, assemble, known_noise
-from blindsr.presets import PRESETS, Preset
-from blindsr.priors.spectral import SpectralPrior
+from blindsr.estimators.kernelgan.solver import KernelGan, KernelGanSolver
+from blindsr.estimators.loop import Estimate, RunSolver, Solver
+from blindsr.estimators.spectral import KernelEstimate
+from blindsr.methods.presets import PRESETS, Preset
+from blindsr.methods.table import DEFAULT_METHOD, METHODS, Method, assemble, known_noise
+from blindsr.operators.degradation import Degradation
+from blindsr.posteriors.spectral_laplace import SpectralPrior
 from blindsr.restorers.base import needs_noise, seeded_restorer
 from blindsr.restorers.tiled import restore
-from blindsr.solver import Estimate, RunSolver, Solver
 
 
 def super_resolve(

@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from blindsr.degradation import Degradation
 from blindsr.generators.kernel import KernelNetwork
 from blindsr.generators.pixels import Pixels
 from blindsr.likelihood.data_term import GaussianLikelihood
+from blindsr.operators.degradation import Degradation
 from blindsr.optimizers.base import Energy, Pass, Run, parameters
 from blindsr.priors.image import NoPrior
 

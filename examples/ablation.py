@@ -13,7 +13,7 @@ from blindsr import METHODS, PRESETS, Degradation, Solver, assemble
 from blindsr.diagnostics.metrics import kernel_psnr, psnr
 from blindsr.io.images import read_image
 from blindsr.priors import GaussianKernelPrior
-from blindsr.protocol import degrade
+from blindsr.simulate import degrade
 
 
 def main() -> None:

@@ -16,8 +16,8 @@ from blindsr.likelihood.data_term import GaussianLikelihood
 from blindsr.likelihood.noise import IidNoise
 from blindsr.optimizers.meta import MetaLearned
 from blindsr.priors import LineKernelPrior, TotalVariation
-from blindsr.protocol import degrade
 from blindsr.samplers.mcka import MonteCarloKernelApproximation, likelihood_weights
+from blindsr.simulate import degrade
 
 
 def main() -> None:

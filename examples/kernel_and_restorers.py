@@ -12,9 +12,9 @@ from blindsr import Degradation, KernelEstimator
 from blindsr.diagnostics.metrics import kernel_psnr, psnr
 from blindsr.io.images import read_image
 from blindsr.priors import GaussianKernelPrior
-from blindsr.protocol import degrade
 from blindsr.restorers.bicubic import BicubicRestorer
 from blindsr.restorers.map import MapRestorer
+from blindsr.simulate import degrade
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from blindsr import METHODS, PRESETS, Alignment, Degradation, Padding, super_resolve
 from blindsr.io.images import Picture, read_image, write_png
-from blindsr.kernels import width
+from blindsr.operators.kernels import width
 
 
 def main() -> None:

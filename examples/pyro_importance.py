@@ -12,12 +12,12 @@ from pyro.infer import Importance
 
 from blindsr import Degradation
 from blindsr.io.images import read_image
+from blindsr.posteriors.fixed_image import FixedImageTarget
+from blindsr.posteriors.pyro_models import fixed_image_model
 from blindsr.priors import DiskShape, GaussianKernelPrior, GaussianShape, LineShape
 from blindsr.priors.normal import SmoothKernels
-from blindsr.protocol import TestImage, degrade
 from blindsr.random import seeded
-from blindsr.targets.fixed_image import FixedImageTarget
-from blindsr.targets.pyro_models import fixed_image_model
+from blindsr.simulate import TestImage, degrade
 
 
 def evidence(test: TestImage, degradation: Degradation, family: SmoothKernels, draws: int) -> tuple[float, float]:

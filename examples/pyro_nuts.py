@@ -11,13 +11,13 @@ from pyro.infer import MCMC, NUTS
 
 from blindsr import Degradation
 from blindsr.io.images import read_image
-from blindsr.kernels import covariance
+from blindsr.operators.kernels import covariance
+from blindsr.posteriors.pyro_models import spectral_model
+from blindsr.posteriors.spectral import SpectralTarget
 from blindsr.priors import GaussianKernelPrior, GaussianShape
 from blindsr.priors.normal import log_covariance
-from blindsr.protocol import degrade
 from blindsr.random import seeded
-from blindsr.targets.pyro_models import spectral_model
-from blindsr.targets.spectral import SpectralTarget
+from blindsr.simulate import degrade
 
 
 def main() -> None:

@@ -12,11 +12,11 @@ from pyro.infer.autoguide import init_to_value
 
 from blindsr import Degradation
 from blindsr.io.images import read_image
+from blindsr.posteriors.fixed_image import FixedImageTarget
+from blindsr.posteriors.pyro_models import fixed_image_model
 from blindsr.priors import GaussianKernelPrior, LineKernelPrior
-from blindsr.protocol import degrade
 from blindsr.random import seeded
-from blindsr.targets.fixed_image import FixedImageTarget
-from blindsr.targets.pyro_models import fixed_image_model
+from blindsr.simulate import degrade
 
 
 def main() -> None:

@@ -10,14 +10,15 @@ import skimage.data
 import torch
 
 from blindsr import Degradation
-from blindsr.diagnostics.image_posterior import MODEL_ERROR, restoration_uncertainty
-from blindsr.diagnostics.uncertainty import draw_sparsification, draw_uncertainty, save_uncertainty, sparsification
+from blindsr.estimators.spectral import KernelEstimator
 from blindsr.io.images import read_image
-from blindsr.kernel_estimate import KernelEstimator, luma
+from blindsr.operators.luma import luma
 from blindsr.priors import GaussianKernelPrior
-from blindsr.protocol import degrade
 from blindsr.random import generator
 from blindsr.restorers.map import MapRestorer
+from blindsr.simulate import degrade
+from blindsr.uncertainty.image_posterior import MODEL_ERROR, restoration_uncertainty
+from blindsr.uncertainty.maps import draw_sparsification, draw_uncertainty, save_uncertainty, sparsification
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from typer.testing import CliRunner
 
-from blindsr.cli import app
+from blindsr.cli.root import app
 
 FAST = ("--scale", "2", "--method", "mlmc", "--preset", "fast")
 

@@ -19,9 +19,9 @@ import scipy.io
 import torch
 from PIL import Image
 
+import blindsr.commands.batch  # noqa: F401
 import blindsr.diagnostics.overview  # noqa: F401
-import blindsr.jobs.batch  # noqa: F401
-from blindsr.cli import app
+from blindsr.cli.root import app
 
 
 def die_at(name: str, number: int) -> None:

@@ -11,7 +11,7 @@ from toy_chains import DEGRADATION, ToyTarget, toy_chains, toy_draws
 from blindsr.diagnostics import PosteriorResult, arviz_io, posterior, to_arviz
 from blindsr.diagnostics.arviz_io import Group
 from blindsr.diagnostics.moments import RunningMoments, kernel_moments, unwrapped
-from blindsr.kernels import center_of_mass, covariance
+from blindsr.operators.kernels import center_of_mass, covariance
 from blindsr.priors.normal import GaussianShape
 
 FAMILY = GaussianShape(11, 2)

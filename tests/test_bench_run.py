@@ -23,11 +23,11 @@ from blindsr.bench.measure import blur, lr_consistency, measure, oracle_gap, sce
 from blindsr.bench.nursery import Nursery, Stopped
 from blindsr.bench.progress import Remaining, clock
 from blindsr.bench.task import Oracle
-from blindsr.degradation import Alignment, Degradation, Padding
+from blindsr.commands.interrupt import Interrupt
 from blindsr.errors import UserError
-from blindsr.jobs.interrupt import Interrupt
+from blindsr.operators.degradation import Alignment, Degradation, Padding
 from blindsr.priors.gaussian import GaussianKernelPrior
-from blindsr.protocol import degrade
+from blindsr.simulate import degrade
 
 posix = pytest.mark.skipif(os.name != "posix", reason="needs forks")
 
@@ -211,7 +211,7 @@ def test_a_run_that_was_killed_goes_on_from_its_checkpoint(
 ) -> None:
     from blindsr.bench import measure as module
     from blindsr.bench.row import Row
-    from blindsr.jobs.folder import Keeper
+    from blindsr.commands.folder import Keeper
 
     task = tasks_of(hr, methods=("double-dip:fast",), steps=6)[0]
     whole = measure(task, tmp_path / "whole")
@@ -290,8 +290,8 @@ def test_the_course_of_a_run_is_the_run_s_own(hr: Path) -> None:
     from blindsr.bench.row import Row
     from blindsr.bench.task import settings_of
     from blindsr.diagnostics.metrics import kernel_psnr
-    from blindsr.methods import assemble
-    from blindsr.solver import Solver
+    from blindsr.estimators.loop import Solver
+    from blindsr.methods.table import assemble
 
     task = tasks_of(hr, methods=("mlmc:fast",), steps=15)[0]
     test = scene(task)

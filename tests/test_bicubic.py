@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from blindsr.degradation import SCALES, Alignment, Degradation
+from blindsr.operators.degradation import SCALES, Alignment, Degradation
 from blindsr.priors.gaussian import GaussianKernelPrior
 from blindsr.restorers.bicubic import bicubic
 

@@ -9,20 +9,20 @@ import torch
 from scipy.ndimage import uniform_filter
 from test_solver import assembly, run_for, same, scene, skip_image, through_a_file
 
-from blindsr.degradation import Alignment, Degradation, Padding
+from blindsr.estimators.loop import Solver
 from blindsr.generators.kernel import GaussianKernel
 from blindsr.likelihood.data_term import GaussianLikelihood, ssim
 from blindsr.likelihood.noise import FixedNoise, NoiseModel, PatchNoise
-from blindsr.methods import METHODS, assemble
+from blindsr.methods.parts import NOISES
+from blindsr.methods.presets import PRESETS
+from blindsr.methods.table import METHODS, assemble
+from blindsr.operators.degradation import Alignment, Degradation, Padding
 from blindsr.optimizers.base import Energy
 from blindsr.optimizers.em import MonteCarloEm, bilinear
-from blindsr.parts import NOISES
-from blindsr.presets import PRESETS
 from blindsr.priors.gaussian import GaussianKernelPrior
 from blindsr.priors.image import HyperLaplacian
-from blindsr.protocol import Quantize, degrade
 from blindsr.samplers.latent import LatentLangevin
-from blindsr.solver import Solver
+from blindsr.simulate import Quantize, degrade
 
 OP = Degradation(2)
 LEAST_ESS = 400

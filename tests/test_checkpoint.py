@@ -8,8 +8,8 @@ import pytest
 import torch
 from helpers import error_line, run, save_png
 
-from blindsr import checkpoint
 from blindsr.errors import UserError
+from blindsr.io import checkpoint
 
 SETTINGS = {"scale": 2, "seed": 0, "values": {"rate": 0.1, "levels": [1, 2]}}
 STATE = {"x": torch.arange(6.0).view(2, 3), "step": 3, "memory": {"gradients": [torch.ones(2)]}, "none": None}

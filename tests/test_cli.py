@@ -14,10 +14,10 @@ from helpers import call, error_line, gaussian_kernel, run, save_png
 from PIL import Image
 
 import blindsr
-from blindsr.jobs import batch
-from blindsr.jobs.batch import output_folders
-from blindsr.methods import METHODS
-from blindsr.presets import PRESETS
+from blindsr.commands import batch
+from blindsr.commands.batch import output_folders
+from blindsr.methods.presets import PRESETS
+from blindsr.methods.table import METHODS
 
 FILES = [
     "checkpoint.pt",
@@ -290,14 +290,14 @@ def test_interrupt_outside_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     def interrupted(*args: object, **kwargs: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("blindsr.jobs.synthesis.evaluate_files", interrupted)
+    monkeypatch.setattr("blindsr.commands.synthesis.evaluate_files", interrupted)
     image = save_png(tmp_path / "a.png")
     line = error_line(call("evaluate", image, image), code=130)
     assert line == "blindsr: interrupted"
 
 
 def test_entry_point(tmp_path: Path) -> None:
-    program = [sys.executable, "-m", "blindsr.cli", "evaluate", str(tmp_path / "no such.png"), "x.png"]
+    program = [sys.executable, "-m", "blindsr.cli.root", "evaluate", str(tmp_path / "no such.png"), "x.png"]
     done = subprocess.run(program, capture_output=True, text=True, timeout=120)
     assert done.returncode == 2 and done.stdout == ""
     assert done.stderr == f"blindsr: {tmp_path / 'no such.png'}: no such file\n"

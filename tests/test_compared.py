@@ -5,15 +5,15 @@ from dataclasses import replace
 import pytest
 import torch
 
-from blindsr.degradation import SCALES, Alignment, Degradation
+from blindsr.estimators.loop import Solver
 from blindsr.generators.kernel import FixedKernel
 from blindsr.generators.skip import SkipSettings
 from blindsr.generators.starts import isotropic_gaussian, kernel_pixels, no_kernel
-from blindsr.kernels import center_of_mass, width
-from blindsr.methods import METHODS, assemble
-from blindsr.presets import PRESETS
+from blindsr.methods.presets import PRESETS
+from blindsr.methods.table import METHODS, assemble
+from blindsr.operators.degradation import SCALES, Alignment, Degradation
+from blindsr.operators.kernels import center_of_mass, width
 from blindsr.restorers.bicubic import bicubic
-from blindsr.solver import Solver
 from blindsr.super_resolve import super_resolve
 
 SMALL = replace(PRESETS["paper"], skip=SkipSettings(channels=16, skip_channels=4, levels=3))

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from blindsr.degradation import Degradation
+from blindsr.operators.degradation import Degradation
 from blindsr.optimizers.plain import Joint
 from blindsr.testing import (
     ContractError,

@@ -9,7 +9,7 @@ from PIL import Image
 from scipy.io import loadmat
 from scipy.signal import correlate2d
 
-from blindsr.degradation import SCALES, Alignment, Degradation, Padding, default_kernel_size
+from blindsr.operators.degradation import SCALES, Alignment, Degradation, Padding, default_kernel_size
 from blindsr.priors.gaussian import gaussian_kernel
 
 NUMPY_MODE = {Padding.CIRCULAR: "wrap", Padding.REFLECT: "reflect", Padding.REPLICATE: "edge"}

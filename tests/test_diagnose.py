@@ -9,12 +9,12 @@ from helpers import call, error_line
 from PIL import Image
 from toy_chains import DEGRADATION, ToyTarget, toy_chains, toy_draws
 
+from blindsr.commands.restarts import Restart, repeat
 from blindsr.diagnostics import PosteriorResult, arviz_io, summary, to_arviz, verdict
 from blindsr.diagnostics.arviz_io import Group
 from blindsr.diagnostics.chain_plots import autocorrelation
-from blindsr.jobs.restarts import Restart, repeat
+from blindsr.estimators.loop import Metrics
 from blindsr.priors.normal import GaussianShape
-from blindsr.solver import Metrics
 
 FAMILY = GaussianShape(11, 2)
 TRUTH = FAMILY.kernel(torch.tensor([[0.8, 0.1, -0.2]]))

@@ -15,8 +15,8 @@ from PIL import Image
 from torch import nn
 from torch.nn import functional as F
 
-from blindsr.degradation import Degradation
 from blindsr.errors import UserError
+from blindsr.operators.degradation import Degradation
 from blindsr.restorers.base import needs_kernel, needs_noise
 from blindsr.restorers.spandrel_model import SpandrelRestorer
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from blindsr.degradation import Degradation
 from blindsr.errors import UserError
+from blindsr.operators.degradation import Degradation
 from blindsr.restorers.base import Restorer
 from blindsr.restorers.external import CallableRestorer, OnnxRestorer, TorchScriptRestorer, check_output
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from blindsr.degradation import Degradation, Padding
 from blindsr.likelihood.content import PHOTOGRAPH, POWER_LAW
 from blindsr.likelihood.fields import degraded_field, random_field
 from blindsr.likelihood.spectral import SpectralLikelihood, SpectralSettings
+from blindsr.operators.degradation import Degradation, Padding
 from blindsr.priors.normal import GaussianShape
 
 TERMS = tuple(PHOTOGRAPH)

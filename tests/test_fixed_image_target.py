@@ -9,16 +9,16 @@ import torch
 from scipy import integrate, ndimage, stats
 from torch.distributions import Uniform
 
-from blindsr.degradation import Alignment, Degradation, Padding
-from blindsr.kernel_estimate import interior
+from blindsr.estimators.spectral import interior
+from blindsr.operators.degradation import Alignment, Degradation, Padding
+from blindsr.posteriors.base import BayesTarget, KernelTarget, Target, value_and_gradient
+from blindsr.posteriors.fixed_image import FixedImageTarget, LogNoisePrior
+from blindsr.posteriors.spectral_laplace import SpectralPrior
 from blindsr.priors.gaussian import GaussianKernelPrior
 from blindsr.priors.motion import CameraShakePrior, LineKernelPrior
 from blindsr.priors.normal import DiskShape, GaussianShape, GeneralizedGaussianShape, LineShape
 from blindsr.priors.parametric import Delta
 from blindsr.priors.simplex import SimplexPrior
-from blindsr.priors.spectral import SpectralPrior
-from blindsr.targets.base import BayesTarget, KernelTarget, Target, value_and_gradient
-from blindsr.targets.fixed_image import FixedImageTarget, LogNoisePrior
 
 D = Degradation(2)
 

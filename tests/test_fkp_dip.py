@@ -7,21 +7,21 @@ import pytest
 import torch
 from helpers import call, error_line, save_png
 
-from blindsr.degradation import Degradation
 from blindsr.errors import UserError
+from blindsr.estimators.loop import Solver
 from blindsr.generators.latent import SphericalLatent
 from blindsr.generators.skip import SkipSettings
 from blindsr.likelihood.data_term import SsimThenMse
-from blindsr.methods import METHODS, assemble
+from blindsr.methods.parts import PRIORS, Part
+from blindsr.methods.presets import PRESETS
+from blindsr.methods.table import METHODS, assemble
+from blindsr.operators.degradation import Degradation
 from blindsr.optimizers.base import adam_step
 from blindsr.optimizers.plain import Joint
-from blindsr.parts import PRIORS, Part
-from blindsr.presets import PRESETS
 from blindsr.priors.flow import FlowPrior
 from blindsr.priors.gaussian import GaussianKernelPrior
 from blindsr.priors.image import NoPrior
 from blindsr.random import seeded
-from blindsr.solver import Solver
 
 TINY = replace(PRESETS["paper"], skip=SkipSettings(channels=4, skip_channels=2, levels=2))
 OP = Degradation(2)

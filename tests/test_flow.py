@@ -9,13 +9,17 @@ import pytest
 import torch
 from scipy import optimize, stats
 
-from blindsr.degradation import Degradation
 from blindsr.errors import UserError
+from blindsr.estimators.loop import Solver
 from blindsr.generators.skip import SkipSettings
-from blindsr.kernels import center_of_mass, covariance, tilted
-from blindsr.methods import METHODS, assemble
-from blindsr.parts import PRIORS
-from blindsr.presets import PRESETS
+from blindsr.methods.parts import PRIORS
+from blindsr.methods.presets import PRESETS
+from blindsr.methods.table import METHODS, assemble
+from blindsr.operators.degradation import Degradation
+from blindsr.operators.kernels import center_of_mass, covariance, tilted
+from blindsr.posteriors.base import KernelTarget, value_and_gradient
+from blindsr.posteriors.fixed_image import FixedImageTarget
+from blindsr.posteriors.spectral import SpectralTarget
 from blindsr.priors.base import KernelDensity
 from blindsr.priors.flow import WEIGHTS, FlowPrior, flow_bytes, flow_for, read_flow
 from blindsr.priors.flow_net import FlowShape, KernelFlow, Logits
@@ -24,10 +28,6 @@ from blindsr.priors.gaussian import GaussianKernelPrior
 from blindsr.priors.motion import CameraShakePrior
 from blindsr.random import seeded
 from blindsr.samplers.table import sample
-from blindsr.solver import Solver
-from blindsr.targets.base import KernelTarget, value_and_gradient
-from blindsr.targets.fixed_image import FixedImageTarget
-from blindsr.targets.spectral import SpectralTarget
 from blindsr.testing import check_kernel_density, check_kernel_prior
 
 SMALL = FlowShape(5, levels=(3, 8), couplings=3, bins=4, hidden=6)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.ndimage import map_coordinates
 
-from blindsr.degradation import Alignment, Degradation, Padding
+from blindsr.operators.degradation import Alignment, Degradation, Padding
 from blindsr.restorers.base import Restorer, needs_kernel, needs_noise
 from blindsr.restorers.bicubic import BicubicRestorer, bicubic
 from blindsr.restorers.grid import Grid, OnGrid

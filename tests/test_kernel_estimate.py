@@ -9,19 +9,20 @@ import torch
 from PIL import Image
 from skimage import data
 
-from blindsr import kernel_estimate
-from blindsr.degradation import Alignment, Degradation, Padding
+from blindsr.estimators import spectral as kernel_estimate
+from blindsr.estimators.loop import Solver
+from blindsr.estimators.spectral import KernelEstimator, contrast, detailed_crop, interior, refit
 from blindsr.generators.kernel import KernelNetwork
-from blindsr.kernel_estimate import KernelEstimator, contrast, detailed_crop, interior, luma, luma_gain, refit
-from blindsr.kernels import width
 from blindsr.likelihood.quadratic import LrErrorForm
-from blindsr.methods import METHODS, assemble
-from blindsr.parts import PRIORS, noise_level, spectral_draws
-from blindsr.presets import PRESETS
+from blindsr.methods.parts import PRIORS, noise_level, spectral_draws
+from blindsr.methods.presets import PRESETS
+from blindsr.methods.table import METHODS, assemble
+from blindsr.operators.degradation import Alignment, Degradation, Padding
+from blindsr.operators.kernels import width
+from blindsr.operators.luma import luma, luma_gain
+from blindsr.posteriors.spectral_laplace import SpectralPrior
 from blindsr.priors.normal import GaussianShape
-from blindsr.priors.spectral import SpectralPrior
-from blindsr.protocol import degrade
-from blindsr.solver import Solver
+from blindsr.simulate import degrade
 
 TRUTH = torch.tensor([0.9, 0.4, -0.3], dtype=torch.float64)
 """An oblique Gaussian of 1.6 pixels, for scale 2."""

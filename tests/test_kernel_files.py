@@ -9,7 +9,7 @@ from PIL import Image
 
 from blindsr.errors import UserError
 from blindsr.io.kernels import check_kernel, read_kernel, write_kernel
-from blindsr.kernels import center_of_mass
+from blindsr.operators.kernels import center_of_mass
 
 K = gaussian_kernel(11, 1.7, 4.5)
 

@@ -9,8 +9,8 @@ import torch
 from scipy import integrate, stats
 from torch.distributions import Beta, LogNormal, Normal, TransformedDistribution, Uniform, biject_to
 
-from blindsr.degradation import SCALES, Degradation
-from blindsr.kernels import center_of_mass, covariance, width
+from blindsr.operators.degradation import SCALES, Degradation
+from blindsr.operators.kernels import center_of_mass, covariance, width
 from blindsr.priors.base import KernelDensity, KernelPrior
 from blindsr.priors.gaussian import GaussianKernelPrior, gaussian_kernel
 from blindsr.priors.motion import CameraShakePrior, LineKernelPrior, line_kernel, shake_trajectories, splat

@@ -11,12 +11,11 @@ from helpers import call, error_line, save_png
 from scipy.signal import correlate2d
 from test_solver import same, through_a_file
 
-from blindsr.degradation import Alignment, Degradation, Padding
 from blindsr.diagnostics.metrics import kernel_psnr
-from blindsr.kernelgan.crops import Crops, gradient_map, probability_map
-from blindsr.kernelgan.kernel import analytic, finished, placed, shifted, significant
-from blindsr.kernelgan.networks import DeepLinear, PatchDiscriminator
-from blindsr.kernelgan.regularizers import (
+from blindsr.estimators.kernelgan.crops import Crops, gradient_map, probability_map
+from blindsr.estimators.kernelgan.kernel import analytic, finished, placed, shifted, significant
+from blindsr.estimators.kernelgan.networks import DeepLinear, PatchDiscriminator
+from blindsr.estimators.kernelgan.regularizers import (
     Schedule,
     Weights,
     bicubic_gap,
@@ -27,13 +26,14 @@ from blindsr.kernelgan.regularizers import (
     sparsity,
     sum_to_one,
 )
-from blindsr.kernelgan.solver import KernelGan, KernelGanSolver
-from blindsr.kernels import center_of_mass
-from blindsr.methods import METHODS, assemble
-from blindsr.presets import PRESETS
+from blindsr.estimators.kernelgan.solver import KernelGan, KernelGanSolver
+from blindsr.methods.presets import PRESETS
+from blindsr.methods.table import METHODS, assemble
+from blindsr.operators.degradation import Alignment, Degradation, Padding
+from blindsr.operators.kernels import center_of_mass
 from blindsr.priors.gaussian import gaussian_kernel
-from blindsr.protocol import degrade
 from blindsr.random import seeded
+from blindsr.simulate import degrade
 
 SMALL = KernelGan(channels=8, crop=32)
 

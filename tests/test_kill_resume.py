@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from helpers import FAST, run, save_png
 
-from blindsr.jobs.interrupt import Interrupt
+from blindsr.commands.interrupt import Interrupt
 
 SAME = ("sr.png", "kernel.npy", "trace.csv")
 posix = pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
@@ -100,7 +100,7 @@ def test_kill_at_every_kind_of_moment_of_writing(uninterrupted: Path, tmp_path: 
 def test_interrupt_saves_and_resume_goes_on(tmp_path: Path) -> None:
     image = save_png(tmp_path / "a.png")
     folder = tmp_path / "out" / "a"
-    words = [sys.executable, "-m", "blindsr.cli", "run", str(image), *FAST, "--iterations", "1000000"]
+    words = [sys.executable, "-m", "blindsr.cli.root", "run", str(image), *FAST, "--iterations", "1000000"]
     words += ["--output", str(tmp_path / "out"), "--checkpoint-every", "0"]
     process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 90
@@ -120,8 +120,8 @@ def test_interrupt_saves_and_resume_goes_on(tmp_path: Path) -> None:
 
 @posix
 def test_termination_leaves_the_rest_of_several_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from blindsr.commands import run as job
     from blindsr.io import images
-    from blindsr.jobs import run as job
 
     def read(path: Path, **options: Any) -> Any:
         os.kill(os.getpid(), signal.SIGTERM)

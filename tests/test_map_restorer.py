@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from blindsr.degradation import Alignment, Degradation, Padding
+from blindsr.operators.degradation import Alignment, Degradation, Padding
 from blindsr.priors.gaussian import GaussianKernelPrior
 from blindsr.restorers.base import Restorer
 from blindsr.restorers.bicubic import bicubic

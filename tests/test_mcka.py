@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from blindsr.degradation import Degradation
+from blindsr.operators.degradation import Degradation
 from blindsr.priors.gaussian import GaussianKernelPrior
 from blindsr.samplers.mcka import WEIGHTS, MonteCarloKernelApproximation
 

@@ -5,17 +5,17 @@ from dataclasses import fields, replace
 import pytest
 import torch
 
-from blindsr.degradation import SCALES, Alignment, Degradation, Padding
+from blindsr.estimators.spectral import KernelEstimator
 from blindsr.generators.kernel import KernelNetwork
 from blindsr.generators.skip import SkipNetwork, SkipSettings
-from blindsr.kernel_estimate import KernelEstimator
 from blindsr.likelihood.data_term import SsimThenMse
 from blindsr.likelihood.noise import FixedNoise
-from blindsr.methods import METHODS, assemble
+from blindsr.methods.parts import IMAGE_PRIORS, NOISES, OPTIMIZERS, PRIORS, noise_level
+from blindsr.methods.presets import PRESETS
+from blindsr.methods.table import METHODS, assemble
+from blindsr.operators.degradation import SCALES, Alignment, Degradation, Padding
 from blindsr.optimizers.meta import MetaLearned
 from blindsr.optimizers.plain import Alternating, Joint
-from blindsr.parts import IMAGE_PRIORS, NOISES, OPTIMIZERS, PRIORS, noise_level
-from blindsr.presets import PRESETS
 from blindsr.priors.gaussian import GaussianKernelPrior
 from blindsr.priors.image import HyperLaplacian, NoPrior, Tikhonov, TotalVariation
 from blindsr.priors.motion import CameraShakePrior

@@ -11,10 +11,12 @@ from helpers import run_script
 from scipy import integrate, linalg
 from torch.distributions import Normal
 
-from blindsr.degradation import Degradation
 from blindsr.generators.kernel import KernelNetwork
-from blindsr.kernels import width
 from blindsr.likelihood.quadratic import LrErrorForm
+from blindsr.operators.degradation import Degradation
+from blindsr.operators.kernels import width
+from blindsr.posteriors.base import BayesTarget, KernelTarget, Target, value_and_gradient
+from blindsr.posteriors.network import FlatNetwork, NetworkTarget
 from blindsr.priors.gaussian import GaussianKernelPrior
 from blindsr.random import generator, seeded
 from blindsr.samplers.base import Sampler
@@ -30,8 +32,6 @@ from blindsr.samplers.network_langevin import (
 from blindsr.samplers.request import Request
 from blindsr.samplers.sgld import PreconditionedSgld, Sgld
 from blindsr.samplers.table import sample
-from blindsr.targets.base import BayesTarget, KernelTarget, Target, value_and_gradient
-from blindsr.targets.network import FlatNetwork, NetworkTarget
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import linalg, stats
 
-from blindsr.degradation import SCALES, Degradation
-from blindsr.kernels import center_of_mass, covariance
+from blindsr.operators.degradation import SCALES, Degradation
+from blindsr.operators.kernels import center_of_mass, covariance
 from blindsr.priors.base import KernelDensity
 from blindsr.priors.gaussian import gaussian_kernel
 from blindsr.priors.motion import line_kernel

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from blindsr.degradation import Degradation
 from blindsr.likelihood.data_term import GaussianLikelihood
+from blindsr.operators.degradation import Degradation
 from blindsr.optimizers.base import Energy, Optimizer, Run, adam_step
 from blindsr.optimizers.meta import MetaLearned
 from blindsr.optimizers.plain import Alternating, Joint

@@ -15,15 +15,15 @@ from helpers import call, error_line, gaussian_kernel, run, save_png, smooth
 from PIL import Image
 from toy_chains import ToyTarget
 
-from blindsr.degradation import Degradation
+from blindsr.commands import posterior, settings
+from blindsr.commands.interrupt import Interrupt
+from blindsr.commands.posterior import Prepared, Scene, kernel_family, sample_posterior
+from blindsr.commands.settings import Sampling
 from blindsr.diagnostics import arviz_io
-from blindsr.jobs import posterior, settings
-from blindsr.jobs.interrupt import Interrupt
-from blindsr.jobs.posterior import Prepared, Scene, kernel_family, sample_posterior
-from blindsr.jobs.settings import Sampling
-from blindsr.methods import METHODS
-from blindsr.parts import PRIORS
-from blindsr.presets import PRESETS
+from blindsr.methods.parts import PRIORS
+from blindsr.methods.presets import PRESETS
+from blindsr.methods.table import METHODS
+from blindsr.operators.degradation import Degradation
 from blindsr.priors.gaussian import GaussianKernelPrior
 from blindsr.priors.normal import GaussianShape
 
@@ -151,7 +151,7 @@ def test_without_a_transport_map_the_chains_are_made_all_the_same(tmp_path: Path
     def none(_: object) -> object:
         raise ValueError("no transport map: on purpose")
 
-    monkeypatch.setattr("blindsr.jobs.posterior.nested_laplace", none)
+    monkeypatch.setattr("blindsr.commands.posterior.nested_laplace", none)
     image = photo(tmp_path / "a.png")
     result = call("run", image, *MAP, *SAMPLED, "--output", tmp_path / "out")
     assert result.exit_code == 0 and "no transport map: on purpose; sampling without it" in result.stderr

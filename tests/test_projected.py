@@ -9,16 +9,16 @@ from scipy.optimize import approx_fprime
 from scipy.signal import correlate2d
 from torch.nn import functional as F
 
-from blindsr.degradation import Degradation
+from blindsr.estimators.loop import Solver
 from blindsr.generators.kernel import ScaledKernel, SimplexKernel
 from blindsr.generators.pixels import Pixels
 from blindsr.likelihood.data_term import GaussianLikelihood
-from blindsr.methods import METHODS, assemble
+from blindsr.methods.presets import PRESETS
+from blindsr.methods.table import METHODS, assemble
+from blindsr.operators.degradation import Degradation
 from blindsr.optimizers.base import Energy, Run
 from blindsr.optimizers.projected import ProjectedGradient, descend_
-from blindsr.presets import PRESETS
 from blindsr.priors.image import TotalVariation
-from blindsr.solver import Solver
 
 VARIANCE = torch.tensor(5e-4)
 

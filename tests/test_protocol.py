@@ -5,10 +5,10 @@ import math
 import pytest
 import torch
 
-from blindsr.degradation import SCALES, Degradation, Padding
+from blindsr.operators.degradation import SCALES, Degradation, Padding
 from blindsr.priors.gaussian import GaussianKernelPrior
-from blindsr.protocol import Quantize, degrade, quantize
 from blindsr.random import draw_seed, generator, seeded
+from blindsr.simulate import Quantize, degrade, quantize
 
 OP = Degradation(2)
 PRIOR = GaussianKernelPrior.truth(2)

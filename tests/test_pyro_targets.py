@@ -11,16 +11,16 @@ from helpers import run_script
 from scipy import stats
 from torch.distributions import Beta, LogNormal, Normal, Uniform
 
-from blindsr.degradation import Degradation
+from blindsr.operators.degradation import Degradation
+from blindsr.posteriors.fixed_image import FixedImageTarget, LogNoisePrior
+from blindsr.posteriors.pyro_models import fixed_image_model, spectral_model
+from blindsr.posteriors.spectral import SpectralTarget
 from blindsr.priors.gaussian import GaussianKernelPrior
 from blindsr.priors.motion import LineKernelPrior
 from blindsr.priors.normal import GaussianShape
 from blindsr.priors.parametric import Delta
 from blindsr.priors.simplex import SimplexPrior
 from blindsr.random import seeded
-from blindsr.targets.fixed_image import FixedImageTarget, LogNoisePrior
-from blindsr.targets.pyro_models import fixed_image_model, spectral_model
-from blindsr.targets.spectral import SpectralTarget
 
 D = Degradation(2)
 

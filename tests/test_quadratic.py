@@ -8,9 +8,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blindsr.degradation import SCALES, Alignment, Degradation, Padding
 from blindsr.likelihood import patches, quadratic
 from blindsr.likelihood.quadratic import FEWEST, LARGEST, LrErrorForm, lr_errors
+from blindsr.operators.degradation import SCALES, Alignment, Degradation, Padding
 from blindsr.priors.gaussian import GaussianKernelPrior
 from blindsr.samplers.mcka import WEIGHTS, MonteCarloKernelApproximation
 

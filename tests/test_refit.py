@@ -6,19 +6,19 @@ import pytest
 import torch
 from torch import nn
 
-from blindsr.degradation import Degradation
 from blindsr.generators.base import Generator
 from blindsr.generators.kernel import FixedKernel, KernelNetwork, ParametricKernel, SimplexKernel
 from blindsr.likelihood.data_term import GaussianLikelihood
+from blindsr.methods.parts import OPTIMIZERS
+from blindsr.operators.degradation import Degradation
 from blindsr.optimizers.base import Energy, Optimizer, Run, forward
 from blindsr.optimizers.meta import MetaLearned
 from blindsr.optimizers.plain import Alternating, Joint
 from blindsr.optimizers.refit import RefitKernel
-from blindsr.parts import OPTIMIZERS
+from blindsr.posteriors.spectral_laplace import MomentEnergy, SpectralPrior
 from blindsr.priors.base import KernelEnergy
 from blindsr.priors.image import NoPrior, Tikhonov
 from blindsr.priors.normal import GaussianShape
-from blindsr.priors.spectral import MomentEnergy, SpectralPrior
 from blindsr.random import seeded
 
 D = Degradation(2, 9)

@@ -13,7 +13,7 @@ from blindsr.bench.dataset import SAMPLES, DataSet
 from blindsr.bench.entry import Entry, read_toml
 from blindsr.bench.gallery import detailed_square
 from blindsr.bench.row import Row
-from blindsr.methods import METHODS
+from blindsr.methods.table import METHODS
 
 TABLES = [f"table{n}" for n in range(1, 9)]
 FIGURES = [f"figure{n}" for n in range(2, 10)]

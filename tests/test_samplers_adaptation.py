@@ -7,6 +7,7 @@ import pytest
 import torch
 from targets import CorrelatedGaussian
 
+from blindsr.posteriors.base import value_and_gradient
 from blindsr.samplers.adaptation import DualAveraging, Moments, harmonic_mean
 from blindsr.samplers.hmc import Hmc
 from blindsr.samplers.ladder import even_ladder, first_metrics
@@ -15,7 +16,6 @@ from blindsr.samplers.smc import next_beta, systematic
 from blindsr.samplers.table import sample
 from blindsr.samplers.tempering import Tempering
 from blindsr.samplers.warmup import warm_up
-from blindsr.targets.base import value_and_gradient
 
 F64 = torch.float64
 

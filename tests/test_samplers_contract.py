@@ -8,6 +8,7 @@ import torch
 from scipy import stats
 from targets import CorrelatedGaussian, LogGamma
 
+from blindsr.posteriors.base import value_and_gradient
 from blindsr.samplers import metropolis
 from blindsr.samplers.base import Sampler, State
 from blindsr.samplers.hmc import Hmc
@@ -17,7 +18,6 @@ from blindsr.samplers.metropolis import value_only
 from blindsr.samplers.rwm import RandomWalk
 from blindsr.samplers.table import SAMPLERS, sample
 from blindsr.samplers.tempering import Tempering
-from blindsr.targets.base import value_and_gradient
 
 F64 = torch.float64
 GAUSSIAN, SKEWED = CorrelatedGaussian(dim=5), LogGamma(counts=(1, 3))

@@ -9,7 +9,7 @@ import pytest
 import torch
 from scipy import special, stats
 
-from blindsr.degradation import SCALES, Degradation
+from blindsr.operators.degradation import SCALES, Degradation
 from blindsr.priors.base import KernelDensity
 from blindsr.priors.simplex import SimplexPrior
 from blindsr.testing import check_kernel_density, check_kernel_prior

@@ -8,20 +8,20 @@ import pytest
 import torch
 from torch import nn
 
-from blindsr.degradation import Alignment, Degradation, Padding
+from blindsr.estimators.loop import Assembly, Solver
 from blindsr.generators.kernel import FixedKernel, KernelNetwork, SimplexKernel
 from blindsr.generators.pixels import Pixels
 from blindsr.generators.skip import SkipNetwork, SkipSettings
 from blindsr.likelihood.data_term import GaussianLikelihood, SsimThenMse
 from blindsr.likelihood.noise import FixedNoise, IidNoise
+from blindsr.operators.degradation import Alignment, Degradation, Padding
 from blindsr.optimizers.meta import MetaLearned
 from blindsr.optimizers.plain import Alternating, Joint
 from blindsr.priors.gaussian import GaussianKernelPrior
 from blindsr.priors.image import HyperLaplacian, NoPrior, TotalVariation
-from blindsr.protocol import Quantize, degrade
 from blindsr.restorers.bicubic import bicubic
 from blindsr.samplers.mcka import MonteCarloKernelApproximation
-from blindsr.solver import Assembly, Solver
+from blindsr.simulate import Quantize, degrade
 
 OP = Degradation(2)
 

@@ -9,16 +9,16 @@ import torch
 from scipy import optimize, stats
 from skimage import data
 
-from blindsr.degradation import Degradation, Padding
-from blindsr.kernels import covariance
 from blindsr.likelihood.content import POWER_LAW
 from blindsr.likelihood.spectral import SpectralLikelihood, SpectralSettings
+from blindsr.operators.degradation import Degradation, Padding
+from blindsr.operators.kernels import covariance
+from blindsr.posteriors.laplace import minimise, spectral_mode, starts
+from blindsr.posteriors.spectral_laplace import MomentEnergy, SpectralPrior
 from blindsr.priors.base import KernelDensity
 from blindsr.priors.gaussian import GaussianKernelPrior
-from blindsr.priors.laplace import minimise, spectral_mode, starts
 from blindsr.priors.normal import DiskShape, GaussianShape, LineShape, log_covariance
 from blindsr.priors.simplex import SimplexPrior
-from blindsr.priors.spectral import MomentEnergy, SpectralPrior
 from blindsr.testing import check_kernel_prior
 
 FIELD = SpectralSettings(content=POWER_LAW, dispersion=1.0)

@@ -7,20 +7,20 @@ import pytest
 import torch
 from scipy import stats
 
-from blindsr.degradation import Degradation
-from blindsr.kernels import covariance
 from blindsr.likelihood.content import PHOTOGRAPH, POWER_LAW, Term
 from blindsr.likelihood.fields import degraded_field
 from blindsr.likelihood.spectral import SpectralSettings
+from blindsr.operators.degradation import Degradation
+from blindsr.operators.kernels import covariance
+from blindsr.posteriors.base import BayesTarget, KernelTarget, Target, value_and_gradient
+from blindsr.posteriors.spectral import WIDER, SpectralTarget
+from blindsr.posteriors.spectral_laplace import SpectralPrior
 from blindsr.priors.base import standard_normal
 from blindsr.priors.gaussian import GaussianKernelPrior
 from blindsr.priors.motion import LineKernelPrior
 from blindsr.priors.normal import DiskShape, GaussianShape, GeneralizedGaussianShape, LineShape
 from blindsr.priors.simplex import SimplexPrior
-from blindsr.priors.spectral import SpectralPrior
 from blindsr.samplers.table import sample
-from blindsr.targets.base import BayesTarget, KernelTarget, Target, value_and_gradient
-from blindsr.targets.spectral import WIDER, SpectralTarget
 
 D = Degradation(2)
 PRIORS = {

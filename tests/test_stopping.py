@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from blindsr.degradation import Degradation
+from blindsr.estimators.loop import Solver
+from blindsr.estimators.stopping import MovingVariance
 from blindsr.generators.skip import SkipSettings
-from blindsr.methods import METHODS, assemble
-from blindsr.presets import PRESETS
-from blindsr.solver import Solver
-from blindsr.stopping import MovingVariance
+from blindsr.methods.presets import PRESETS
+from blindsr.methods.table import METHODS, assemble
+from blindsr.operators.degradation import Degradation
 
 TINY = replace(PRESETS["fast"], skip=SkipSettings(channels=4, skip_channels=2, levels=2))
 

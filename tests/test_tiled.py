@@ -10,13 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from skimage import data
 
-from blindsr.degradation import Alignment, Degradation, Padding
+from blindsr.operators.degradation import Alignment, Degradation, Padding
 from blindsr.priors.gaussian import GaussianKernelPrior
-from blindsr.protocol import degrade
 from blindsr.restorers import tiled
 from blindsr.restorers.bicubic import BicubicRestorer, bicubic
 from blindsr.restorers.map import MapRestorer
 from blindsr.restorers.tiled import Mosaic, restore
+from blindsr.simulate import degrade
 
 
 @pytest.fixture

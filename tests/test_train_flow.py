@@ -6,8 +6,8 @@ import pytest
 import torch
 from helpers import call, error_line, run, save_png
 
-from blindsr.degradation import Degradation
-from blindsr.jobs.train_flow import FAMILIES, TrainFlow, train_flow_file
+from blindsr.commands.train_flow import FAMILIES, TrainFlow, train_flow_file
+from blindsr.operators.degradation import Degradation
 from blindsr.priors.flow import read_flow
 from blindsr.priors.gaussian import GaussianKernelPrior
 from blindsr.priors.motion import CameraShakePrior
@@ -117,7 +117,7 @@ def call_main(*words):
 
 
 def test_an_interrupt_leaves_no_file(quick, tmp_path, monkeypatch):
-    from blindsr.jobs import train_flow as job
+    from blindsr.commands import train_flow as job
 
     def stop(*args):
         raise KeyboardInterrupt

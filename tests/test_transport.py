@@ -9,14 +9,14 @@ from targets import CorrelatedGaussian, LogGamma
 from test_samplers import check_recovery
 from test_spectral_target import moments_with_error, target
 
+from blindsr.posteriors import nested_laplace as module
+from blindsr.posteriors import transport as transport_module
+from blindsr.posteriors.base import value_and_gradient
+from blindsr.posteriors.nested_laplace import nested_laplace
+from blindsr.posteriors.transport import Axis, Transport, Transported
 from blindsr.samplers.hmc import Hmc
 from blindsr.samplers.metric import metric_of
 from blindsr.samplers.table import sample
-from blindsr.targets import nested_laplace as module
-from blindsr.targets import transport as transport_module
-from blindsr.targets.base import value_and_gradient
-from blindsr.targets.nested_laplace import nested_laplace
-from blindsr.targets.transport import Axis, Transport, Transported
 
 F64 = torch.float64
 

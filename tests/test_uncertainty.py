@@ -12,8 +12,15 @@ from PIL import Image
 from scipy import ndimage, stats
 from torch import nn
 
-from blindsr.degradation import Alignment, Degradation, Padding
-from blindsr.diagnostics.image_posterior import (
+from blindsr.errors import UserError
+from blindsr.generators.skip import SkipNetwork, SkipSettings
+from blindsr.operators.degradation import Alignment, Degradation, Padding
+from blindsr.operators.luma import luma
+from blindsr.priors import GaussianKernelPrior
+from blindsr.random import generator
+from blindsr.restorers.selfsimilar import SelfSimilarPrior, similar
+from blindsr.simulate import degrade
+from blindsr.uncertainty.image_posterior import (
     FLOOR,
     Evidence,
     gather,
@@ -21,14 +28,7 @@ from blindsr.diagnostics.image_posterior import (
     restoration_uncertainty,
     smooth_rms,
 )
-from blindsr.diagnostics.network_uncertainty import (
-    LangevinSettings,
-    WeightPosterior,
-    ensemble,
-    langevin,
-)
-from blindsr.diagnostics.scale_mixture import ConditionalGaussian
-from blindsr.diagnostics.uncertainty import (
+from blindsr.uncertainty.maps import (
     RunningMoments,
     UncertaintyMap,
     draw_sparsification,
@@ -37,13 +37,13 @@ from blindsr.diagnostics.uncertainty import (
     sparsification,
     uncertainty_map,
 )
-from blindsr.errors import UserError
-from blindsr.generators.skip import SkipNetwork, SkipSettings
-from blindsr.kernel_estimate import luma
-from blindsr.priors import GaussianKernelPrior
-from blindsr.protocol import degrade
-from blindsr.random import generator
-from blindsr.restorers.selfsimilar import SelfSimilarPrior, similar
+from blindsr.uncertainty.network import (
+    LangevinSettings,
+    WeightPosterior,
+    ensemble,
+    langevin,
+)
+from blindsr.uncertainty.scale_mixture import ConditionalGaussian
 
 CASES = [
     Degradation(2, 3),

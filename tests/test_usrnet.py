@@ -8,9 +8,9 @@ import scipy.io
 import torch
 from PIL import Image
 
-from blindsr.degradation import Alignment, Degradation, Padding
 from blindsr.diagnostics.metrics import psnr
 from blindsr.errors import UserError
+from blindsr.operators.degradation import Alignment, Degradation, Padding
 from blindsr.restorers.base import Restorer
 from blindsr.restorers.usrnet import UsrNetRestorer, close_border, load_usrnet
 from blindsr.restorers.usrnet_net import ResUNet, UsrNet, data_step, transfer_function

@@ -9,8 +9,8 @@ from helpers import call, save_png
 from scipy.ndimage import map_coordinates
 from scipy.signal import correlate2d
 
-from blindsr.degradation import Alignment, Degradation, Padding
-from blindsr.parts import RESTORERS, Part
+from blindsr.methods.parts import RESTORERS, Part
+from blindsr.operators.degradation import Alignment, Degradation, Padding
 from blindsr.priors.gaussian import gaussian_kernel
 from blindsr.restorers.base import Restorer, SeededRestorer, seeded_restorer
 from blindsr.restorers.bicubic import bicubic

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from blindsr.degradation import Degradation
+from blindsr.operators.degradation import Degradation
 from blindsr.priors.normal import GaussianShape
 from blindsr.samplers.chains import Chains
 

@@ -20,8 +20,8 @@ from typing import Any
 from blindsr import __version__
 from blindsr.bench.nursery import Nursery
 from blindsr.bench.task import Task
+from blindsr.commands.interrupt import Interrupt
 from blindsr.errors import UserError
-from blindsr.jobs.interrupt import Interrupt
 
 DEATHS = 5
 """Workers that may die over a run before it counts as failed (the scheduler's own setting where it is not ours)."""

@@ -14,12 +14,12 @@ from blindsr.bench.degrading import Degrading
 from blindsr.bench.figure import plain, wrapped
 from blindsr.bench.row import Row
 from blindsr.bench.task import Task, settings_of
+from blindsr.commands.interrupt import Interrupt
 from blindsr.diagnostics.metrics import kernel_psnr
-from blindsr.jobs.interrupt import Interrupt
+from blindsr.estimators.loop import Run, Solver
 from blindsr.likelihood.quadratic import lr_errors
-from blindsr.methods import assemble
-from blindsr.protocol import TestImage
-from blindsr.solver import Run, Solver
+from blindsr.methods.table import assemble
+from blindsr.simulate import TestImage
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

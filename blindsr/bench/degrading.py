@@ -10,13 +10,13 @@ from torch import Tensor
 
 from blindsr.bench.entry import Entry
 from blindsr.bench.row import found
-from blindsr.degradation import Alignment, Degradation, Padding
 from blindsr.errors import UserError
 from blindsr.io.kernels import KERNEL_SUFFIXES, read_kernel
+from blindsr.operators.degradation import Alignment, Degradation, Padding
 from blindsr.priors.base import KernelPrior
 from blindsr.priors.gaussian import GaussianKernelPrior
 from blindsr.priors.motion import CameraShakePrior, LineKernelPrior
-from blindsr.protocol import Quantize
+from blindsr.simulate import Quantize
 
 KERNELS = ("gaussian", "motion", "line")
 WIDE = (2.5, 4.0)

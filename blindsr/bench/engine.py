@@ -14,7 +14,7 @@ from blindsr.bench.nursery import Nursery, Stopped
 from blindsr.bench.progress import for_terminal
 from blindsr.bench.store import Store
 from blindsr.bench.task import Task
-from blindsr.jobs.interrupt import Interrupt
+from blindsr.commands.interrupt import Interrupt
 
 DATABASE = "bench.sqlite"
 RUNS = "runs"

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from blindsr.bench.figure import plain, wrapped
 from blindsr.bench.task import Task, operator
+from blindsr.commands.outputs import as_array
 from blindsr.io.images import read_image
 from blindsr.io.kernels import read_kernel
-from blindsr.jobs.outputs import as_array
 from blindsr.priors.base import KernelPrior
 from blindsr.random import generator
 from blindsr.restorers.bicubic import bicubic

@@ -14,10 +14,10 @@ from blindsr.bench.spec import Bench, Options, from_file, from_options
 from blindsr.bench.store import Store
 from blindsr.bench.summary import Line, summarise
 from blindsr.bench.task import Task
+from blindsr.commands.batch import INTERRUPTED, SOME_FAILED
+from blindsr.commands.interrupt import Interrupt
 from blindsr.errors import UserError
 from blindsr.io.files import atomic_path, write_text
-from blindsr.jobs.batch import INTERRUPTED, SOME_FAILED
-from blindsr.jobs.interrupt import Interrupt
 
 FIGURE = "bench.png"
 FILES = {"md": "summary.md", "csv": "summary.csv", "latex": "summary.tex"}

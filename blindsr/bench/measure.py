@@ -19,18 +19,18 @@ from blindsr import __version__
 from blindsr.bench.degrading import Degrading
 from blindsr.bench.row import Row
 from blindsr.bench.task import Oracle, Task, operator, plain_settings, settings_of
-from blindsr.degradation import Degradation, Padding
+from blindsr.commands.interrupt import Interrupt
+from blindsr.commands.outputs import as_array
+from blindsr.commands.progress import Silent
+from blindsr.commands.restore import restored
+from blindsr.commands.run import run_image
 from blindsr.diagnostics.metrics import psnr
 from blindsr.errors import UserError
 from blindsr.io.images import MIN_SIDE, Picture, read_image, write_png
 from blindsr.io.kernels import read_kernel, write_kernel
-from blindsr.jobs.interrupt import Interrupt
-from blindsr.jobs.outputs import as_array
-from blindsr.jobs.progress import Silent
-from blindsr.jobs.restore import restored
-from blindsr.jobs.run import run_image
-from blindsr.kernel_estimate import luma
-from blindsr.protocol import Quantize, TestImage, degrade
+from blindsr.operators.degradation import Degradation, Padding
+from blindsr.operators.luma import luma
+from blindsr.simulate import Quantize, TestImage, degrade
 
 COPIED = {
     "kernel_width": "kernel_width",

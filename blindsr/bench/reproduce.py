@@ -18,10 +18,10 @@ from blindsr.bench.report import RENDER, cell, markdown
 from blindsr.bench.report import Column as ReportColumn
 from blindsr.bench.summary import Line
 from blindsr.bench.sweep import draw_sweep
+from blindsr.commands.batch import INTERRUPTED
+from blindsr.commands.interrupt import Interrupt
 from blindsr.errors import UserError
 from blindsr.io.files import atomic_path, write_text
-from blindsr.jobs.batch import INTERRUPTED
-from blindsr.jobs.interrupt import Interrupt
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

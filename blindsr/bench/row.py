@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from blindsr.bench.entry import Entry
-from blindsr.degradation import Degradation
+from blindsr.commands.batch import find_preset
+from blindsr.commands.settings import RunSettings
 from blindsr.errors import UserError
-from blindsr.jobs.batch import find_preset
-from blindsr.jobs.parts import compose
-from blindsr.jobs.settings import RunSettings
-from blindsr.methods import METHODS, Method
+from blindsr.methods.parts import RESTORERS, Part
+from blindsr.methods.table import METHODS, Method
+from blindsr.methods.words import compose
+from blindsr.operators.degradation import Degradation
 from blindsr.optimizers.base import Optimizer
 from blindsr.optimizers.meta import MetaLearned
-from blindsr.parts import RESTORERS, Part
 
 
 @dataclass(frozen=True)

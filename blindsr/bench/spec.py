@@ -15,8 +15,8 @@ from blindsr.bench.degrading import Degrading
 from blindsr.bench.entry import Entry, read_toml
 from blindsr.bench.row import Row, found, full
 from blindsr.bench.task import Oracle, Task, run_settings
-from blindsr.degradation import SCALES
 from blindsr.errors import UserError
+from blindsr.operators.degradation import SCALES
 
 SEED_STRIDE = 100
 """The seed of a true kernel and its noise is 100 times the run's seed plus the number of the picture in its set."""

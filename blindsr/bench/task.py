@@ -11,11 +11,11 @@ from typing import Any
 from blindsr.bench.dataset import DataSet
 from blindsr.bench.degrading import Degrading
 from blindsr.bench.row import Row
-from blindsr.degradation import Alignment, Degradation, Padding
+from blindsr.commands.device import choose_device
+from blindsr.commands.settings import RunSettings
 from blindsr.errors import UserError
-from blindsr.jobs.device import choose_device
-from blindsr.jobs.parts import restorer_part
-from blindsr.jobs.settings import RunSettings
+from blindsr.methods.words import restorer_part
+from blindsr.operators.degradation import Alignment, Degradation, Padding
 from blindsr.restorers.base import Restorer
 
 

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from blindsr.kernels import center_of_mass, covariance
+from blindsr.operators.kernels import center_of_mass, covariance
 
 Array = NDArray[np.float64]
 

@@ -16,11 +16,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from blindsr.degradation import Degradation
 from blindsr.diagnostics.arviz_io import Group, build
 from blindsr.diagnostics.moments import KernelMoments, kernel_moments
+from blindsr.operators.degradation import Degradation
+from blindsr.posteriors.base import Target
 from blindsr.samplers.chains import Chains
-from blindsr.targets.base import Target
 
 Array = NDArray[Any]
 Values = dict[str, tuple[tuple[str, ...], Array]]

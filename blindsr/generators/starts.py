@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from blindsr.degradation import Degradation
 from blindsr.generators.kernel import FixedKernel, ScaledKernel
+from blindsr.operators.degradation import Degradation
 from blindsr.priors.gaussian import gaussian_kernel, protocol_variances
 
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from blindsr.degradation import Degradation, Padding
 from blindsr.likelihood.content import design
+from blindsr.operators.degradation import Degradation, Padding
 
 
 def random_field(

@@ -8,7 +8,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from blindsr.degradation import Padding, border_index
+from blindsr.operators.degradation import Padding, border_index
 
 
 @runtime_checkable

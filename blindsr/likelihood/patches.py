@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from blindsr.degradation import Degradation, Padding
+from blindsr.operators.degradation import Degradation, Padding
 
 _PATCH_VALUES, _BLOCK = 2**17, 128
 """Values of patches held at a time (1 MiB); columns of A computed at a time."""

@@ -29,8 +29,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from blindsr.degradation import Degradation, Padding
 from blindsr.likelihood.patches import Patches, periodic_image, periodic_size
+from blindsr.operators.degradation import Degradation, Padding
 
 FEWEST = 16
 """Kernels below which `lr_errors` always convolves."""

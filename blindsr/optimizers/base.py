@@ -8,9 +8,9 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from blindsr.degradation import Degradation
 from blindsr.generators.base import retract_
 from blindsr.likelihood.data_term import DataTerm
+from blindsr.operators.degradation import Degradation
 from blindsr.priors.base import ImagePrior, KernelEnergy
 
 Memory = dict[str, Tensor | int | list[Tensor]]

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from blindsr.degradation import Alignment, Degradation
 from blindsr.likelihood.data_term import ssim
+from blindsr.operators.degradation import Alignment, Degradation
 from blindsr.optimizers.base import Energy, Pass, Run, adam_step, forward, parameters
 from blindsr.samplers.latent import LatentLangevin
 

@@ -7,7 +7,6 @@ from blindsr.priors.motion import CameraShakePrior, LineKernelPrior
 from blindsr.priors.normal import DiskShape, GaussianShape, GeneralizedGaussianShape, LineShape
 from blindsr.priors.parametric import Delta
 from blindsr.priors.simplex import SimplexPrior
-from blindsr.priors.spectral import MomentEnergy, SpectralPrior
 
 __all__ = [
     "CameraShakePrior",
@@ -23,10 +22,8 @@ __all__ = [
     "KernelPrior",
     "LineKernelPrior",
     "LineShape",
-    "MomentEnergy",
     "NoPrior",
     "SimplexPrior",
-    "SpectralPrior",
     "Tikhonov",
     "TotalVariation",
 ]

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from blindsr.degradation import Degradation
 from blindsr.errors import UserError
+from blindsr.operators.degradation import Degradation
 from blindsr.priors.base import standard_normal
 from blindsr.random import seeded
 

@@ -35,7 +35,7 @@ from pyro.distributions.transforms import AffineCoupling, SplineCoupling
 from pyro.nn import DenseNN
 from torch import Tensor, nn
 
-from blindsr.kernels import tilted
+from blindsr.operators.kernels import tilted
 from blindsr.priors.base import standard_normal
 
 LARGEST = 30.0

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from blindsr.kernels import center_of_mass
+from blindsr.operators.kernels import center_of_mass
 from blindsr.priors.base import KernelPrior
 from blindsr.priors.flow import FlowPrior
 from blindsr.priors.flow_net import FlowShape, KernelFlow, Logits

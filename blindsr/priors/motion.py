@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, Uniform
 
-from blindsr.degradation import default_kernel_size
+from blindsr.operators.degradation import default_kernel_size
 from blindsr.priors.parametric import Delta, IndependentParameters, ParametricKernels
 
 

@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from blindsr.degradation import Degradation
+from blindsr.operators.degradation import Degradation
 
 
 @dataclass(frozen=True)

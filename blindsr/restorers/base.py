@@ -6,7 +6,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
-from blindsr.degradation import Degradation
+from blindsr.operators.degradation import Degradation
 
 
 @runtime_checkable

@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from blindsr.degradation import Alignment, Degradation
+from blindsr.operators.degradation import Alignment, Degradation
 
 
 def keys(t: Tensor) -> Tensor:

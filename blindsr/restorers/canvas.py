@@ -25,7 +25,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from blindsr.degradation import Degradation, Padding
+from blindsr.operators.degradation import Degradation, Padding
 
 CG_STEPS = 60
 CG_TOLERANCE = 1e-5

@@ -21,8 +21,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from blindsr.degradation import Degradation
 from blindsr.errors import UserError
+from blindsr.operators.degradation import Degradation
 
 TORCHSCRIPT_SUFFIXES = (".pt", ".ts", ".torchscript")
 ONNX_SUFFIXES = (".onnx",)

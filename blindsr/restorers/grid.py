@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from blindsr.degradation import Alignment, Degradation, Padding
+from blindsr.operators.degradation import Alignment, Degradation, Padding
 from blindsr.restorers.base import Restorer, needs_kernel, needs_noise
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from blindsr.degradation import Degradation
+from blindsr.operators.degradation import Degradation
 from blindsr.restorers.half_quadratic import GradientPrior, Solution, check_noise, half_quadratic
 from blindsr.restorers.selfsimilar import SelfSimilarPrior, self_similar
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from blindsr.degradation import Degradation
+from blindsr.operators.degradation import Degradation
 from blindsr.restorers.bicubic import bicubic
 from blindsr.restorers.canvas import Canvas
 from blindsr.restorers.half_quadratic import QUANTISATION_STD, Solution, check_noise

@@ -15,8 +15,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from blindsr.degradation import Degradation
 from blindsr.errors import UserError
+from blindsr.operators.degradation import Degradation
 from blindsr.restorers.external import check_file, check_output, one_line
 
 SPANDREL_SUFFIXES = (".pth", ".safetensors")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from blindsr.degradation import Degradation
+from blindsr.operators.degradation import Degradation
 from blindsr.restorers.base import Restorer
 from blindsr.restorers.bicubic import bicubic
 

@@ -18,8 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from blindsr.degradation import Degradation, Padding
 from blindsr.errors import UserError
+from blindsr.operators.degradation import Degradation, Padding
 from blindsr.restorers.usrnet_net import UsrNet
 
 

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from blindsr.degradation import Degradation, Padding
+from blindsr.operators.degradation import Degradation, Padding
 from blindsr.random import draw_seed, generator, seeded
 from blindsr.restorers.bicubic import bicubic
 from blindsr.restorers.zssr_pairs import Fathers, symmetries

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from blindsr.degradation import Degradation, Padding
+from blindsr.operators.degradation import Degradation, Padding
 
 Flip = Callable[[Tensor], Tensor]
 

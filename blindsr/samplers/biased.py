@@ -7,11 +7,11 @@ from dataclasses import replace
 
 import torch
 
+from blindsr.posteriors.base import Target
 from blindsr.samplers.base import Info, Sampler, State
 from blindsr.samplers.chains import Chains
 from blindsr.samplers.request import Request, collect
 from blindsr.samplers.run import as_chains
-from blindsr.targets.base import Target
 
 
 def always_accepted(state: State, gradients: int) -> Info:

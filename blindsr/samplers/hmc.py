@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from blindsr.posteriors.base import ValueAndGradient
 from blindsr.samplers import metropolis
 from blindsr.samplers.base import Info, State
 from blindsr.samplers.metric import Metric
-from blindsr.targets.base import ValueAndGradient
 
 DIVERGENT = 1000.0
 """Energy error above which a trajectory counts as divergent."""

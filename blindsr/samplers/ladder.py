@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from blindsr.posteriors.base import BayesTarget, Target
 from blindsr.samplers.adaptation import DualAveraging, Moments, harmonic_mean
 from blindsr.samplers.base import State
 from blindsr.samplers.chains import Chains
@@ -19,7 +20,6 @@ from blindsr.samplers.run import as_chains
 from blindsr.samplers.tempered import bayes_target
 from blindsr.samplers.tempering import Tempering
 from blindsr.samplers.warmup import ACCEPTANCE
-from blindsr.targets.base import BayesTarget, Target
 
 FIRST_RUNGS, FEWEST, MOST = 12, 4, 40
 """Temperatures at first, and the least and most that warm-up may choose."""

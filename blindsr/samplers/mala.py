@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from blindsr.posteriors.base import ValueAndGradient
 from blindsr.samplers import metropolis
 from blindsr.samplers.base import Info, State
 from blindsr.samplers.metric import Metric
-from blindsr.targets.base import ValueAndGradient
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from blindsr.degradation import Degradation
 from blindsr.likelihood.quadratic import lr_errors
+from blindsr.operators.degradation import Degradation
 from blindsr.priors.base import KernelPrior
 
 WeightRule = Callable[[Tensor, Tensor, int], Tensor]

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from blindsr.posteriors.base import Target, ValueAndGradient
 from blindsr.samplers.base import State
-from blindsr.targets.base import Target, ValueAndGradient
 
 Value = Callable[[Tensor], Tensor]
 

@@ -24,13 +24,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from blindsr.posteriors.base import Target, value_and_gradient
+from blindsr.posteriors.network import NetworkTarget
 from blindsr.priors.base import KernelPrior
 from blindsr.samplers import metropolis
 from blindsr.samplers.base import Info, State
 from blindsr.samplers.biased import always_accepted
 from blindsr.samplers.mcka import WeightRule, published_weights
-from blindsr.targets.base import Target, value_and_gradient
-from blindsr.targets.network import NetworkTarget
 
 Loss = Callable[[Tensor], tuple[Tensor, Tensor]]
 """Positions (n, dim) -> losses (n,) and their gradients (n, dim), detached."""

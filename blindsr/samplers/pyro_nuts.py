@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from blindsr.posteriors.base import Target, ValueAndGradient, value_and_gradient
 from blindsr.random import draw_seed, seeded
 from blindsr.samplers import metropolis
 from blindsr.samplers.chains import Chains
@@ -16,7 +17,6 @@ from blindsr.samplers.metric import Metric
 from blindsr.samplers.request import Kept, Request
 from blindsr.samplers.run import as_chains, no_chains
 from blindsr.samplers.warmup import DENSE_UP_TO
-from blindsr.targets.base import Target, ValueAndGradient, value_and_gradient
 
 DRAWS_A_DIMENSION = 10
 """Warm-up that a dense mass matrix needs, in draws for each dimension: learned from fewer, it halts NUTS."""

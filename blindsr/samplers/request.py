@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from blindsr.posteriors.base import Target
 from blindsr.samplers.base import Info, Sampler, State
 from blindsr.samplers.metric import Metric, metric_of
-from blindsr.targets.base import Target
 
 
 @dataclass(frozen=True)

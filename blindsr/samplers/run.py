@@ -8,6 +8,7 @@ import time
 import torch
 from torch import Tensor
 
+from blindsr.posteriors.base import Target, value_and_gradient
 from blindsr.samplers.chains import Chains
 from blindsr.samplers.hmc import Hmc
 from blindsr.samplers.mala import Mala
@@ -16,7 +17,6 @@ from blindsr.samplers.metropolis import value_only
 from blindsr.samplers.request import Kept, Request, collect
 from blindsr.samplers.rwm import RandomWalk
 from blindsr.samplers.warmup import Tunable, warm_up
-from blindsr.targets.base import Target, value_and_gradient
 
 
 def run_random_walk(target: Target, request: Request) -> Chains:

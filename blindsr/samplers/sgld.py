@@ -26,10 +26,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from blindsr.posteriors.base import Target, value_and_gradient
 from blindsr.samplers import metropolis
 from blindsr.samplers.base import Info, State
 from blindsr.samplers.biased import always_accepted
-from blindsr.targets.base import Target, value_and_gradient
 
 StochasticGradient = Callable[[Tensor, torch.Generator], Tensor]
 """(positions (n, dim), generator) -> unbiased estimates of ∇ log π (n, dim)."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from blindsr.posteriors.base import BayesTarget, Target, value_and_gradient
 from blindsr.samplers.adaptation import Moments
 from blindsr.samplers.base import State
 from blindsr.samplers.chains import Chains
@@ -21,7 +22,6 @@ from blindsr.samplers.metric import Metric
 from blindsr.samplers.request import Kept, Request
 from blindsr.samplers.run import as_chains, no_chains
 from blindsr.samplers.tempered import Tempered, bayes_target, log_likelihood
-from blindsr.targets.base import BayesTarget, Target, value_and_gradient
 
 ESS_SHARE = 0.5
 """Effective sample size of the weights of a stage, as a share of the particles."""

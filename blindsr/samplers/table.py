@@ -8,14 +8,14 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from blindsr.posteriors.base import Target
+from blindsr.posteriors.transport import Transport, Transported
 from blindsr.samplers.chains import Chains
 from blindsr.samplers.ladder import run_tempering
 from blindsr.samplers.pyro_nuts import run_pyro_nuts
 from blindsr.samplers.request import Request
 from blindsr.samplers.run import run_hmc, run_mala, run_random_walk
 from blindsr.samplers.smc import run_smc
-from blindsr.targets.base import Target
-from blindsr.targets.transport import Transport, Transported
 from blindsr.threads import one_thread
 
 Runner = Callable[[Target, Request], Chains]

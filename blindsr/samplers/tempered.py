@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from blindsr.targets.base import BayesTarget, Target
+from blindsr.posteriors.base import BayesTarget, Target
 
 
 @dataclass(frozen=True)

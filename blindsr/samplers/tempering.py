@@ -11,12 +11,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from blindsr.posteriors.base import BayesTarget, value_and_gradient
 from blindsr.samplers import metropolis
 from blindsr.samplers.base import Info, State
 from blindsr.samplers.hmc import Hmc
 from blindsr.samplers.metric import Metric
 from blindsr.samplers.tempered import Tempered
-from blindsr.targets.base import BayesTarget, value_and_gradient
 
 
 @dataclass(frozen=True)

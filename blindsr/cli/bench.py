@@ -1,0 +1,137 @@
+"""The commands `bench` and `reproduce`, which `blindsr.cli.root` registers. No logic of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+import typer
+
+from blindsr.cli.console import one_line_errors, say
+from blindsr.errors import UserError
+from blindsr.methods.presets import PRESETS
+
+T = TypeVar("T")
+
+OutOption = Annotated[Path, typer.Option(help="Folder of bench.sqlite and the summary; the same again: go on.")]
+WorkersOption = Annotated[
+    int | None, typer.Option(help="Run on so many processes, by Dask; default: one run at a time, without Dask.")
+]
+SchedulerOption = Annotated[str | None, typer.Option(help="Run on the workers of a Dask scheduler, tcp://HOST:PORT.")]
+RetryOption = Annotated[bool, typer.Option("--retry-failed", help="Make runs that failed again.")]
+KeepOption = Annotated[bool, typer.Option("--keep", help="Keep each run's folder: runs/KEY with sr.png and kernel.")]
+TableOption = Annotated[str, typer.Option(help="What to print: md, csv or latex.")]
+ThreadsOption = Annotated[int | None, typer.Option(min=1, help="Threads of each run; default 1.")]
+
+
+def listed(text: str | None, option: str, make: Callable[[str], T]) -> tuple[T, ...] | None:
+    """Read a list with commas.
+
+    Raises
+    ------
+    UserError
+        If an entry is not what it should be.
+    """
+    if text is None:
+        return None
+    words = [word.strip() for word in text.split(",")]
+    try:
+        if not all(words):
+            raise ValueError
+        return tuple(make(word) for word in words)
+    except ValueError as error:
+        raise UserError(f"--{option} {text}: a list with commas is needed, such as {_EXAMPLES[option]}") from error
+
+
+_EXAMPLES = {
+    "methods": "fast-map,mlmc:fast,fast-map+bicubic",
+    "scales": "2,4",
+    "degradations": "gaussian,motion+0.0392",
+    "seeds": "0,1,2",
+    "images": "butterfly,woman",
+}
+
+
+def bench(
+    spec: Annotated[Path | None, typer.Argument(help="TOML file; options go before it.", show_default=False)] = None,
+    data: Annotated[
+        list[Path] | None, typer.Option(help="Folder of HR images (or scikit-image); with a TOML file: where its are.")
+    ] = None,
+    photos: Annotated[list[Path] | None, typer.Option(help="Folder of photos without truth.")] = None,
+    methods: Annotated[str | None, typer.Option(help="METHOD[:PRESET][+RESTORER], with commas.")] = None,
+    scales: Annotated[str | None, typer.Option(help="With commas; default 4.")] = None,
+    degradations: Annotated[
+        str | None, typer.Option(help="gaussian, wide, motion, line or a kernel file, each [+NOISE], with commas.")
+    ] = None,
+    seeds: Annotated[str | None, typer.Option(help="With commas; default 0.")] = None,
+    crop: Annotated[int | None, typer.Option(help="Take the central square of so many pixels of each picture.")] = None,
+    images: Annotated[str | None, typer.Option(help="Only these pictures, by name, with commas.")] = None,
+    preset: Annotated[str | None, typer.Option(help=f"For all methods: {', '.join(PRESETS)}.")] = None,
+    restorer: Annotated[str | None, typer.Option(help="For all methods, as for `blindsr run`.")] = None,
+    weights: Annotated[Path | None, typer.Option(help="State dict of usrnet.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Inner steps, for all methods.")] = None,
+    time_limit: Annotated[float | None, typer.Option(min=0, help="Seconds of a run, for all methods.")] = None,
+    oracle: Annotated[str | None, typer.Option(help="Restorer of the oracle gap: map, usrnet, ... or none.")] = None,
+    oracle_weights: Annotated[Path | None, typer.Option(help="State dict of --oracle usrnet.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps; default cpu.")] = None,
+    threads: ThreadsOption = None,
+    out: OutOption = Path("blindsr-bench"),
+    workers: WorkersOption = None,
+    scheduler: SchedulerOption = None,
+    retry_failed: RetryOption = False,
+    keep: KeepOption = False,
+    table: TableOption = "md",
+) -> None:
+    """Compare methods on data: every run once in bench.sqlite, a summary with intervals, a figure."""
+    from blindsr.bench.engine import Engine
+    from blindsr.bench.job import bench_files
+    from blindsr.bench.spec import Options
+
+    with one_line_errors():
+        options = Options(
+            data=tuple(data or ()),
+            photos=tuple(photos or ()),
+            methods=listed(methods, "methods", str),
+            scales=listed(scales, "scales", int),
+            degradations=listed(degradations, "degradations", str),
+            seeds=listed(seeds, "seeds", int),
+            crop=crop,
+            images=listed(images, "images", str),
+            preset=preset,
+            restorer=restorer,
+            weights=weights,
+            steps=steps,
+            time_limit=time_limit,
+            oracle=oracle,
+            oracle_weights=oracle_weights,
+            device=device,
+            threads=threads,
+        )
+        engine = Engine(workers, scheduler, retry_failed, keep)
+        code, text = bench_files(spec, options, out, engine, table, say=say)
+    typer.echo(text, nl=False)
+    raise typer.Exit(code)
+
+
+def reproduce(
+    name: Annotated[str, typer.Argument(help="table1 to table8, figure2 to figure9.", metavar="TABLE")],
+    quick: Annotated[bool, typer.Option("--quick", help="A short version: small crops, short presets.")] = False,
+    data: Annotated[Path | None, typer.Option(help="Folder that holds Set5/, Set14/, ... and weights/.")] = None,
+    images: Annotated[str | None, typer.Option(help="Only these pictures, by name, with commas.")] = None,
+    out: Annotated[Path, typer.Option(help="Where results go, a folder for each table.")] = Path("blindsr-reproduce"),
+    workers: WorkersOption = None,
+    scheduler: SchedulerOption = None,
+    retry_failed: RetryOption = False,
+    threads: ThreadsOption = None,
+) -> None:
+    """Make a table or a figure of the paper anew; what is missing for it is named."""
+    from blindsr.bench.engine import Engine
+    from blindsr.bench.reproduce import reproduce as make
+
+    with one_line_errors():
+        engine = Engine(workers, scheduler, retry_failed)
+        names = listed(images, "images", str)
+        code, text = make(name, out, engine, data=data, quick=quick, threads=threads, images=names, say=say)
+    typer.echo(text, nl=False)
+    raise typer.Exit(code)

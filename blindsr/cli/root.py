@@ -1,0 +1,352 @@
+"""The command line: options in, `blindsr.commands` called, one line for each error. No logic of its own."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from blindsr import __version__
+from blindsr.cli.bench import bench, reproduce
+from blindsr.cli.console import one_line_errors, say
+from blindsr.cli.options import (
+    AlignmentOption,
+    ChainsOption,
+    DrawsOption,
+    JsonOption,
+    KernelSizeOption,
+    PaddingOption,
+    RestartsOption,
+    RestorerOption,
+    SamplerOption,
+    ScaleOption,
+    SeedOption,
+    TargetOption,
+    ThinOption,
+    WarmupOption,
+    WeightsOption,
+)
+from blindsr.methods.presets import PRESETS
+from blindsr.methods.table import DEFAULT_METHOD
+from blindsr.operators.degradation import Padding
+from blindsr.simulate import Quantize
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Blind image super-resolution: a sharp image and the blur kernel from one low-resolution picture.",
+)
+
+
+@app.command()
+def run(
+    images: Annotated[list[Path], typer.Argument(help="Pictures, or folders of pictures.", show_default=False)],
+    scale: ScaleOption = 4,
+    method: Annotated[str, typer.Option(help="A row of `blindsr methods`; mlmc is the paper's.")] = DEFAULT_METHOD,
+    prior: Annotated[
+        str | None,
+        typer.Option(
+            help="Kernels the Monte Carlo step draws, or fkp-dip decodes its latent by: mcmc, motion, spectral, flow, "
+            "flow-motion, none, a flow's file (.safetensors), my_file.py:MyPrior."
+        ),
+    ] = None,
+    optimizer: Annotated[str | None, typer.Option(help="meta, am, joint, refit, or my_file.py:MyOptimizer.")] = None,
+    image_prior: Annotated[
+        str | None, typer.Option(help="hyper-laplacian, tv, tikhonov, none, or my_file.py:MyImagePrior.")
+    ] = None,
+    noise: Annotated[
+        str | None, typer.Option(help="iid (estimated), none, or a known standard deviation in units of 0..1.")
+    ] = None,
+    restorer: RestorerOption = None,
+    weights: WeightsOption = None,
+    preset: Annotated[str, typer.Option(help=f"How much time to take: {', '.join(PRESETS)}.")] = "balanced",
+    iterations: Annotated[int | None, typer.Option(min=1, help="Inner steps, instead of the preset's.")] = None,
+    time_limit: Annotated[
+        float | None, typer.Option(min=0, help="Seconds for each picture; the result so far is saved then.")
+    ] = None,
+    seed: SeedOption = 0,
+    alignment: AlignmentOption = None,
+    padding: PaddingOption = None,
+    kernel_size: KernelSizeOption = 0,
+    ground_truth: Annotated[
+        Path | None, typer.Option(help="HR image to score against (for folders: a folder of same-named images).")
+    ] = None,
+    true_kernel: Annotated[
+        Path | None, typer.Option(help="True kernel to score against (for folders: a folder of same-named kernels).")
+    ] = None,
+    output: Annotated[Path, typer.Option(help="Where results go, a folder for each picture.")] = Path("blindsr-out"),
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint in the output folder.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a result of other settings, or an unfinished run.")
+    ] = False,
+    checkpoint_every: Annotated[float, typer.Option(min=0, help="Seconds between two checkpoints, at least.")] = 15.0,
+    sampler: SamplerOption = None,
+    chains: ChainsOption = None,
+    draws: DrawsOption = None,
+    warmup: WarmupOption = None,
+    thin: ThinOption = None,
+    target: TargetOption = None,
+    restarts: RestartsOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Super-resolve pictures: for each a folder with sr.png, the kernel, overview.png, trace.csv and run.json."""
+    from blindsr.commands.batch import Batch, run_batch
+
+    batch = Batch(
+        images=images,
+        scale=scale,
+        method=method,
+        prior=prior,
+        optimizer=optimizer,
+        image_prior=image_prior,
+        noise=noise,
+        restorer=restorer,
+        weights=weights,
+        preset=preset,
+        iterations=iterations,
+        time_limit=time_limit,
+        seed=seed,
+        alignment=alignment,
+        padding=padding,
+        kernel_size=kernel_size,
+        ground_truth=ground_truth,
+        true_kernel=true_kernel,
+        output=output,
+        device=device,
+        resume=resume,
+        overwrite=overwrite,
+        checkpoint_every=checkpoint_every,
+        sampler=sampler,
+        chains=chains,
+        draws=draws,
+        warmup=warmup,
+        thin=thin,
+        target=target,
+        restarts=restarts,
+    )
+    with one_line_errors():
+        code, text = run_batch(batch, say=say, as_json=json)
+    if text:
+        typer.echo(text)
+    raise typer.Exit(code)
+
+
+@app.command()
+def degrade(
+    image: Annotated[Path, typer.Argument(help="HR picture.", show_default=False)],
+    scale: ScaleOption = 4,
+    kernel: Annotated[str, typer.Option(help="gaussian, motion, or a kernel file.")] = "gaussian",
+    noise_level: Annotated[float, typer.Option(help="Noise standard deviation, units of 0..1.")] = 0.0,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of kernel and noise.")] = 0,
+    quantize: Annotated[Quantize, typer.Option(help="8-bit rule; the published script truncates.")] = Quantize.ROUND,
+    alignment: AlignmentOption = None,
+    padding: Annotated[Padding, typer.Option(help="What lies beyond the border.")] = Padding.CIRCULAR,
+    kernel_size: KernelSizeOption = 0,
+    output: Annotated[Path, typer.Option(help="Folder for lr.png, hr.png and the kernel.")] = Path("blindsr-degraded"),
+    json: JsonOption = False,
+) -> None:
+    """Make a low-resolution test picture and its true kernel by the paper's protocol."""
+    from blindsr.commands.outputs import to_json
+    from blindsr.commands.synthesis import DegradeSettings, degrade_file
+
+    settings = DegradeSettings(scale, kernel, noise_level, seed, quantize, alignment, padding, kernel_size)
+    with one_line_errors():
+        record, notes = degrade_file(image, output, settings)
+    for note in notes:
+        say(note)
+    typer.echo(to_json(record) if json else f"{output}: lr.png, hr.png, kernel.mat, degradation.json")
+
+
+@app.command()
+def evaluate(
+    image: Annotated[Path, typer.Argument(help="Result.", show_default=False)],
+    truth: Annotated[Path, typer.Argument(help="HR picture it should be.", show_default=False)],
+    scale: ScaleOption = 4,
+    kernel: Annotated[Path | None, typer.Option(help="Estimated kernel.")] = None,
+    true_kernel: Annotated[Path | None, typer.Option(help="True kernel.")] = None,
+    border: Annotated[str, typer.Option(help="Border left out: s, s2 (s squared) or a number of pixels.")] = "s2",
+    json: JsonOption = False,
+) -> None:
+    """PSNR and SSIM on the Y channel, and kernel PSNR."""
+    from blindsr.commands.outputs import to_json
+    from blindsr.commands.synthesis import evaluate_files
+
+    with one_line_errors():
+        record = evaluate_files(image, truth, scale=scale, border=border, kernel=kernel, true_kernel=true_kernel)
+    for note in record.get("notes", []):
+        say(note)
+    if json:
+        typer.echo(to_json(record))
+        return
+    where = f"(Y channel, border {border} = {record['border_pixels']} pixels left out)"
+    typer.echo(f"PSNR {record['psnr']:.2f} dB  SSIM {record['ssim']:.4f}  {where}")
+    if "kernel_psnr" in record:
+        typer.echo(f"kernel PSNR {record['kernel_psnr']:.2f} dB (peak 1)")
+
+
+@app.command()
+def restore(
+    image: Annotated[Path, typer.Argument(help="LR picture.", show_default=False)],
+    kernel: Annotated[Path, typer.Option(help="Kernel file (.npy, .mat, .png, .txt).", show_default=False)],
+    scale: ScaleOption = 4,
+    restorer: RestorerOption = None,
+    weights: WeightsOption = None,
+    noise: Annotated[
+        float | None, typer.Option(min=0, help="Noise standard deviation, units of 0..1; default: estimated.")
+    ] = None,
+    alignment: AlignmentOption = None,
+    padding: PaddingOption = None,
+    ground_truth: Annotated[Path | None, typer.Option(help="HR image to score against.")] = None,
+    output: Annotated[Path, typer.Option(help="Folder for sr.png and restore.json.")] = Path("blindsr-restored"),
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier sr.png there.")] = False,
+    json: JsonOption = False,
+) -> None:
+    """Super-resolve a picture whose kernel is known."""
+    from blindsr.commands.outputs import to_json
+    from blindsr.commands.restore import RestoreSettings, restore_file
+
+    settings = RestoreSettings(scale, kernel, restorer, weights, noise, alignment, padding, ground_truth, overwrite)
+    with one_line_errors():
+        record, notes = restore_file(image, output, settings)
+    for note in notes:
+        say(note)
+    interrupted = record["stopped"] == "interrupted"
+    if interrupted:
+        say(f"blindsr: interrupted; parts of {output / 'sr.png'} are bicubic")
+    if json:
+        typer.echo(to_json(record))
+        raise typer.Exit(130 if interrupted else 0)
+    score = f"; PSNR {record['psnr_border_s2']:.2f} dB (border s2)" if "psnr_border_s2" in record else ""
+    typer.echo(f"{output / 'sr.png'}: {record['restorer']} in {record['seconds']:.0f} s{score}")
+    raise typer.Exit(130 if interrupted else 0)
+
+
+@app.command()
+def diagnose(
+    result: Annotated[
+        Path, typer.Argument(help="Folder of a run, or a netCDF file of chains.", metavar="RUN", show_default=False)
+    ],
+    everything: Annotated[bool, typer.Option("--all", help="List every nuisance parameter in the table.")] = False,
+    figures: Annotated[bool, typer.Option(help="Draw figures into diagnostics/ beside the chains.")] = True,
+    json: JsonOption = False,
+) -> None:
+    """Say whether a run's chains have converged: a table, a verdict, and figures in diagnostics/."""
+    from blindsr.commands.diagnose import diagnose as look
+    from blindsr.commands.outputs import to_json
+
+    with one_line_errors():
+        record, lines = look(result, everything=everything, figures=figures)
+    typer.echo(to_json(record) if json else "\n".join(lines))
+
+
+@app.command()
+def uncertainty(
+    result: Annotated[Path, typer.Argument(help="Folder of a finished run.", metavar="RUN", show_default=False)],
+    draws: Annotated[int, typer.Option(min=2, help="Draws of the picture.")] = 16,
+    seed: SeedOption = 0,
+    ground_truth: Annotated[Path | None, typer.Option(help="HR image: say how well the map ranks the errors.")] = None,
+    json: JsonOption = False,
+) -> None:
+    """Map how uncertain each pixel of a run's picture is: uncertainty.png, .npy and .json in its folder."""
+    from blindsr.commands.interrupt import Interrupt
+    from blindsr.commands.outputs import to_json
+    from blindsr.commands.uncertainty import uncertainty_of_run
+
+    with one_line_errors(), Interrupt().listening() as interrupt:
+        record = uncertainty_of_run(
+            result, draws=draws, seed=seed, ground_truth=ground_truth, interrupt=interrupt, say=say
+        )
+    early = "" if record["complete"] else " (interrupted)"
+    score = f"; Spearman correlation with the error {record['spearman']:.3f}" if "spearman" in record else ""
+    where = f"{result / 'uncertainty.png'}: mean {255 * record['mean_std']:.1f} grey levels, {record['draws']} draws"
+    typer.echo(to_json(record) if json else f"{where}{early}{score}")
+    raise typer.Exit(0 if record["complete"] else 130)
+
+
+@app.command("train-flow")
+def train_flow(
+    out: Annotated[Path, typer.Option(help="File to write (.safetensors).", show_default=False)],
+    prior: Annotated[str, typer.Option(help="Kernels to learn: gaussian, motion, my_file.py:MyPrior.")] = "gaussian",
+    scale: ScaleOption = 4,
+    kernel_size: KernelSizeOption = 0,
+    steps: Annotated[int | None, typer.Option(min=1, help="Steps of Adam.")] = None,
+    seed: SeedOption = 0,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file.")] = False,
+    json: JsonOption = False,
+) -> None:
+    """Train a flow, a kernel prior learned from kernels: then `blindsr run --prior FILE`."""
+    from blindsr.commands.outputs import to_json
+    from blindsr.commands.train_flow import TrainFlow, train_flow_file
+
+    with one_line_errors():
+        record = train_flow_file(TrainFlow(out, prior, scale, kernel_size, steps, seed, overwrite), say=say)
+    words = f"log-likelihood {record['log_prob_held_out']:.1f} nats a held-out kernel, {record['seconds']:.0f} s"
+    typer.echo(to_json(record) if json else f"{out}: {words}")
+
+
+@app.command()
+def methods() -> None:
+    """Print the table of methods and their parts."""
+    from blindsr.commands.methods import methods_table
+
+    typer.echo(methods_table())
+
+
+@app.command()
+def demo(
+    output: Annotated[Path, typer.Option(help="Where the result goes.")] = Path("blindsr-out"),
+    method: Annotated[str, typer.Option(help="A row of `blindsr methods`.")] = DEFAULT_METHOD,
+    seed: SeedOption = 0,
+) -> None:
+    """Super-resolve a small real photo that comes with scikit-image."""
+    from blindsr.commands.batch import run_demo
+
+    with one_line_errors():
+        code = run_demo(output, method, seed, say=say)
+    raise typer.Exit(code)
+
+
+app.command()(bench)
+app.command()(reproduce)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"blindsr {__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Blind image super-resolution."""
+
+
+def main() -> None:
+    """Entry point: usage errors and bad input end with one line and exit code 2, an interrupt with 130."""
+    try:
+        code = app(standalone_mode=False)
+    except typer.Exit as error:
+        code = error.exit_code
+    except (typer.Abort, KeyboardInterrupt):
+        say("blindsr: interrupted")
+        code = 130
+    except Exception as error:
+        if not hasattr(error, "format_message"):  # click's usage errors have it, whether typer uses click or a copy
+            raise
+        message = " ".join(error.format_message().split())
+        if message:  # empty where the help was shown instead
+            say(f"blindsr: {message}")
+        code = 2
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

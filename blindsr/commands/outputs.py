@@ -1,0 +1,200 @@
+"""What a run leaves behind: pictures, kernel files, trace.csv, run.json, overview.png; and its scores."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from blindsr.diagnostics.metrics import Border, kernel_psnr, psnr, ssim
+from blindsr.diagnostics.overview import Overview, render
+from blindsr.estimators.loop import Metrics
+from blindsr.io.files import atomic_path, write_text
+from blindsr.io.images import Picture, write_png
+from blindsr.io.kernels import remove_kernel, write_kernel
+from blindsr.operators.degradation import Degradation
+from blindsr.operators.kernels import center_of_mass, width
+from blindsr.restorers.bicubic import bicubic
+
+SHIFT_GAIN = 1.0
+"""A result that fits the truth this many dB better on the other alignment's grid earns a warning."""
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What is known of the truth: HR image (1, C, H, W), kernel (1, 1, K, K); notes from reading them."""
+
+    image: Tensor | None
+    kernel: Tensor | None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished run, before it is saved; kernel None where the method has none."""
+
+    picture: Picture
+    image: Tensor
+    kernel: Tensor | None
+    trace: list[Metrics]
+    degradation: Degradation
+    name: str
+
+    @property
+    def bicubic(self) -> Tensor:
+        """The LR image enlarged on the same grid."""
+        d = self.degradation
+        return bicubic(self.picture.pixels, d.scale, d.alignment)
+
+
+def as_array(x: Tensor) -> NDArray[np.float64]:
+    """Turn an image (1, C, H, W) into (H, W, C)."""
+    a: NDArray[np.float64] = x[0].permute(1, 2, 0).double().cpu().numpy()
+    return a
+
+
+def _matched(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """Give a grey and a colour image the same number of channels."""
+    c = max(a.shape[1], b.shape[1])
+    return a.expand(-1, c, -1, -1), b.expand(-1, c, -1, -1)
+
+
+def score(result: Result, truth: Truth, say: Callable[[str], None]) -> dict[str, Any]:
+    """Score a result against what is known of the truth.
+
+    Returns
+    -------
+    dict
+        Always: `lr_rmse` (grey levels). With a kernel: `kernel_width`, `kernel_center`, and with a true one
+        `kernel_psnr`. With a true image: `psnr` and `ssim` for both border rules, and of bicubic.
+    """
+    scale, kernel = result.degradation.scale, result.kernel
+    scores: dict[str, Any] = {"lr_rmse": 255 * result.trace[-1].mse ** 0.5 if result.trace else None}
+    if kernel is not None:
+        scores |= {"kernel_width": float(width(kernel)), "kernel_center": center_of_mass(kernel)[0].tolist()}
+        if truth.kernel is not None:
+            scores["kernel_psnr"] = kernel_psnr(kernel[0, 0].double().numpy(), truth.kernel[0, 0].double().numpy())
+    if truth.image is None:
+        return scores
+    x, t = (as_array(v) for v in _matched(result.image, truth.image))
+    for border in Border:
+        pixels = border.pixels(scale)
+        if min(x.shape[:2]) <= 2 * pixels + 11:
+            continue
+        scores[f"psnr_border_{border}"] = psnr(x, t, pixels)
+        scores[f"ssim_border_{border}"] = ssim(x, t, pixels)
+        low, high = (as_array(v) for v in _matched(result.bicubic, truth.image))
+        scores[f"psnr_bicubic_border_{border}"] = psnr(low, high, pixels)
+    _warn_if_shifted(result, truth.image, scale, say)
+    return scores
+
+
+def _warn_if_shifted(result: Result, truth: Tensor, scale: int, say: Callable[[str], None]) -> None:
+    """Tell the user if the truth lies on the other alignment's grid (which would cost decibels silently)."""
+    n, (h, w) = scale - 1, result.image.shape[-2:]
+    if min(h, w) <= 2 * n + 2 * scale + 1:
+        return
+    x, t = (as_array(v) for v in _matched(result.image, truth))
+    here = psnr(x, t, scale)
+    moved = psnr(x[: h - n, : w - n], t[n:, n:], scale), psnr(x[n:, n:], t[: h - n, : w - n], scale)
+    best = max(moved)
+    if best > here + SHIFT_GAIN:
+        now = result.degradation.alignment
+        say(
+            f"warning: moved by {n} pixels the result fits the truth better ({best:.2f} instead of {here:.2f} dB): "
+            f"the LR image was probably not made with --alignment {now}; try the other one"
+        )
+
+
+def finite(value: Any) -> Any:
+    """Replace what JSON has no word for (NaN, infinity) by None, in nested dicts and lists."""
+    if isinstance(value, dict):
+        return {k: finite(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def to_json(record: Any) -> str:
+    """Return a record as JSON text."""
+    return json.dumps(finite(record), indent=2, ensure_ascii=False)
+
+
+def trace_csv(trace: list[Metrics]) -> str:
+    """Return the trace as CSV text, one row for each step."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(Metrics._fields)
+    writer.writerows([["" if v != v else v for v in row] for row in trace])
+    return out.getvalue()
+
+
+def enlarged_picture(result: Result) -> Picture:
+    """The result as a picture like the one that was read: alpha enlarged on the same grid, same bits and profile."""
+    d, p = result.degradation, result.picture
+    alpha = None if p.alpha is None else bicubic(p.alpha, d.scale, d.alignment)
+    return Picture(result.image, alpha, p.bits, p.icc)
+
+
+def save_result(folder: Path, result: Result, truth: Truth, record: dict[str, Any], *, page: bool = True) -> None:
+    """Write every file of a run (overview.png if `page`); each is written whole or not at all, run.json last."""
+    write_png(folder / "sr.png", enlarged_picture(result))
+    if result.kernel is not None:
+        write_kernel(folder, result.kernel, str(result.degradation.alignment))
+    else:  # an earlier result that is being replaced may have had one
+        remove_kernel(folder)
+    write_text(folder / "trace.csv", trace_csv(result.trace))
+    if page:
+        with warnings.catch_warnings():  # letters of the file's name that the font does not have
+            warnings.filterwarnings("ignore", message=".*[Gg]lyph")
+            overview = render(_overview(result, truth, record))
+        with atomic_path(folder / "overview.png") as temporary:
+            temporary.write_bytes(overview)
+    save_record(folder, record)
+
+
+def save_record(folder: Path, record: dict[str, Any]) -> None:
+    """Write run.json."""
+    write_text(folder / "run.json", to_json(record) + "\n")
+
+
+def _overview(result: Result, truth: Truth, record: dict[str, Any]) -> Overview:
+    scores = record["metrics"]
+    border = "s2" if "psnr_border_s2" in scores else "s"
+    captions = {"lr": f"{result.picture.pixels.shape[-1]} x {result.picture.pixels.shape[-2]}"}
+    captions["result"] = f"{result.image.shape[-1]} x {result.image.shape[-2]}"
+    if f"psnr_border_{border}" in scores:
+        captions["enlarged"] = f"{scores[f'psnr_bicubic_border_{border}']:.2f} dB"
+        captions["result"] = f"{scores[f'psnr_border_{border}']:.2f} dB, SSIM {scores[f'ssim_border_{border}']:.3f}"
+    if result.kernel is not None:
+        captions["kernel"] = "assumed, " if record.get("kernel_assumed") else ""
+        captions["kernel"] += f"width {scores['kernel_width']:.2f} px"
+    if "kernel_psnr" in scores:
+        captions["kernel"] += f", {scores['kernel_psnr']:.1f} dB"
+    name = result.name.replace("$", r"\$")  # no formulas
+    return Overview(
+        lr=as_array(result.picture.pixels),
+        enlarged=as_array(result.bicubic),
+        result=as_array(result.image),
+        kernel=None if result.kernel is None else result.kernel[0, 0].double().numpy(),
+        loss=np.array([m.loss for m in result.trace]),
+        lr_rmse=np.array([255 * m.mse**0.5 for m in result.trace]),
+        title=f"{name}   x{record['scale']}   {record['method']}, "
+        + (f"preset {record['preset']}, " if record["preset"] else "")
+        + f"{record['steps']} steps, {record['seconds']:.0f} s"
+        if record["steps"]
+        else f"{name}   x{record['scale']}   {record['method']}, {record['seconds']:.0f} s",
+        truth=None if truth.image is None else as_array(truth.image),
+        true_kernel=None if truth.kernel is None else truth.kernel[0, 0].double().numpy(),
+        captions=captions,
+    )

@@ -1,0 +1,110 @@
+"""What a run shows while it goes on: a live bar on a terminal, plain lines elsewhere, or nothing."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from types import TracebackType
+from typing import Protocol, TextIO
+
+from blindsr.estimators.loop import Metrics
+
+
+class Progress(Protocol):
+    """Shows one run; a context manager around it."""
+
+    def __enter__(self) -> Progress:
+        """Start."""
+        ...
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        """End."""
+        ...
+
+    def update(self, metrics: Metrics, seconds_left: float) -> None:
+        """Show a step."""
+        ...
+
+
+def describe(metrics: Metrics) -> str:
+    """One line on a step: data misfit and noise level in grey levels of 255, kernel width in HR pixels.
+
+    A solver without an image of its own has no misfit; its loss stands there.
+    """
+    misfit = 255 * metrics.mse**0.5
+    if math.isnan(misfit):
+        return f"loss {metrics.loss:6.3f}  kernel {metrics.kernel_width:.2f} px"
+    return f"misfit {misfit:5.2f}  noise {255 * metrics.noise_std:5.2f}  kernel {metrics.kernel_width:.2f} px"
+
+
+def clock(seconds: float) -> str:
+    """Minutes and seconds."""
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
+
+
+class Silent:
+    """Shows nothing."""
+
+    def __enter__(self) -> Silent:
+        """Start."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        """End."""
+
+    def update(self, metrics: Metrics, seconds_left: float) -> None:
+        """Show nothing."""
+
+
+class Lines(Silent):
+    """Plain lines, at most one every few seconds, for logs and pipes."""
+
+    def __init__(self, name: str, steps: int, *, every: float = 5.0, stream: TextIO | None = None) -> None:
+        self.name, self.steps, self.every = name, steps, every
+        self.stream = stream or sys.stderr
+        self.last = float("-inf")
+
+    def update(self, metrics: Metrics, seconds_left: float) -> None:
+        """Print a line if it is time for one."""
+        now = time.monotonic()
+        if now - self.last >= self.every or metrics.step == self.steps:
+            self.last = now
+            line = f"{self.name}: step {metrics.step}/{self.steps}  {describe(metrics)}  left {clock(seconds_left)}"
+            print(line, file=self.stream, flush=True)
+
+
+class Bar:
+    """A live bar (rich)."""
+
+    def __init__(self, name: str, steps: int) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+        self.bar = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=10),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[note]}", markup=False),
+            console=Console(stderr=True),
+        )
+        self.task = self.bar.add_task(name, total=steps, note="starting")
+
+    def __enter__(self) -> Bar:
+        """Start the display."""
+        self.bar.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        """Stop the display."""
+        self.bar.stop()
+
+    def update(self, metrics: Metrics, seconds_left: float) -> None:
+        """Move the bar."""
+        note = f"{describe(metrics)}  left {clock(seconds_left)}"
+        self.bar.update(self.task, completed=metrics.step, note=note)
+
+
+def for_terminal(name: str, steps: int) -> Progress:
+    """Return a bar if standard error is a terminal, else plain lines."""
+    return Bar(name, steps) if sys.stderr.isatty() else Lines(name, steps)

@@ -1,0 +1,171 @@
+"""`blindsr uncertainty`: how uncertain each pixel of a finished run's picture is."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from blindsr.commands.folder import RECORD
+from blindsr.commands.interrupt import Interrupt
+from blindsr.commands.posterior import POSTERIOR
+from blindsr.commands.restore import read_hr
+from blindsr.diagnostics import arviz_io
+from blindsr.errors import UserError
+from blindsr.io.files import atomic_path
+from blindsr.io.images import read_image
+from blindsr.io.kernels import read_kernel
+from blindsr.operators.degradation import Alignment, Degradation, Padding
+from blindsr.operators.luma import luma
+from blindsr.posteriors.spectral_laplace import SpectralPrior
+from blindsr.random import generator
+from blindsr.uncertainty.image_posterior import restoration_uncertainty
+from blindsr.uncertainty.maps import (
+    UncertaintyMap,
+    draw_sparsification,
+    draw_uncertainty,
+    save_uncertainty,
+    sparsification,
+)
+
+LARGEST = 1024 * 1024
+"""Pixels of the result above which no map is made: its draws would take minutes and gigabytes."""
+KERNELS = 64
+"""Kernel draws where the run has no chains."""
+
+
+def uncertainty_of_run(
+    folder: Path, *, draws: int, seed: int, ground_truth: Path | None, interrupt: Interrupt, say: Callable[[str], None]
+) -> dict[str, Any]:
+    """Map the standard deviation of every pixel's error in a run's sr.png, and save it into the run's folder.
+
+    Parameters
+    ----------
+    folder : Path
+        Folder of a finished run; its picture must still be where it was.
+    draws : int
+        Draws of the image, at least 2.
+    seed : int
+        Of the draws.
+    ground_truth : Path, optional
+        HR image: adds how well the map ranks the errors, and sparsification.png.
+    interrupt : Interrupt
+        Ends the draws early when set.
+    say : callable
+        Takes one-line notes for the user.
+
+    Raises
+    ------
+    UserError
+        If the folder holds no finished run, its picture has gone or changed, or the result is too large.
+    """
+    start = time.perf_counter()
+    record = _record(folder)
+    y, image, kernel, degradation = _scene(folder, record)
+    truth = None if ground_truth is None else read_hr(ground_truth, degradation.scale, y)
+    density = None if _chains(folder) is not None and "noise_std" in record else SpectralPrior.fit(y, degradation)
+    kernels, source = _kernel_draws(folder, density, seed, say)
+    noise = record.get("noise_std", density.noise_std if density else 0.0)
+    found = restoration_uncertainty(
+        y,
+        kernels,
+        degradation,
+        float(noise),
+        n=draws,
+        generator=generator(seed),
+        image=image,
+        kernel=kernel,
+        interrupt=lambda: interrupt.raised,
+    )
+    save_uncertainty(folder, found)
+    result: dict[str, Any] = {
+        "run": str(folder),
+        "kernels": source,
+        "draws": found.n,
+        "complete": found.n == draws,
+        "mean_std": float(found.std.mean()),
+        "seconds": round(time.perf_counter() - start, 3),
+    }
+    if truth is not None:
+        result |= _against(folder, found, truth)
+    return result
+
+
+def _record(folder: Path) -> dict[str, Any]:
+    path = folder / RECORD
+    if not path.is_file():
+        raise UserError(f"{folder}: holds no {RECORD}; give the folder of a finished `blindsr run`")
+    try:
+        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        Degradation(record["scale"], record["kernel_size"], Alignment(record["alignment"]), Padding(record["padding"]))
+        Path(record["image"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: damaged ({type(error).__name__}: {error}); run it again with --overwrite") from error
+    return record
+
+
+def _scene(folder: Path, record: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor, Degradation]:
+    """LR image, result, kernel and operator of a run."""
+    path = Path(record["image"])
+    if not path.is_file():
+        raise UserError(f"{path}: the picture of this run is no longer there; put it back, or run again")
+    y = read_image(path).pixels
+    if hashlib.sha256(y.numpy().tobytes()).hexdigest() != record["image_sha256"]:
+        raise UserError(f"{path}: is another picture than the one of this run; run again with --overwrite")
+    if not (folder / "kernel.npy").is_file():
+        raise UserError(f"{folder}: its method has no kernel ({record.get('method', 'unknown')}); a map needs one")
+    degradation = Degradation(
+        record["scale"], record["kernel_size"], Alignment(record["alignment"]), Padding(record["padding"])
+    )
+    image = read_image(folder / "sr.png").pixels
+    if image.shape[-2] * image.shape[-1] > LARGEST:
+        raise UserError(
+            f"{folder / 'sr.png'}: {image.shape[-1]}x{image.shape[-2]} pixels are too many for a map "
+            f"(at most {LARGEST}); run on a crop of the picture"
+        )
+    return y, image, read_kernel(folder / "kernel.npy")[0], degradation
+
+
+def _chains(folder: Path) -> Tensor | None:
+    """Kernel draws (n, 1, K, K) of the run's chains, where it has any."""
+    path = folder / POSTERIOR
+    if not path.is_file():
+        return None
+    try:
+        kernels = arviz_io.group(arviz_io.load(path), "kernel")
+    except ValueError as error:
+        raise UserError(f"{path}: {error}") from error
+    if kernels is None or "draws" not in kernels:
+        return None
+    values = torch.from_numpy(kernels["draws"].values).float()
+    return values.flatten(0, 1)[:, None]
+
+
+def _kernel_draws(
+    folder: Path, density: SpectralPrior | None, seed: int, say: Callable[[str], None]
+) -> tuple[Tensor, str]:
+    chains = _chains(folder)
+    if chains is not None:
+        return chains, POSTERIOR
+    assert density is not None
+    say(f"{folder}: no chains; kernels from the normal approximation to their posterior (chains: --sampler hmc)")
+    return density.sample(KERNELS, generator=generator(seed)).float(), "normal approximation"
+
+
+def _against(folder: Path, found: UncertaintyMap, truth: Tensor) -> dict[str, Any]:
+    """How well the map ranks the errors."""
+    error = (luma(found.mean) - luma(truth)).abs()
+    std = found.std if found.std.shape[1] == 1 else luma(found.std)
+    curve = sparsification(std, error)
+    with atomic_path(folder / "sparsification.png") as path:
+        draw_sparsification({"map": curve}).savefig(path, format="png")
+    with atomic_path(folder / "uncertainty.png") as path:
+        draw_uncertainty(found, truth).savefig(path, format="png")
+    inside = float((error < 2 * std).float().mean())
+    return {"spearman": curve.spearman, "within_2_std": inside, "ause": curve.ause}

@@ -1,0 +1,1 @@
+"""What finds the kernel, and perhaps the image: one resumable face."""

@@ -1,0 +1,1 @@
+"""Rows of parts: every method by its name."""

@@ -1,0 +1,1 @@
+"""The forward operator, its adjoint, and facts about kernels."""

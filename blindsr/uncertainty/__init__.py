@@ -1,0 +1,1 @@
+"""How uncertain each pixel of a result is."""

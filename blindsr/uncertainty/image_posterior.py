@@ -1,0 +1,221 @@
+"""How uncertain is each pixel of a restored image: draws of a scale mixture, patch groups, and their calibration.
+
+Four signs of uncertainty are read off the luma, each in units of the image:
+
+1. D, the standard deviation of draws of x, each with another kernel draw, under `scale_mixture.ConditionalGaussian` at
+   the result x̂. It holds what A cannot see: in its null space the draws are the prior's, narrow in flat parts, wide
+   at edges;
+2. G, the standard deviation within groups of similar patches (`restorers.selfsimilar`): where patches that look alike
+   differ, the detail of each is a guess;
+3. T, the difference between x̂ and the solution under total variation alone: what one prior says and another does not;
+4. V = sqrt(m (1 − m)) for a pixel of value m: no distribution on 0..1 of mean m has a larger standard deviation (Bhatia
+   & Davis 2000), and camera noise grows from the dark.
+
+None is calibrated alone, since the priors are too simple. The map is their geometric mean within those bounds,
+
+    std = c (D G T)^(1/3) V,
+
+which scales with the contrast of the image as errors do. Its one number, c, is fitted to the errors of photos that
+`benchmarks/uncertainty.py --fit` names.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from blindsr.operators.degradation import Degradation
+from blindsr.operators.luma import luma, luma_gain
+from blindsr.restorers.half_quadratic import (
+    QUANTISATION_STD,
+    half_quadratic,
+)
+from blindsr.restorers.map import MapRestorer
+from blindsr.restorers.selfsimilar import PatchGroups, SelfSimilarPrior
+from blindsr.uncertainty.maps import RunningMoments, UncertaintyMap, check_inputs
+from blindsr.uncertainty.scale_mixture import ConditionalGaussian
+
+MODEL_ERROR = 1 / 255
+"""Standard deviation added to the noise, in squares, for what the model leaves out."""
+
+FLOOR = 0.5 / 255
+"""Signs below half a grey level count as that."""
+
+_CHUNK = 4096
+
+
+def smooth_rms(v: Tensor, std: float) -> Tensor:
+    """Root of the local mean square of a map (H, W), by a Gaussian window of this standard deviation (pixels)."""
+    reach = max(1, round(3 * std))
+    reach = min(reach, min(v.shape) - 1)
+    t = torch.arange(-reach, reach + 1, dtype=v.dtype)
+    g = torch.exp(-0.5 * (t / std) ** 2)
+    g = g / g.sum()
+    padded = F.pad(v.square()[None, None], (reach,) * 4, mode="reflect")
+    out: Tensor = F.conv2d(F.conv2d(padded, g.view(1, 1, -1, 1)), g.view(1, 1, 1, -1))[0, 0]
+    return out.clamp_min(0).sqrt()
+
+
+def group_std(image: Tensor, prior: SelfSimilarPrior | None = None) -> Tensor:
+    """Standard deviation within groups of similar patches, averaged over the patches at a pixel: (H, W) to (H, W)."""
+    groups = PatchGroups(image, prior or SelfSimilarPrior())
+    padded = groups._pad(image)
+    total, weight = torch.zeros_like(padded).reshape(-1), torch.zeros_like(padded).reshape(-1)
+    for index in groups.index.split(_CHUNK):
+        pixels, _, deviations = groups._deviations(padded, index)
+        variance = deviations.square().mean(1, keepdim=True).expand_as(deviations).reshape(-1)
+        total.index_add_(0, pixels.reshape(-1), variance)
+        weight.index_add_(0, pixels.reshape(-1), torch.ones_like(variance))
+    out = (total / weight).view_as(padded)[: image.shape[0], : image.shape[1]]
+    return out.sqrt()
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Signs of uncertainty of a grey image, see the module: each (H, W), float64, in units of the image.
+
+    Attributes
+    ----------
+    draws, groups, disagreement, bounds : Tensor
+        D, G, T, V.
+    n : int
+        Draws behind D.
+    """
+
+    draws: Tensor
+    groups: Tensor
+    disagreement: Tensor
+    bounds: Tensor
+    n: int
+
+    def std(self, factor: float) -> Tensor:
+        """Return c (D G T)^(1/3) V, (H, W): D, G and T below half a grey level count as that, smoothly."""
+        signs = torch.stack([self.draws, self.groups, self.disagreement])
+        mean = torch.hypot(signs, torch.full_like(signs, FLOOR)).log().mean(0).exp()
+        return factor * mean * self.bounds
+
+
+FACTOR = 3.76
+"""c, fitted to central 256x256 crops of five scikit-image photos at scales 2 and 4, noise-free, kernels estimated."""
+
+
+@torch.no_grad()
+def gather(
+    y: Tensor,
+    image: Tensor,
+    kernel: Tensor,
+    kernel_draws: Tensor,
+    degradation: Degradation,
+    noise_std: float,
+    *,
+    n: int,
+    generator: torch.Generator,
+    interrupt: Callable[[], bool] | None = None,
+) -> Evidence:
+    """Gather the signs of uncertainty of a grey result.
+
+    Parameters
+    ----------
+    y, image : Tensor
+        Grey LR image (1, 1, h, w) and result x̂ (1, 1, s h, s w).
+    kernel, kernel_draws : Tensor
+        The kernel of the result (1, 1, K, K) and posterior draws (m, 1, K, K), used in turn.
+    degradation : Degradation
+        Scale, kernel size, alignment, padding.
+    noise_std : float
+        Noise level of the grey image, units of 0..1, at least 0; `MODEL_ERROR` is added in squares.
+    n : int
+        Draws, at least 2.
+    generator : torch.Generator
+        For the draws.
+    interrupt : callable, optional
+        Asked after each draw; once it says True (and two draws are there), no more are made.
+    """
+    if n < 2:
+        raise ValueError(f"{n} draws give no standard deviation: at least 2 are needed")
+    noise = math.hypot(max(noise_std, QUANTISATION_STD), MODEL_ERROR)
+    moments = RunningMoments()
+    for i in range(n):
+        at = i % len(kernel_draws)
+        moments.add(ConditionalGaussian(y, kernel_draws[at : at + 1], degradation, noise, image).draw(generator))
+        if interrupt is not None and interrupt() and moments.n >= 2:
+            break
+    plain = half_quadratic(y, kernel, degradation, noise).image
+    width, picture = degradation.scale / 2, image[0, 0].double()
+    return Evidence(
+        draws=smooth_rms(moments.std[0, 0], width),
+        groups=group_std(image[0, 0].float()).double(),
+        disagreement=smooth_rms((plain - image)[0, 0].double(), width),
+        bounds=(picture.clamp(0.02, 1) * (1 - picture).clamp(0.02, 1)).sqrt(),
+        n=moments.n,
+    )
+
+
+@torch.no_grad()
+def restoration_uncertainty(
+    y: Tensor,
+    kernel_draws: Tensor,
+    degradation: Degradation,
+    noise_std: float,
+    *,
+    n: int = 16,
+    generator: torch.Generator,
+    image: Tensor | None = None,
+    kernel: Tensor | None = None,
+    factor: float = FACTOR,
+    interrupt: Callable[[], bool] | None = None,
+) -> UncertaintyMap:
+    """Standard deviation of every pixel's error in the luma of a restored image, see the module.
+
+    Parameters
+    ----------
+    y : Tensor
+        LR image (1, C, h, w), values 0..1.
+    kernel_draws : Tensor
+        Posterior draws (m, 1, K, K), m of at least 2.
+    degradation : Degradation
+        Scale, kernel size, alignment, padding.
+    noise_std : float
+        Noise level of a channel, units of 0..1.
+    n : int
+        Draws of the image, at least 2; the kernel draws are used in turn.
+    generator : torch.Generator
+        For the draws.
+    image : Tensor, optional
+        The result (1, C, s h, s w) that the map is about. Default: `MapRestorer` with the kernel.
+    kernel : Tensor, optional
+        The kernel of the result (1, 1, K, K). Default: mean of the draws.
+    factor : float
+        c.
+    interrupt : callable, optional
+        Asked after each draw; once it says True, the map is made of the draws so far (two at least).
+
+    Returns
+    -------
+    UncertaintyMap
+        `mean` the result (1, C, s h, s w), `std` (1, 1, s h, s w), of its luma.
+
+    Raises
+    ------
+    ValueError
+        If a shape or a value is bad.
+    """
+    check_inputs(y, kernel_draws, degradation, noise_std)
+    y, kernel_draws = y.detach().cpu(), kernel_draws.detach().cpu()
+    kernel = kernel_draws.mean(0, keepdim=True) if kernel is None else kernel.detach().cpu()
+    if image is None:
+        image = MapRestorer(model_error=MODEL_ERROR)(y, kernel, degradation, noise_std)
+    expected = (1, y.shape[1], *(degradation.scale * v for v in y.shape[-2:]))
+    if tuple(image.shape) != expected:
+        raise ValueError(f"the result has shape {tuple(image.shape)}: {expected} is needed")
+    image = image.detach().cpu().clamp(0, 1)
+    grey = noise_std * luma_gain(y.shape[1])
+    evidence = gather(
+        luma(y), luma(image), kernel, kernel_draws, degradation, grey, n=n, generator=generator, interrupt=interrupt
+    )
+    return UncertaintyMap(image, evidence.std(factor)[None, None].float(), evidence.n)

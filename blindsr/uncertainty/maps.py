@@ -1,0 +1,284 @@
+"""Pixel-wise uncertainty of a restored image: streamed moments, draws through a restorer, error-uncertainty curves."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from blindsr.io.files import atomic_path, write_text
+from blindsr.operators.degradation import Degradation
+from blindsr.operators.luma import luma
+from blindsr.restorers.base import Restorer
+from blindsr.restorers.canvas import Canvas
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+FRACTIONS = 50
+"""Points of an error-uncertainty curve."""
+
+
+@dataclass(frozen=True)
+class UncertaintyMap:
+    """A restored image and how uncertain each of its pixels is.
+
+    Attributes
+    ----------
+    mean : Tensor
+        The image (1, C, H, W), values 0..1: the mean of the draws, or the result that the map is about.
+    std : Tensor
+        (1, C, H, W), or (1, 1, H, W) for the luma alone; standard deviations in units of the image, 0..1.
+    n : int
+        Draws behind it.
+    """
+
+    mean: Tensor
+    std: Tensor
+    n: int
+
+
+class RunningMoments:
+    """Mean and variance of images that come one at a time (Welford 1962), in float64; holds two images, not n."""
+
+    def __init__(self) -> None:
+        self.n = 0
+        self._mean: Tensor | None = None
+        self._squares: Tensor | None = None
+
+    def add(self, x: Tensor) -> None:
+        """Take in one more image."""
+        x = x.detach().double()
+        if self._mean is None or self._squares is None:
+            self._mean, self._squares = torch.zeros_like(x), torch.zeros_like(x)
+        self.n += 1
+        gap = x - self._mean
+        self._mean = self._mean + gap / self.n
+        self._squares = self._squares + gap * (x - self._mean)
+
+    @property
+    def mean(self) -> Tensor:
+        """Mean of the images so far; ValueError before the first."""
+        if self._mean is None:
+            raise ValueError("moments: no image has been added")
+        return self._mean
+
+    @property
+    def std(self) -> Tensor:
+        """Standard deviation (n − 1 in the denominator); ValueError before the second image."""
+        if self._squares is None or self.n < 2:
+            raise ValueError("moments: a standard deviation needs two images")
+        return (self._squares / (self.n - 1)).sqrt()
+
+
+def check_inputs(y: Tensor, kernels: Tensor, degradation: Degradation, noise_std: float) -> None:
+    """Raise ValueError unless y is (1, C, h, w), the kernels (n, 1, K, K) with n ≥ 2, all finite, the noise ≥ 0."""
+    k = degradation.kernel_size
+    if y.ndim != 4 or y.shape[0] != 1:
+        raise ValueError(f"the image has shape {tuple(y.shape)}: (1, channels, height, width) is needed")
+    if kernels.ndim != 4 or kernels.shape[1:] != (1, k, k) or len(kernels) < 2:
+        raise ValueError(f"kernel draws have shape {tuple(kernels.shape)}: (n, 1, {k}, {k}) with n >= 2 is needed")
+    if not bool(torch.isfinite(y).all()) or not bool(torch.isfinite(kernels).all()):
+        raise ValueError("the image or the kernel draws hold NaN or infinite values")
+    if not 0 <= noise_std < math.inf:
+        raise ValueError(f"noise level {noise_std}: a standard deviation of 0 or more, in units of 0..1, is needed")
+
+
+@torch.no_grad()
+def uncertainty_map(
+    y: Tensor,
+    kernels: Tensor,
+    restorer: Restorer,
+    degradation: Degradation,
+    noise_std: float,
+    *,
+    generator: torch.Generator,
+    bootstrap: bool = False,
+    interrupt: Callable[[], bool] | None = None,
+) -> UncertaintyMap:
+    """Push kernel draws through a restorer and gather mean and standard deviation, one image at a time.
+
+    The spread is that of the kernel, and with `bootstrap` of the noise: it leaves out what the restorer's prior gets
+    wrong and what the operator cannot see, which is most of the error (`image_posterior.restoration_uncertainty`).
+
+    Parameters
+    ----------
+    y : Tensor
+        LR image (1, C, h, w), values 0..1.
+    kernels : Tensor
+        Draws (n, 1, K, K), n of at least 2.
+    restorer : Restorer
+        Any restorer.
+    degradation : Degradation
+        Scale, kernel size, alignment, padding.
+    noise_std : float
+        Noise level, units of 0..1.
+    generator : torch.Generator
+        For the bootstrap.
+    bootstrap : bool
+        Parametric bootstrap (Efron 1979): for each kernel k, restore not y but what the degraded restoration of y,
+        with fresh noise, is taken for; the pair tells how the restorer scatters, x_i = R(y) + R(y_i) − R(R(y) ⊗ k ↓s).
+    interrupt : callable, optional
+        Asked after each draw; once it says True (and two draws are there), the map of those is returned.
+
+    Raises
+    ------
+    ValueError
+        If a shape or a value is bad.
+    """
+    check_inputs(y, kernels, degradation, noise_std)
+    moments = RunningMoments()
+    for kernel in kernels.split(1):
+        x = restorer(y, kernel, degradation, noise_std)
+        if bootstrap:
+            clean = _degrade(x, kernel, y, degradation)
+            noise = noise_std * torch.randn(y.shape, generator=generator).to(y)
+            again = restorer((clean + noise).to(y), kernel, degradation, noise_std)
+            x = x + again - restorer(clean.to(y), kernel, degradation, noise_std)
+        moments.add(x)
+        if interrupt is not None and interrupt() and moments.n >= 2:
+            break
+    return UncertaintyMap(moments.mean.to(y), moments.std.to(y), moments.n)
+
+
+def _degrade(x: Tensor, kernel: Tensor, y: Tensor, degradation: Degradation) -> Tensor:
+    """Degrade a picture to the size of y; where nothing is known of its border, its edge is repeated."""
+    canvas = Canvas(y, kernel, degradation)
+    return canvas.degrade(canvas.fill(x.double())).to(y)
+
+
+@dataclass(frozen=True)
+class Sparsification:
+    """Error of what is left when the most uncertain pixels are left out.
+
+    Attributes
+    ----------
+    fractions : Tensor
+        (m,) share of the pixels left out, from 0.
+    error, oracle : Tensor
+        (m,) mean absolute error of the rest over that of all pixels, by falling std and by falling error itself.
+    ause, ause_random : float
+        Area between the curve and the oracle's (0: perfect ranking), and what an uninformative order gives.
+    spearman : float
+        Rank correlation of std and absolute error.
+    """
+
+    fractions: Tensor
+    error: Tensor
+    oracle: Tensor
+    ause: float
+    ause_random: float
+    spearman: float
+
+
+def sparsification(std: Tensor, error: Tensor) -> Sparsification:
+    """Error-uncertainty curve (Ilg et al., "Uncertainty estimates and multi-hypotheses networks", ECCV 2018).
+
+    Parameters
+    ----------
+    std : Tensor
+        Uncertainties of any shape; only their order matters.
+    error : Tensor
+        Errors of the same shape; their absolute values count.
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ, values are not finite, there are fewer than 50 pixels or the error is zero throughout.
+    """
+    from scipy.stats import spearmanr
+
+    if std.shape != error.shape or std.numel() < FRACTIONS:
+        raise ValueError(
+            f"error-uncertainty curve: std {tuple(std.shape)} and error {tuple(error.shape)} must agree, and hold at "
+            f"least {FRACTIONS} pixels"
+        )
+    s, e = std.flatten().double(), error.flatten().double().abs()
+    if not bool(torch.isfinite(s).all()) or not bool(torch.isfinite(e).all()):
+        raise ValueError("error-uncertainty curve: std or error hold NaN or infinite values")
+    if not float(e.max()) > 0:
+        raise ValueError("error-uncertainty curve: the error is zero throughout, there is nothing to rank")
+    fractions = torch.arange(FRACTIONS, dtype=torch.float64) / FRACTIONS
+    kept = (len(e) * (1 - fractions)).round().long()
+
+    def curve(order: Tensor) -> Tensor:
+        rest: Tensor = e[order].cumsum(0)[kept - 1] / kept
+        return rest / e.mean()
+
+    by_std, oracle = curve(s.argsort(stable=True)), curve(e.argsort(stable=True))
+    ause, random = (float(torch.trapezoid(c - oracle, fractions)) for c in (by_std, torch.ones_like(oracle)))
+    return Sparsification(fractions, by_std, oracle, ause, random, float(spearmanr(s.numpy(), e.numpy()).statistic))
+
+
+def save_uncertainty(folder: Path, found: UncertaintyMap) -> None:
+    """Write uncertainty.npy (std, float32, (H, W) or (H, W, C), units of 0..1), .png and .json into a folder.
+
+    Raises
+    ------
+    UserError
+        If a file cannot be written.
+    """
+    std = found.std[0].permute(1, 2, 0).float().cpu().numpy()
+    std = std[..., 0] if std.shape[2] == 1 else std
+    with atomic_path(folder / "uncertainty.npy") as path, path.open("wb") as file:
+        np.save(file, std)
+    with atomic_path(folder / "uncertainty.png") as path:
+        draw_uncertainty(found).savefig(path, format="png")
+    note = {
+        "what": "standard deviation of the image's luma" if found.std.shape[1] == 1 else "standard deviation",
+        "units": "0..1",
+        "draws": found.n,
+        "mean": float(std.mean()),
+        "median": float(np.median(std)),
+        "max": float(std.max()),
+    }
+    write_text(folder / "uncertainty.json", json.dumps(note, indent=1) + "\n")
+
+
+def draw_uncertainty(found: UncertaintyMap, truth: Tensor | None = None) -> Figure:
+    """Draw the image beside its standard deviation, and beside the absolute error of its luma if a truth is given."""
+    from matplotlib.figure import Figure
+
+    picture = found.mean[0].permute(1, 2, 0).clamp(0, 1).cpu().numpy()
+    maps = [("Standard deviation", 255 * found.std[0].double().square().mean(0).sqrt().cpu().numpy())]
+    if truth is not None:
+        maps.append(("Absolute error", 255 * (luma(found.mean) - luma(truth))[0, 0].abs().double().cpu().numpy()))
+    top = max(float(np.quantile(maps[0][1], 0.995)), 0.1)
+    n, (h, w) = 1 + len(maps), picture.shape[:2]
+    figure = Figure(figsize=(4.6 * n, 4.3 * min(max(h / w, 0.4), 2) + 0.7), layout="constrained", dpi=130)
+    axes = figure.subplots(1, n)
+    axes[0].imshow(picture if picture.shape[2] == 3 else picture.mean(2), cmap="gray", vmin=0, vmax=1)
+    axes[0].set_title("Result", fontsize=13)
+    for panel, (title, values) in zip(axes[1:], maps, strict=True):
+        shown = panel.imshow(values, cmap="magma", vmin=0, vmax=top, interpolation="nearest")
+        panel.set_title(title, fontsize=13)
+        bar = figure.colorbar(shown, ax=panel, fraction=0.046, pad=0.03, extend="max")
+        bar.set_label("grey levels of 255", fontsize=11)
+    for panel in axes:
+        panel.axis("off")
+    return figure
+
+
+def draw_sparsification(curves: dict[str, Sparsification]) -> Figure:
+    """Draw error-uncertainty curves by name, with the oracle's of the first and the flat line of a random order."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9.2, 4.4), layout="constrained", dpi=150)
+    axes = figure.subplots()
+    for name, curve in curves.items():
+        axes.plot(100 * curve.fractions, curve.error, lw=1.8, label=f"{name}: area {curve.ause:.3f}")
+    first = next(iter(curves.values()))
+    axes.plot(100 * first.fractions, first.oracle, color="black", lw=1.2, ls="--", label="by the error itself: area 0")
+    axes.axhline(1, color="grey", lw=1.2, ls=":", label=f"random order: area {first.ause_random:.3f}")
+    axes.set(xlim=(0, 100), ylim=(0, 1.08))
+    axes.set_xlabel("most uncertain pixels left out (%)", fontsize=12)
+    axes.set_ylabel("mean absolute error of the rest,\nover that of all pixels", fontsize=12)
+    figure.legend(fontsize=11, loc="outside right center", frameon=False)
+    return figure

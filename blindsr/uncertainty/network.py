@@ -1,0 +1,260 @@
+"""Uncertainty from an image network: an ensemble of restarts, or Langevin dynamics over its weights.
+
+SGLD over the weights of a deep image prior: Cheng, Gadelha, Maji, Sheldon, "A Bayesian perspective on the deep image
+prior", CVPR 2019; here preconditioned (`samplers.sgld`). Ensembles: Lakshminarayanan, Pritzel, Blundell, "Simple and
+scalable predictive uncertainty estimation using deep ensembles", NeurIPS 2017. Neither is exact: Langevin dynamics has
+no acceptance step and does not reach all of the posterior in a run of this length; members of an ensemble are optima.
+Both are slow beside `image_posterior.restoration_uncertainty`: every step is a pass through the network and back.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import vector_to_parameters
+
+from blindsr.generators.skip import SkipNetwork, SkipSettings
+from blindsr.operators.degradation import Degradation
+from blindsr.random import draw_seed, seeded
+from blindsr.restorers.half_quadratic import QUANTISATION_STD
+from blindsr.samplers.sgld import PreconditionedSgld, Sgld
+from blindsr.uncertainty.maps import RunningMoments, UncertaintyMap, check_inputs
+
+MakeImage = Callable[[Tensor, Degradation], nn.Module]
+"""(y, degradation) -> a module whose call gives the image (1, C, H, W), as the degradation takes it."""
+
+SMALL = SkipSettings(channels=32, non_local_from=None)
+"""A skip network for a CPU."""
+
+
+def small_skip(y: Tensor, degradation: Degradation) -> SkipNetwork:
+    """Skip network of `SMALL` size."""
+    return SkipNetwork(y.shape[1], *degradation.hr_shape(*y.shape[-2:]), SMALL)
+
+
+@dataclass(frozen=True, eq=False)
+class WeightPosterior:
+    """Target: log p(φ | y, k) = −‖y − (x(φ) ⊗ k)↓s‖²/2σ² − ‖φ‖²/2τ², over the weights φ of an image network.
+
+    Parameters
+    ----------
+    network : nn.Module
+        x(φ); its parameters are overwritten at each evaluation.
+    y, kernel : Tensor
+        (1, C, h, w) and (1, 1, K, K).
+    degradation : Degradation
+        Scale, kernel size, alignment, padding.
+    noise_std, weight_std : float
+        σ and τ, above 0.
+    """
+
+    network: nn.Module
+    y: Tensor
+    kernel: Tensor
+    degradation: Degradation
+    noise_std: float
+    weight_std: float
+
+    def __post_init__(self) -> None:
+        if not (0 < self.noise_std < math.inf and 0 < self.weight_std < math.inf):
+            raise ValueError("network uncertainty: noise_std and weight_std must be above 0")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """One name for each weight."""
+        n = sum(p.numel() for p in self.network.parameters())
+        return tuple(f"weight_{j}" for j in range(n))
+
+    def weights(self) -> Tensor:
+        """The network's own weights (dim,), detached."""
+        return torch.cat([p.detach().reshape(-1) for p in self.network.parameters()])
+
+    def image(self, z: Tensor) -> Tensor:
+        """Image (1, C, s h, s w) of one vector of weights (dim,)."""
+        vector_to_parameters(z.to(self.y), self.network.parameters())
+        return self.degradation.crop(self.network())
+
+    def energy(self) -> Tensor:
+        """Negative log density at the network's own weights, without the prior's part."""
+        residual = self.degradation(self.network(), self.kernel) - self.y
+        return residual.square().sum() / (2 * self.noise_std**2)
+
+    def log_prob_and_gradient(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Log densities (n,) of weights (n, dim), and their gradients (n, dim)."""
+        values, gradients = [], []
+        for row in z:
+            vector_to_parameters(row.to(self.y), self.network.parameters())
+            with torch.enable_grad():
+                energy = self.energy()
+                parts = torch.autograd.grad(energy, list(self.network.parameters()))
+            flat = torch.cat([g.reshape(-1) for g in parts]).to(z)
+            values.append(-energy.detach().to(z) - row.square().sum() / (2 * self.weight_std**2))
+            gradients.append(-flat - row / self.weight_std**2)
+        return torch.stack(values), torch.stack(gradients)
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        """Log densities (n,) of weights (n, dim), detached."""
+        return self.log_prob_and_gradient(z)[0]
+
+    def initial(self, n: int, *, generator: torch.Generator) -> Tensor:
+        """Draws from the prior of the weights (n, dim), float64."""
+        dim = sum(p.numel() for p in self.network.parameters())
+        return self.weight_std * torch.randn(n, dim, generator=generator, dtype=torch.float64)
+
+
+def _trained(
+    make: MakeImage,
+    y: Tensor,
+    kernel: Tensor,
+    degradation: Degradation,
+    noise: tuple[float, float],
+    steps: int,
+    lr: float,
+    generator: torch.Generator,
+) -> WeightPosterior:
+    """Posterior around a new network after `steps` of Adam on its energy (over the number of values)."""
+    with seeded(draw_seed(generator)):
+        network = make(y, degradation)
+    target = WeightPosterior(network, y, kernel, degradation, *noise)
+    adam = torch.optim.Adam(network.parameters(), lr=lr, weight_decay=0.0)
+    for _ in range(steps):
+        adam.zero_grad(set_to_none=True)
+        (target.energy() * (2 * noise[0] ** 2 / y.numel())).backward()
+        adam.step()
+    return target
+
+
+def ensemble(
+    y: Tensor,
+    kernels: Tensor,
+    degradation: Degradation,
+    noise_std: float,
+    *,
+    generator: torch.Generator,
+    make: MakeImage = small_skip,
+    members: int = 4,
+    steps: int = 300,
+    lr: float = 5e-3,
+    interrupt: Callable[[], bool] | None = None,
+) -> UncertaintyMap:
+    """Mean and standard deviation over networks of other seeds, each with another kernel draw and noise drawn anew.
+
+    Parameters
+    ----------
+    y : Tensor
+        LR image (1, C, h, w), values 0..1.
+    kernels : Tensor
+        Draws (n, 1, K, K), n of at least 2, used in turn.
+    degradation : Degradation
+        Scale, kernel size, alignment, padding.
+    noise_std : float
+        Noise level, units of 0..1. Each member is fitted to y plus noise of this level (randomised MAP).
+    generator : torch.Generator
+        For seeds and noise.
+    make : callable
+        The network.
+    members, steps, lr : int, int, float
+        Networks (at least 2), steps of Adam for each, its rate.
+    interrupt : callable, optional
+        Asked after each member; once it says True (and two are there), the map of those is returned.
+    """
+    check_inputs(y, kernels, degradation, noise_std)
+    if members < 2 or steps < 1:
+        raise ValueError(f"ensemble: {members} members of {steps} steps, at least 2 members and 1 step are needed")
+    moments, noise = RunningMoments(), max(noise_std, QUANTISATION_STD)
+    for i in range(members):
+        seen = y + noise_std * torch.randn(y.shape, generator=generator).to(y)
+        kernel = kernels[i % len(kernels)][None]
+        target = _trained(make, seen, kernel, degradation, (noise, 1.0), steps, lr, generator)
+        with torch.no_grad():
+            moments.add(degradation.crop(target.network()))
+        if interrupt is not None and interrupt() and moments.n >= 2:
+            break
+    return UncertaintyMap(moments.mean.to(y), moments.std.to(y), moments.n)
+
+
+@dataclass(frozen=True)
+class LangevinSettings:
+    """How long, and how, the weights move.
+
+    Parameters
+    ----------
+    warmup, lr : int, float
+        Steps of Adam that find a start, and their rate.
+    burn, steps, thin : int
+        Langevin steps left out, steps after them, and how many of them make one kept image.
+    step_size : float
+        ε of `samplers.sgld`; with the preconditioner, a weight moves by about ε/2 a step where its gradient is steady.
+    preconditioned : bool
+        Preconditioned SGLD, which a network needs; else plain SGLD, ε in squared units of the weights.
+    weight_std : float
+        τ of the prior on the weights.
+    """
+
+    warmup: int = 300
+    lr: float = 5e-3
+    burn: int = 100
+    steps: int = 400
+    thin: int = 10
+    step_size: float = 1e-3
+    preconditioned: bool = True
+    weight_std: float = 1.0
+
+    def __post_init__(self) -> None:
+        if min(self.warmup, self.burn) < 0 or self.thin < 1 or self.steps < 2 * self.thin:
+            raise ValueError("Langevin uncertainty: need warmup, burn >= 0, thin >= 1 and steps of at least twice that")
+
+
+def langevin(
+    y: Tensor,
+    kernel: Tensor,
+    degradation: Degradation,
+    noise_std: float,
+    *,
+    generator: torch.Generator,
+    make: MakeImage = small_skip,
+    settings: LangevinSettings | None = None,
+    interrupt: Callable[[], bool] | None = None,
+) -> UncertaintyMap:
+    """Mean and standard deviation of the image along Langevin dynamics over the network's weights.
+
+    Parameters
+    ----------
+    y : Tensor
+        LR image (1, C, h, w), values 0..1.
+    kernel : Tensor
+        (1, 1, K, K).
+    degradation : Degradation
+        Scale, kernel size, alignment, padding.
+    noise_std : float
+        Noise level, units of 0..1; that of rounding to 8 bits is the least.
+    generator : torch.Generator
+        For the network and the noise.
+    make : callable
+        The network.
+    settings : LangevinSettings, optional
+        Length and step size.
+    interrupt : callable, optional
+        Asked after each kept image; once it says True (and two are there), the map of those is returned.
+    """
+    check_inputs(y, kernel.expand(2, -1, -1, -1), degradation, noise_std)
+    s = settings or LangevinSettings()
+    noise = max(noise_std, QUANTISATION_STD), s.weight_std
+    target = _trained(make, y, kernel, degradation, noise, s.warmup, s.lr, generator)
+    sampler: PreconditionedSgld | Sgld = Sgld(target, s.step_size)
+    if s.preconditioned:
+        # no weight moves faster than under plain SGLD: one that the data do not see keeps to its prior
+        sampler = PreconditionedSgld(target, s.step_size, damping=1.0)
+    state, moments = sampler.init(target.weights()[None]), RunningMoments()
+    for step in range(1, s.burn + s.steps + 1):
+        state = sampler.step(state, generator)[0]
+        if step > s.burn and (step - s.burn) % s.thin == 0:
+            with torch.no_grad():
+                moments.add(target.image(state.position[0]))
+            if interrupt is not None and interrupt() and moments.n >= 2:
+                break
+    return UncertaintyMap(moments.mean.to(y), moments.std.to(y), moments.n)
