@@ -84,7 +84,7 @@ def main() -> None:
         degradation, cells = Degradation(SCALE, kernel.shape[-1]), []
         for start in (None, coarse_start(y, kernel.shape[-1], args.steps)):
             found = solve(y, degradation, args.steps, start)
-            image = psnr(as_array(found.image), as_array(truth), SCALE**2)
+            image = psnr(as_array(found.image.clamp(0, 1)), as_array(truth), SCALE**2)
             cells.append(f"{image:.2f}, {kernel_psnr(found.kernel[0, 0].numpy(), kernel[0, 0].numpy()):.2f}")
         print(f"| {name} | {cells[0]} | {cells[1]} |", flush=True)
 

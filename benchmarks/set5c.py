@@ -44,7 +44,7 @@ def load(path: Path, crop: int | None) -> torch.Tensor:
 
 def array(x: torch.Tensor) -> np.ndarray:
     """Turn (1, C, H, W) into (H, W, C)."""
-    return x[0].permute(1, 2, 0).double().numpy()
+    return x[0].clamp(0, 1).permute(1, 2, 0).double().numpy()
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ def main() -> None:
         for _ in solver.iterate(run, test.y, preset.steps):
             pass
         x, k = solver.estimate(run)
-        a, b = (v[0].permute(1, 2, 0).double().numpy() for v in (x, test.x))
+        a, b = x.clamp(0, 1), test.x
         kernels = (v[0, 0].double().numpy() for v in (k, test.kernel))
         print(f"{name:14s} image {psnr(a, b, args.scale):.2f} dB  kernel {kernel_psnr(*kernels):.2f} dB")
 

@@ -62,7 +62,7 @@ def killed(hr: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     before = {r["key"]: r for r in results(out)}
     process = start(hr, out)
     _, err = process.communicate(timeout=300)
-    assert process.returncode == 0 and f"{len(before)} of 30 runs are there" in err
+    assert process.returncode == 0 and f"{len(before)} of 30 runs are already there" in err
     after = {r["key"]: r for r in results(out)}
     assert all(after[key] == record for key, record in before.items())
     return out
@@ -77,13 +77,16 @@ def test_killed_twice(killed: Path) -> None:
 
 
 def workers_of(process: subprocess.Popen[str]) -> list[int]:
-    """Processes that have a nursery as a child: the cluster's workers."""
+    """Processes that have a fork server as a child: the cluster's workers."""
     import psutil
 
     found = []
     for child in psutil.Process(process.pid).children(recursive=True):
         try:
-            if "blindsr.bench.nursery" in child.cmdline() and "blindsr.bench.nursery" not in child.parent().cmdline():
+            if (
+                "blindsr.bench.fork_server" in child.cmdline()
+                and "blindsr.bench.fork_server" not in child.parent().cmdline()
+            ):
                 found.append(child.ppid())
         except (psutil.Error, AttributeError):
             continue

@@ -191,7 +191,7 @@ def read(path: Path, scale: int = 1) -> torch.Tensor:
 
 
 def score(x, truth, border):
-    return psnr(x[0].permute(1, 2, 0).double().numpy(), truth[0].permute(1, 2, 0).double().numpy(), border)
+    return psnr(x.clamp(0, 1), truth, border)
 
 
 def true_kernel(path: Path) -> torch.Tensor:

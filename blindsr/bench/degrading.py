@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from blindsr.bench.entry import Entry
-from blindsr.bench.row import found
+from blindsr.bench.toml_table import Places, read_fields
 from blindsr.errors import UserError
 from blindsr.io.kernels import KERNEL_SUFFIXES, read_kernel
 from blindsr.operators.degradation import Alignment, Degradation, Padding
@@ -86,7 +86,7 @@ class Degrading:
         return cls(word, kernel, noise=noise)
 
     @classmethod
-    def read(cls, entry: Entry, folder: Path, data: Path | None = None) -> Degrading:
+    def from_table(cls, table: Mapping[str, Any], where: str, places: Places) -> Degrading:
         """Read a `[[degradations]]` table.
 
         Raises
@@ -94,13 +94,12 @@ class Degrading:
         UserError
             If a key is unknown or a value makes no sense.
         """
-        name, kernel = entry.text("name"), entry.text("kernel") or "gaussian"
-        noise, variance, rule = entry.number("noise") or 0.0, entry.numbers("variance"), entry.text("quantize")
-        entry.end()
+        given = read_fields(cls, table, where, places, optional=("name",))
+        kernel, noise = given.get("kernel", "gaussian"), given.get("noise")
         if Path(kernel).suffix.lower() in KERNEL_SUFFIXES:
-            kernel = found(kernel, folder, data)
-        plain = Path(kernel).stem + (f"+{noise:g}" if noise else "")
-        return cls(name or plain, kernel, variance, noise, rule or "round")
+            given["kernel"] = places.find(kernel)
+        default = {"name": Path(kernel).stem + (f"+{noise:g}" if noise else "")}
+        return cls(**default | given)
 
     @property
     def is_file(self) -> bool:

@@ -86,14 +86,14 @@ def score(result: Result, truth: Truth, say: Callable[[str], None]) -> dict[str,
             scores["kernel_psnr"] = kernel_psnr(kernel[0, 0].double().numpy(), truth.kernel[0, 0].double().numpy())
     if truth.image is None:
         return scores
-    x, t = (as_array(v) for v in _matched(result.image, truth.image))
+    x, t = (as_array(v.clamp(0, 1)) for v in _matched(result.image, truth.image))
     for border in Border:
         pixels = border.pixels(scale)
         if min(x.shape[:2]) <= 2 * pixels + 11:
             continue
         scores[f"psnr_border_{border}"] = psnr(x, t, pixels)
         scores[f"ssim_border_{border}"] = ssim(x, t, pixels)
-        low, high = (as_array(v) for v in _matched(result.bicubic, truth.image))
+        low, high = (as_array(v.clamp(0, 1)) for v in _matched(result.bicubic, truth.image))
         scores[f"psnr_bicubic_border_{border}"] = psnr(low, high, pixels)
     _warn_if_shifted(result, truth.image, scale, say)
     return scores
@@ -104,7 +104,7 @@ def _warn_if_shifted(result: Result, truth: Tensor, scale: int, say: Callable[[s
     n, (h, w) = scale - 1, result.image.shape[-2:]
     if min(h, w) <= 2 * n + 2 * scale + 1:
         return
-    x, t = (as_array(v) for v in _matched(result.image, truth))
+    x, t = (as_array(v.clamp(0, 1)) for v in _matched(result.image, truth))
     here = psnr(x, t, scale)
     moved = psnr(x[: h - n, : w - n], t[n:, n:], scale), psnr(x[n:, n:], t[: h - n, : w - n], scale)
     best = max(moved)
