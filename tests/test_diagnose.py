@@ -244,7 +244,7 @@ def test_biased_draws_are_a_trace(tmp_path):
     assert [p.name for p in (folder / "diagnostics").iterdir()] == ["trace.png"]
 
 
-def course(n, seed):
+def iterates(n, seed):
     loss = np.random.default_rng(seed).uniform(0.01, 1, n)
     return [Metrics(i + 1, *(float(loss[i]) for _ in Metrics._fields[1:])) for i in range(n)]
 
@@ -252,7 +252,7 @@ def course(n, seed):
 def restart(seed, reason="finished", steps=5):
     g = torch.Generator().manual_seed(seed)
     z = torch.tensor([[0.8, 0.1, -0.2]]) + 0.1 * torch.randn(1, 3, generator=g)
-    return Restart(seed, torch.rand(1, 3, 8, 8, generator=g), FAMILY.kernel(z), course(steps, seed), reason)
+    return Restart(seed, torch.rand(1, 3, 8, 8, generator=g), FAMILY.kernel(z), iterates(steps, seed), reason)
 
 
 def test_restarts_get_no_rhat(tmp_path):
