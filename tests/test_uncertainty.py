@@ -29,7 +29,6 @@ from blindsr.uncertainty.image_posterior import (
     smooth_rms,
 )
 from blindsr.uncertainty.maps import (
-    RunningMoments,
     UncertaintyMap,
     draw_sparsification,
     draw_uncertainty,
@@ -120,20 +119,6 @@ def test_conditional_weights_are_those_of_the_prior(gen):
     eps = 2 / 255
     assert float(model.weights[0, 0, 0, 0]) == pytest.approx(5 / eps, rel=1e-6)
     assert float(model.weights[0, 0, 0, 3]) == pytest.approx(5 / math.hypot(0.4, eps), rel=1e-5)
-
-
-def test_running_moments(gen):
-    x = torch.randn(7, 1, 2, 3, generator=gen) + 1e4
-    moments = RunningMoments()
-    with pytest.raises(ValueError, match="no image has been added"):
-        _ = moments.mean
-    for part in x.split(1):
-        moments.add(part)
-        if moments.n == 1:
-            with pytest.raises(ValueError, match="needs two images"):
-                _ = moments.std
-    torch.testing.assert_close(moments.mean[0], x.double().mean(0))
-    torch.testing.assert_close(moments.std[0], x.double().std(0))
 
 
 def repeat(y, kernel, degradation, noise_std):

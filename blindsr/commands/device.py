@@ -1,4 +1,4 @@
-"""Which device a run gets, and whether its memory will do."""
+"""The device of a run, and whether its memory suffices."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ def choose_device(name: str) -> torch.device:
     Raises
     ------
     UserError
-        If the name is unknown or the device is not there.
+        If the name is unknown or this machine has no such device.
     """
-    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if name == "auto":
-        return torch.device("cuda" if there["cuda"] else "mps" if there["mps"] else "cpu")
-    if name not in there:
+        return torch.device("cuda" if available["cuda"] else "mps" if available["mps"] else "cpu")
+    if name not in available:
         raise UserError(f"--device {name}: unknown; choose auto, cpu, cuda or mps")
-    if not there[name]:
+    if not available[name]:
         raise UserError(f"--device {name}: not available on this machine; choose auto or cpu")
     return torch.device(name)
 
 
 def available_memory() -> int | None:
-    """Return the bytes of memory that are free for use, or None where the system does not tell."""
+    """Return the bytes of memory that are available, or None on a system that does not tell."""
     try:
         for line in Path("/proc/meminfo").read_text().splitlines():
             if line.startswith("MemAvailable:"):
@@ -47,24 +47,24 @@ def available_memory() -> int | None:
 
 
 def check_memory(height: int, width: int, skip: SkipSettings, device: torch.device) -> None:
-    """Refuse a result whose image network would not fit into the free memory.
+    """Check that the image network of a result fits into the available memory.
 
     Raises
     ------
     UserError
-        If it would not.
+        If it does not.
     """
     need = BYTES_PER_CHANNEL_PIXEL * skip.channels * height * width * (0.6 if skip.bf16 and has_bf16(device) else 1.0)
     free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else available_memory()
     if free is not None and need > 0.9 * free:
         raise UserError(
             f"a result of {width}x{height} pixels needs about {need / 2**30:.1f} GiB of memory, "
-            f"{free / 2**30:.1f} GiB are free; crop the picture or take a smaller --preset"
+            f"{free / 2**30:.1f} GiB are free; crop the picture or choose a smaller --preset"
         )
 
 
 def peak_memory_mib(device: torch.device) -> float:
-    """Return the largest memory that the process has held, MiB (on CUDA: of the device)."""
+    """Return the peak memory of the process in MiB; on CUDA, that of the device."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     if sys.platform == "win32":

@@ -70,7 +70,7 @@ def repeat(
         "complete": len(made) == count,
         "seeds": [r.seed for r in made],
         "kernel_widths": [float(width(r.kernel)) for r in made],
-        "image_sd_grey_levels": 255 * float(images.std.square().mean().sqrt()),
+        "image_sd_grey_levels": 255 * float(images.std().square().mean().sqrt()),
         "file": RESTARTS,
     }
 
@@ -90,7 +90,7 @@ def _group(made: list[Restart], images: RunningMoments, asked: int, truth: Tenso
         "seed": (("restart",), np.array([r.seed for r in made])),
         "kernel_width": (("restart",), width(kernels).double().numpy()),
         "image_mean": (("channel", "image_row", "image_column"), images.mean.float().numpy()),
-        "image_sd": (("channel", "image_row", "image_column"), images.std.float().numpy()),
+        "image_sd": (("channel", "image_row", "image_column"), images.std().float().numpy()),
     }
     if truth is not None:
         true = truth[0, 0].double().numpy()

@@ -19,7 +19,7 @@ Array = NDArray[Any]
 
 
 def kernel_mean(mean: Array, sd: Array, title: str, truth: Array | None = None) -> Figure:
-    """Draw mean and standard deviation of the kernel (K, K) over all draws and, if it is given, the truth and the error."""
+    """Draw mean and standard deviation of the kernel (K, K) over all draws and, if given, the truth and the error."""
     top = float(max(mean.max(), 0 if truth is None else truth.max()))
     panels = [(mean, "posterior mean", "magma", top), (sd, "posterior standard deviation", "viridis", None)]
     if truth is not None:

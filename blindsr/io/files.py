@@ -1,4 +1,4 @@
-"""Writing files whole or not at all."""
+"""Atomic writing of files."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ OWN_PREFIX = ".blindsr-"
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside `path`; when the block ends well, sync it and rename it to `path`.
+    """Yield a temporary path beside `path`; if the block succeeds, sync it and rename it to `path`.
 
     Raises
     ------
     UserError
-        If the file cannot be written (no permission, disk full, ...); what stood at `path` is untouched.
+        If the file cannot be written (no permission, disk full, ...); what was at `path` is untouched.
     """
     temporary: Path | None = None
     try:
@@ -48,6 +48,6 @@ def _umask() -> int:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a UTF-8 text file whole or not at all."""
+    """Write a UTF-8 text file atomically."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
