@@ -1,7 +1,7 @@
-"""The game: the generator shrinks patches of y so that the discriminator takes them for patches of y itself.
+"""Adversarial training: the generator downscales patches of y so that the discriminator takes them for patches of y.
 
-Small patches recur across the scales of a natural picture. Shrinking y by the kernel that made y keeps its patch
-distribution best (Michaeli & Irani 2013), so the generator that fools the discriminator has found the kernel:
+Small patches recur across the scales of a natural picture. Downscaling y by the kernel that made y preserves its patch
+distribution best (Michaeli & Irani 2013), so the generator that deceives the discriminator has found the kernel:
 
     min over G, max over D of  mean |D(y) - 1| + mean |D(G(y))|  + regularisers of G's kernel.
 
@@ -43,21 +43,21 @@ PATCH = 7
 
 @dataclass(frozen=True)
 class KernelGan:
-    """Numbers of the game; the defaults are the published ones.
+    """Settings of the training; the defaults are the published values.
 
     Parameters
     ----------
     layers, channels : tuple of int, int
         Of the generator; `channels` of the discriminator too.
     crop : int
-        Side of the generator's crops, LR pixels; a smaller picture is seen whole.
+        Side of the generator's crops, LR pixels; a smaller picture is used whole.
     lr, betas : float, tuple of float
-        Of both players' Adam.
+        Of Adam, for both networks.
     decay_every : int
         Steps after which the learning rate falls to a tenth.
     noise : float
-        Standard deviation of the noise that keeps the discriminator from telling a patch by its rounding, units of
-        0..1. (The published code gives patches of y twice as much as the generator's, and lets it pile up in y.)
+        Standard deviation of the noise that keeps the discriminator from recognising a patch by its rounding, units of
+        0..1. (The published code adds twice as much to patches of y as to the generator's, and it accumulates in y.)
     weights : Weights
         Of the regularisers.
     """
@@ -77,12 +77,12 @@ class KernelGan:
         return sum(self.layers) - len(self.layers) + 1
 
     def sides(self, degradation: Degradation, height: int, width: int) -> tuple[int, int, int]:
-        """Return what is left out of an LR image at each side, and the sides of the crops to shrink and to judge.
+        """Return the border of the LR image that is left out, and the sides of both networks' crops.
 
         Raises
         ------
         ValueError
-            If the scale is not 2, 4 or 8, or the image too small for the game.
+            If the scale is not 2, 4 or 8, or the image is too small.
         """
         if degradation.scale not in SCALES:
             raise ValueError(f"KernelGAN finds kernels of scale {', '.join(map(str, SCALES))}, not {degradation.scale}")
@@ -97,7 +97,7 @@ class KernelGan:
 
 @dataclass
 class GanRun:
-    """Everything that changes while a game goes on, and what is made of y once."""
+    """Everything that changes during training, and what is computed from y once."""
 
     kernel: DeepLinear
     judge: PatchDiscriminator
@@ -106,19 +106,19 @@ class GanRun:
     schedule: Schedule
     generator: torch.Generator
     crops: tuple[Crops, Crops]
-    """Patches of y to be shrunk, and patches of y for the discriminator to compare them with."""
+    """Crops of y for the generator, and crops of y for the discriminator to compare its output with."""
     image: Tensor
     """Bicubic enlargement of y."""
     step: int = 0
 
 
 class KernelGanSolver:
-    """One game, step by step.
+    """Adversarial training, step by step.
 
     Parameters
     ----------
     settings : KernelGan
-        Numbers.
+        Sizes, rates and weights.
     degradation : Degradation
         Forward operator; scale 2, 4 or 8.
     device : torch.device or str
@@ -135,7 +135,7 @@ class KernelGanSolver:
         self.bicubic = bicubic_kernel(size, self.center).to(self.device)
 
     def init(self, y: Tensor, seed: int) -> GanRun:
-        """Prepare the crops of y (1, C, h, w), values 0..1, and draw both players' weights.
+        """Prepare the crops of y (1, C, h, w), values 0..1, and draw the weights of both networks.
 
         Raises
         ------
@@ -164,7 +164,7 @@ class KernelGanSolver:
         return Crops.of(picture, grey, side, shrunk=True), Crops.of(picture, grey, judged, shrunk=False)
 
     def step(self, run: GanRun, y: Tensor) -> Metrics:
-        """Let the generator and then the discriminator take a step on crops of y."""
+        """Make a step of the generator and then one of the discriminator on crops of y."""
         s = self.settings
         for adam in run.adams:
             adam.param_groups[0]["lr"] = s.lr * 0.1 ** (run.step // s.decay_every)
@@ -210,11 +210,11 @@ class KernelGanSolver:
             yield self.step(run, y)
 
     def settled(self, run: GanRun) -> bool:
-        """Whether the game has ended by itself: never."""
+        """Whether the training has converged: never, it ends after its steps."""
         return False
 
     def estimate(self, run: GanRun) -> Estimate:
-        """Return the bicubic image and the generator's kernel, cleaned, centred, raised to the scale."""
+        """Return the bicubic image and the generator's kernel, cleaned, centred, converted to the scale."""
         with torch.no_grad():
             return Estimate(run.image, finished(run.kernel.kernel(), self.degradation))
 
@@ -255,13 +255,13 @@ class KernelGanSolver:
 
 
 def _border(degradation: Degradation) -> int:
-    """LR pixels at each side that the border rule has touched: they are left out (published: 10, or none)."""
+    """LR pixels at each side that the border rule affects; they are left out (published: 10, or none)."""
     if degradation.padding is Padding.VALID:
         return 0
     return math.ceil(max(*degradation.margins, 0) / degradation.scale)
 
 
 def _shrink(net: DeepLinear, picture: Tensor, kernel: Tensor | None = None) -> Tensor:
-    """Shrink a picture (1, C, h, w), every colour by the same kernel."""
+    """Downscale a picture (1, C, h, w), every colour by the same kernel."""
     out: Tensor = net(picture.transpose(0, 1), kernel)
     return out.transpose(0, 1)
