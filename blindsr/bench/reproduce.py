@@ -7,6 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
+
 from blindsr.bench.course import draw_course, draw_snapshots, follow
 from blindsr.bench.degrading import Degrading
 from blindsr.bench.engine import RUNS, Engine
@@ -21,6 +23,7 @@ from blindsr.bench.sweep import draw_sweep
 from blindsr.commands.batch import INTERRUPTED
 from blindsr.commands.interrupt import Interrupt
 from blindsr.errors import UserError
+from blindsr.estimators.loop import Problem
 from blindsr.io.files import atomic_path, write_text
 
 if TYPE_CHECKING:
@@ -134,10 +137,10 @@ def _kernels(paper: Paper) -> Figure:
     """Draws of what the first row's Monte Carlo step draws from."""
     bench = paper.bench
     degradation = Degrading("gaussian").operator(bench.scales[0])
-    prior = bench.rows[0].compose(degradation).prior.value
+    prior = bench.rows[0].compose(degradation).estimator.prior
     if prior is None:
         raise UserError(f"{paper.name}: {bench.rows[0].label} draws no kernels")
-    return draw_kernels(bench.title, prior(degradation, None), SHOWN, bench.seeds[0])
+    return draw_kernels(bench.title, prior(Problem(torch.zeros(1, 1, 8, 8), degradation)), SHOWN, bench.seeds[0])
 
 
 def _course(paper: Paper, folder: Path, interrupt: Interrupt) -> tuple[int, str]:

@@ -7,15 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from blindsr.bench.entry import Entry
-from blindsr.commands.batch import find_preset
 from blindsr.commands.settings import RunSettings
 from blindsr.errors import UserError
-from blindsr.methods.parts import RESTORERS, Part
-from blindsr.methods.table import METHODS, Method
-from blindsr.methods.words import compose
+from blindsr.methods.base import Method
+from blindsr.methods.parts import RESTORERS
+from blindsr.methods.rows import Choice
+from blindsr.methods.table import METHODS, compose
 from blindsr.operators.degradation import Degradation
-from blindsr.optimizers.base import Optimizer
-from blindsr.optimizers.meta import MetaLearned
 
 
 @dataclass(frozen=True)
@@ -124,6 +122,22 @@ class Row:
             why = f"there is no restorer {restorer}"
         return why and f"{self.label}: skipped, {why}" + (f"; {self.needs}" if self.needs else "")
 
+    def choice(self) -> Choice:
+        """Return the row as the choice of a method; steps are left to `settings`."""
+        words = (
+            "method",
+            "prior",
+            "optimizer",
+            "image_prior",
+            "noise",
+            "restorer",
+            "preset",
+            "n_kernels",
+            "meta_interval",
+        )
+        weights = None if self.weights is None else Path(self.weights)
+        return Choice(weights=weights, **{name: getattr(self, name) for name in words})
+
     def compose(self, degradation: Degradation) -> Method:
         """Return the method with this row's parts in their places.
 
@@ -132,22 +146,7 @@ class Row:
         UserError
             If a name is unknown, or a part does not keep its contract or go with the method.
         """
-        method = compose(
-            self.method,
-            degradation,
-            prior=self.prior,
-            optimizer=self.optimizer,
-            image_prior=self.image_prior,
-            noise=self.noise,
-            restorer=self.restorer,
-            weights=None if self.weights is None else Path(self.weights),
-        )
-        if self.meta_interval is not None:
-            if not isinstance(method.optimizer.value, MetaLearned):
-                raise UserError(f"{self.label}: meta_interval goes with the meta optimizer, not with {self.method}'s")
-            meta: Optimizer = MetaLearned(interval=self.meta_interval)
-            method = replace(method, optimizer=Part(f"meta, P = {self.meta_interval}", meta))
-        return method
+        return compose(self.choice(), degradation)
 
     def settings(self, degradation: Degradation, seed: int, device: str) -> RunSettings:
         """Return what `blindsr run` would be told.
@@ -157,22 +156,22 @@ class Row:
         UserError
             As `compose`, or if the preset is unknown.
         """
-        method, preset = self.compose(degradation), find_preset(self.preset)
-        if self.n_kernels is not None:
-            preset = replace(preset, n_kernels=self.n_kernels)
-        return RunSettings(
-            degradation,
-            method,
-            self.preset,
-            preset,
-            seed,
-            self.steps if method.iterates else None,
-            self.time_limit,
-            device,
+        settings = RunSettings(
+            **vars(self.choice()),
+            scale=degradation.scale,
+            kernel_size=degradation.kernel_size,
+            alignment=degradation.alignment,
+            padding=degradation.padding,
+            seed=seed,
+            time_limit=self.time_limit,
+            device=device,
             resume=True,
-            even_kernel=True,
             bare=True,
         )
+        if self.steps is not None and settings.composed.estimator.takes_steps:
+            settings = replace(settings, iterations=self.steps)
+        settings.check()
+        return settings
 
     def absolute(self) -> Row:
         """Return the row with full paths, for another process or machine."""

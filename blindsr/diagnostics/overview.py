@@ -27,6 +27,7 @@ class Overview:
     loss: Array
     lr_rmse: Array
     title: str
+    loss_name: str = "loss"
     truth: Array | None = None
     true_kernel: Array | None = None
     captions: dict[str, str] | None = None
@@ -52,23 +53,21 @@ def _kernel(axes: Axes, kernel: Array, name: str) -> None:
 
 def _curves(axes: Axes, page: Overview) -> None:
     steps = np.arange(1, len(page.loss) + 1)
-    if np.isnan(page.lr_rmse).all():  # no image of its own: KernelGAN
+    axes.set_xlabel("step", fontsize=9)
+    axes.set_title("Loss", fontsize=11)
+    if np.isnan(page.lr_rmse).all():  # an estimator without an image of its own
         axes.plot(steps, page.loss, color="#1b6ca8", lw=0.8)
-        axes.set_xlabel("step", fontsize=9)
-        axes.set_ylabel("generator's loss", fontsize=9)
+        axes.set_ylabel(page.loss_name, fontsize=9)
         axes.tick_params(labelsize=8)
-        axes.set_title("Game", fontsize=11)
         return
-    (a,) = axes.semilogy(steps, page.loss, color="#1b6ca8", lw=1.1, label="data term (1 - SSIM or mean squared error)")
-    axes.set_xlabel("inner step", fontsize=9)
-    axes.set_ylabel("data term", fontsize=9, color="#1b6ca8")
+    (a,) = axes.semilogy(steps, page.loss, color="#1b6ca8", lw=1.1, label=page.loss_name)
+    axes.set_ylabel(page.loss_name.partition(" (")[0], fontsize=9, color="#1b6ca8")
     axes.tick_params(which="both", labelsize=8)
     twin = axes.twinx()
     (b,) = twin.semilogy(steps, page.lr_rmse, color="#d1495b", lw=1.1, label="LR error (grey levels, rms)")
     twin.set_ylabel("LR error (grey levels of 255, rms)", fontsize=9, color="#d1495b")
     twin.tick_params(which="both", labelsize=8)
     axes.legend(handles=[a, b], fontsize=8, loc="upper right", frameon=False)
-    axes.set_title("Loss", fontsize=11)
 
 
 def _sections(axes: Axes, kernels: list[tuple[Array, str]]) -> None:
