@@ -57,8 +57,8 @@ def run(
         str | None,
         typer.Option(
             help="Kernel prior: what the Monte Carlo step draws from, fkp-dip decodes its latent by, or the family of "
-            "kernels that fast-map may use. mcmc (random Gaussians), motion, spectral, flow, flow-motion, none, a flow's "
-            "file (.safetensors), my_file.py:MyPrior."
+            "kernels that fast-map may use. mcmc (random Gaussians), motion, spectral, flow, flow-motion, none, a "
+            "flow's file (.safetensors), my_file.py:MyPrior."
         ),
     ] = None,
     optimizer: Annotated[str | None, typer.Option(help="meta, am, joint, refit, or my_file.py:MyOptimizer.")] = None,

@@ -90,7 +90,7 @@ class Estimation(ABC):
         return {"parameters": 0}
 
     def coming_kernels(self) -> tuple[Tensor, Tensor] | None:
-        """Return the kernels (L, 1, K, K) that the next Monte Carlo step draws, and their LR errors (L,), if one is due.
+        """Return the kernels (L, 1, K, K) that the next Monte Carlo step draws, and their LR errors (L,).
 
         The random numbers of the estimation itself are left as they are.
         """
