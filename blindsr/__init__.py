@@ -3,10 +3,12 @@
 An LR image y = (x ⊗ k)↓s + n is all there is; neither the sharp image x nor the kernel k is known.
 """
 
-from blindsr.estimators.loop import Assembly, Estimate, Metrics, Solver
+from blindsr.estimators.base import Estimate, Estimation, Estimator, Metrics
+from blindsr.estimators.loop import JointLoop
 from blindsr.estimators.spectral import KernelEstimate, KernelEstimator
+from blindsr.methods.base import Method
 from blindsr.methods.presets import PRESETS, Preset
-from blindsr.methods.table import METHODS, Method, assemble
+from blindsr.methods.table import METHODS
 from blindsr.operators.degradation import Alignment, Degradation, Padding
 from blindsr.super_resolve import super_resolve
 
@@ -16,7 +18,6 @@ __all__ = [
     "METHODS",
     "PRESETS",
     "Alignment",
-    "Assembly",
     "Degradation",
     "Estimate",
     "KernelEstimate",
@@ -25,7 +26,8 @@ __all__ = [
     "Metrics",
     "Padding",
     "Preset",
-    "Solver",
-    "assemble",
+    "Estimation",
+    "Estimator",
+    "JointLoop",
     "super_resolve",
 ]

@@ -13,7 +13,7 @@ from blindsr.commands.restarts import Restart, repeat
 from blindsr.diagnostics import PosteriorResult, arviz_io, summary, to_arviz, verdict
 from blindsr.diagnostics.arviz_io import Group
 from blindsr.diagnostics.chain_plots import autocorrelation
-from blindsr.estimators.loop import Metrics
+from blindsr.estimators.base import Metrics
 from blindsr.priors.normal import GaussianShape
 
 FAMILY = GaussianShape(11, 2)

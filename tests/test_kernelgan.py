@@ -13,6 +13,7 @@ from test_solver import same, through_a_file
 
 from blindsr.diagnostics.metrics import kernel_psnr
 from blindsr.estimators.kernelgan.crops import Crops, gradient_map, probability_map
+from blindsr.estimators.kernelgan.game import KernelGan, KernelGanSolver
 from blindsr.estimators.kernelgan.kernel import analytic, finished, placed, shifted, significant
 from blindsr.estimators.kernelgan.networks import DeepLinear, PatchDiscriminator
 from blindsr.estimators.kernelgan.regularizers import (
@@ -26,7 +27,6 @@ from blindsr.estimators.kernelgan.regularizers import (
     sparsity,
     sum_to_one,
 )
-from blindsr.estimators.kernelgan.solver import KernelGan, KernelGanSolver
 from blindsr.methods.presets import PRESETS
 from blindsr.methods.table import METHODS, assemble
 from blindsr.operators.degradation import Alignment, Degradation, Padding

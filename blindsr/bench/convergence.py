@@ -15,9 +15,7 @@ from blindsr.bench.task import Task
 from blindsr.commands.interrupt import Interrupt
 from blindsr.diagnostics.metrics import kernel_psnr
 from blindsr.diagnostics.style import label_axes, new_figure, show_kernel
-from blindsr.estimators.loop import Run, Solver
-from blindsr.likelihood.quadratic import lr_errors
-from blindsr.methods.table import assemble
+from blindsr.estimators.base import Estimation
 from blindsr.simulate import TestImage
 
 if TYPE_CHECKING:
@@ -70,19 +68,21 @@ def follow(task: Task, test: TestImage, interrupt: Interrupt) -> Convergence | N
     """
     torch.set_num_threads(task.threads)
     settings = task.run_settings()
-    solver = Solver(assemble(settings.method, settings.degradation, settings.preset, test.y), task.device)
-    run = solver.init(test.y, task.seed)
+    method = settings.composed
+    run = method.estimator.start(test.y, settings.degradation, seed=task.seed, device=task.device)
     truth = test.kernel[0, 0].double().numpy()
     psnrs, errors, kernels, drawn = [], [], [], []
-    every = solver.assembly.inner_steps
+    every = method.estimator.inner_steps
     for step in range(settings.steps):
         if step % every == 0:
-            drawn.append(_drawn(solver, run, test, truth))
-        metrics = solver.step(run, test.y)
+            drawn.append(_drawn(run, truth))
+        metrics = run.advance()
         if interrupt.raised:
             return None
         if (step + 1) % every == 0:
-            kernel = solver.estimate(run).kernel[0, 0].double().numpy()
+            estimated = run.estimate().kernel
+            assert estimated is not None
+            kernel = estimated[0, 0].double().numpy()
             psnrs.append(kernel_psnr(kernel, truth))
             errors.append(metrics.mse)
             kernels.append(kernel)
@@ -91,18 +91,12 @@ def follow(task: Task, test: TestImage, interrupt: Interrupt) -> Convergence | N
     return Convergence(task.label, f"{task.image} x{task.scale}", *recorded)
 
 
-def _drawn(solver: Solver, run: Run, test: TestImage, truth: Array) -> tuple[list[float], list[float]]:
-    """PSNR and LR error of the kernels that the next Monte Carlo step will draw, from a copy of the run's stream."""
-    mcka = solver.assembly.monte_carlo
-    if mcka is None:
+def _drawn(run: Estimation, truth: Array) -> tuple[list[float], list[float]]:
+    """PSNR and LR error of the kernels that the next Monte Carlo step will draw."""
+    coming = run.coming_kernels()
+    if coming is None:
         return [], []
-    stream = torch.Generator()
-    stream.set_state(run.generator.get_state())
-    with torch.no_grad():
-        x = run.image() if run.x is None else run.x
-        y = test.y.to(solver.device)
-        samples, _ = mcka.draw(solver.assembly.degradation, x, y, run.kernel(), run.variance, stream)
-        errors = lr_errors(solver.assembly.degradation, x, y, samples)
+    samples, errors = coming
     return [kernel_psnr(k[0].double().cpu().numpy(), truth) for k in samples], errors.tolist()
 
 

@@ -7,6 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
+
 from blindsr.bench.command import Finished, check_engine, conclude, run_bench
 from blindsr.bench.comparison import draw_crops, draw_kernels
 from blindsr.bench.convergence import draw_convergence, draw_snapshots, follow
@@ -22,6 +24,7 @@ from blindsr.bench.sweep import draw_sweep
 from blindsr.commands.batch import INTERRUPTED
 from blindsr.commands.interrupt import Interrupt
 from blindsr.errors import UserError
+from blindsr.estimators.loop import Problem
 from blindsr.io.files import write_text
 
 if TYPE_CHECKING:
@@ -128,10 +131,11 @@ def _set_columns(lines: Sequence[Line]) -> str:
 def _kernels(paper: Paper) -> Figure:
     """Draw kernels from the prior that the first row's Monte Carlo step draws from."""
     degradation = Degrading("gaussian").operator(paper.scales[0])
-    prior = paper.rows[0].compose(degradation).prior.value
+    prior = paper.rows[0].compose(degradation).estimator.prior
     if prior is None:
         raise UserError(f"{paper.title}: {paper.rows[0].label} draws no kernels; name a method with a kernel prior")
-    return draw_kernels(paper.title, prior(degradation, None), DRAWS, paper.seeds[0])
+    kernels = prior(Problem(torch.zeros(1, 1, 8, 8), degradation))
+    return draw_kernels(paper.title, kernels, DRAWS, paper.seeds[0])
 
 
 def _convergence(paper: Paper, interrupt: Interrupt) -> Figure | None:

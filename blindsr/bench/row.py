@@ -8,15 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from blindsr.bench.toml_table import Places, absolute, at_least, names_file, read_fields, split_reference
-from blindsr.commands.batch import find_preset
 from blindsr.commands.settings import RunSettings
 from blindsr.errors import UserError
-from blindsr.methods.parts import RESTORERS, Part
-from blindsr.methods.table import METHODS, Method
-from blindsr.methods.words import compose
+from blindsr.methods.base import Method
+from blindsr.methods.parts import RESTORERS
+from blindsr.methods.rows import Choice
+from blindsr.methods.table import METHODS, compose
 from blindsr.operators.degradation import Degradation
-from blindsr.optimizers.base import Optimizer
-from blindsr.optimizers.meta import MetaLearned
 
 PARTS = ("prior", "optimizer", "image_prior", "noise", "restorer")
 
@@ -121,6 +119,12 @@ class Row:
             why = f"there is no restorer {restorer}"
         return why and f"{self.label}: skipped, {why}" + (f"; {self.needs}" if self.needs else "")
 
+    def choice(self) -> Choice:
+        """Return the row as the choice of a method; steps are left to `settings`."""
+        weights = Path(self.weights) if self.weights else None
+        words = ("method", "preset", *PARTS, "n_kernels", "meta_interval")
+        return Choice(weights=weights, **{name: getattr(self, name) for name in words})
+
     def compose(self, degradation: Degradation) -> Method:
         """Return the method with this row's parts in place.
 
@@ -129,14 +133,7 @@ class Row:
         UserError
             If a name is unknown, or a part breaks its contract or does not go with the method.
         """
-        weights = Path(self.weights) if self.weights else None
-        method = compose(self.method, degradation, weights=weights, **{name: getattr(self, name) for name in PARTS})
-        if self.meta_interval is not None:
-            if not isinstance(method.optimizer.value, MetaLearned):
-                raise UserError(f"{self.label}: meta_interval goes with the meta optimizer, not with {self.method}'s")
-            meta: Optimizer = MetaLearned(interval=self.meta_interval)
-            method = replace(method, optimizer=Part(f"meta, P = {self.meta_interval}", meta))
-        return method
+        return compose(self.choice(), degradation)
 
     def settings(self, degradation: Degradation, seed: int, device: str) -> RunSettings:
         """Return the settings of `blindsr run` for this row.
@@ -146,20 +143,19 @@ class Row:
         UserError
             As `compose`, or if the preset is unknown.
         """
-        method, preset = self.compose(degradation), find_preset(self.preset)
-        if self.n_kernels is not None:
-            preset = replace(preset, n_kernels=self.n_kernels)
-        steps = self.steps if method.iterates else None
-        return RunSettings(
-            degradation,
-            method,
-            self.preset,
-            preset,
-            seed,
-            steps,
-            self.time_limit,
-            device,
+        settings = RunSettings(
+            **vars(self.choice()),
+            scale=degradation.scale,
+            kernel_size=degradation.kernel_size,
+            alignment=degradation.alignment,
+            padding=degradation.padding,
+            seed=seed,
+            time_limit=self.time_limit,
+            device=device,
             resume=True,
-            even_kernel=True,
             bare=True,
         )
+        if self.steps is not None and settings.composed.estimator.takes_steps:
+            settings = replace(settings, iterations=self.steps)
+        settings.check()
+        return settings

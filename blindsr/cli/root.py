@@ -45,12 +45,20 @@ app = typer.Typer(
 def run(
     images: Annotated[list[Path], typer.Argument(help="Pictures, or folders of pictures.", show_default=False)],
     scale: ScaleOption = 4,
-    method: Annotated[str, typer.Option(help="A row of `blindsr methods`; mlmc is the paper's.")] = DEFAULT_METHOD,
+    method: Annotated[
+        str | None,
+        typer.Option(
+            help=f"A row of `blindsr methods`, or my_file.py:MyEstimator. Default: {DEFAULT_METHOD}; the paper's mlmc "
+            "where a part of the joint loop is named (--prior, --optimizer, --image-prior, --noise patch).",
+            show_default=False,
+        ),
+    ] = None,
     prior: Annotated[
         str | None,
         typer.Option(
-            help="Kernels the Monte Carlo step draws, or fkp-dip decodes its latent by: mcmc, motion, spectral, flow, "
-            "flow-motion, none, a flow's file (.safetensors), my_file.py:MyPrior."
+            help="Kernel prior: what the Monte Carlo step draws from, fkp-dip decodes its latent by, or the family of "
+            "kernels that fast-map may use. mcmc (random Gaussians), motion, spectral, flow, flow-motion, none, a "
+            "flow's file (.safetensors), my_file.py:MyPrior."
         ),
     ] = None,
     optimizer: Annotated[str | None, typer.Option(help="meta, am, joint, refit, or my_file.py:MyOptimizer.")] = None,
@@ -94,42 +102,12 @@ def run(
     json: JsonOption = False,
 ) -> None:
     """Super-resolve pictures: for each a folder with sr.png, the kernel, overview.png, trace.csv and run.json."""
+    options = dict(locals())
     from blindsr.commands.batch import Batch, run_batch
 
-    batch = Batch(
-        images=images,
-        scale=scale,
-        method=method,
-        prior=prior,
-        optimizer=optimizer,
-        image_prior=image_prior,
-        noise=noise,
-        restorer=restorer,
-        weights=weights,
-        preset=preset,
-        iterations=iterations,
-        time_limit=time_limit,
-        seed=seed,
-        alignment=alignment,
-        padding=padding,
-        kernel_size=kernel_size,
-        ground_truth=ground_truth,
-        true_kernel=true_kernel,
-        output=output,
-        device=device,
-        resume=resume,
-        overwrite=overwrite,
-        checkpoint_every=checkpoint_every,
-        sampler=sampler,
-        chains=chains,
-        draws=draws,
-        warmup=warmup,
-        thin=thin,
-        target=target,
-        restarts=restarts,
-    )
+    as_json = options.pop("json")
     with one_line_errors():
-        code, text = run_batch(batch, say=say, as_json=json)
+        code, text = run_batch(Batch(**options), say=say, as_json=as_json)
     if text:
         typer.echo(text)
     raise typer.Exit(code)

@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from blindsr.commands.interrupt import Interrupt
 from blindsr.commands.outputs import to_json
-from blindsr.commands.posterior import read_sampling, sampled_words
+from blindsr.commands.posterior import sampled_words
 from blindsr.commands.progress import for_terminal
 from blindsr.commands.run import run_image
-from blindsr.commands.settings import RunSettings, default_degradation
+from blindsr.commands.settings import RunSettings
 from blindsr.errors import UserError
 from blindsr.io.images import SUFFIXES, find_images
 from blindsr.io.kernels import KERNEL_SUFFIXES
-from blindsr.methods.presets import PRESETS, Preset
-from blindsr.methods.table import DEFAULT_METHOD
-from blindsr.methods.words import compose
-from blindsr.operators.degradation import Alignment, Padding
+from blindsr.operators.degradation import Alignment
 
 INTERRUPTED = 130
 SOME_FAILED = 1
@@ -28,108 +25,23 @@ BAD_INPUT = 2
 
 
 @dataclass(frozen=True)
-class Batch:
-    """The options of `blindsr run`, as given."""
+class Batch(RunSettings):
+    """The options of `blindsr run`: those of a run, and which files it reads and writes.
 
-    images: list[Path]
-    scale: int = 4
-    method: str = DEFAULT_METHOD
-    prior: str | None = None
-    optimizer: str | None = None
-    image_prior: str | None = None
-    noise: str | None = None
-    restorer: str | None = None
-    weights: Path | None = None
-    preset: str = "balanced"
-    iterations: int | None = None
-    time_limit: float | None = None
-    seed: int = 0
-    alignment: Alignment | None = None
-    padding: Padding | None = None
-    kernel_size: int = 0
+    Attributes
+    ----------
+    images : list of Path
+        Pictures, or folders of pictures.
+    ground_truth, true_kernel : Path or None
+        What to score against: a file, or a folder of same-named files.
+    output : Path
+        Where results go, a folder for each picture.
+    """
+
+    images: list[Path] = field(default_factory=list)
     ground_truth: Path | None = None
     true_kernel: Path | None = None
     output: Path = Path("blindsr-out")
-    device: str = "auto"
-    resume: bool = False
-    overwrite: bool = False
-    checkpoint_every: float = 15.0
-    sampler: str | None = None
-    chains: int | None = None
-    draws: int | None = None
-    warmup: int | None = None
-    thin: int | None = None
-    target: str | None = None
-    restarts: int | None = None
-
-
-def find_preset(name: str) -> Preset:
-    """Return a preset by name.
-
-    Raises
-    ------
-    UserError
-        If there is none of that name.
-    """
-    if name not in PRESETS:
-        raise UserError(f"--preset {name}: unknown; choose {', '.join(PRESETS)}")
-    return PRESETS[name]
-
-
-def _settings(batch: Batch) -> RunSettings:
-    for option, seconds in (("time-limit", batch.time_limit or 0.0), ("checkpoint-every", batch.checkpoint_every)):
-        if not seconds >= 0:
-            raise UserError(f"--{option} {seconds}: seconds, 0 or more, are needed")
-    preset = find_preset(batch.preset)
-    alignment = batch.alignment or Alignment.FKP
-    degradation = default_degradation(
-        batch.scale,
-        kernel_size=batch.kernel_size,
-        alignment=alignment,
-        padding=batch.padding or alignment.usual_padding,
-    )
-    method = compose(
-        batch.method,
-        degradation,
-        prior=batch.prior,
-        optimizer=batch.optimizer,
-        image_prior=batch.image_prior,
-        noise=batch.noise,
-        restorer=batch.restorer,
-        weights=batch.weights,
-    )
-    if batch.iterations is not None and not method.iterates:
-        raise UserError(f"--iterations {batch.iterations}: {method.name} makes no steps; leave it out")
-    if batch.restarts is not None and (batch.restarts < 2 or not method.iterates):
-        why = "at least 2 are needed" if method.iterates else f"{method.name} makes no steps, all would be the same"
-        raise UserError(f"--restarts {batch.restarts}: {why}")
-    sampling = read_sampling(
-        batch.sampler,
-        batch.chains,
-        batch.draws,
-        batch.warmup,
-        batch.thin,
-        batch.target,
-        prior=batch.prior,
-        method=method,
-        degradation=degradation,
-    )
-    return RunSettings(
-        degradation,
-        method,
-        batch.preset if method.numbers is None else method.name,
-        method.numbers or preset,
-        batch.seed,
-        batch.iterations,
-        batch.time_limit,
-        batch.device,
-        batch.resume,
-        batch.checkpoint_every,
-        even_kernel=batch.alignment is not None,
-        overwrite=batch.overwrite,
-        sampling=sampling,
-        restarts=batch.restarts,
-    )
 
 
 def output_folders(paths: list[Path], output: Path) -> list[Path]:
@@ -144,13 +56,6 @@ def output_folders(paths: list[Path], output: Path) -> list[Path]:
             name = f"{base}-{n}"
         names.append(name)
     return [output / name for name in names]
-
-
-def _check_companion(given: Path | None, many: bool) -> None:
-    if given is not None and many and not given.is_dir():
-        raise UserError(
-            f"{given}: the truth of several pictures must be a folder of same-named files; one file cannot be all of it"
-        )
 
 
 def _companion(given: Path | None, image: Path, suffixes: tuple[str, ...]) -> Path | None:
@@ -176,11 +81,14 @@ def run_batch(batch: Batch, *, say: Callable[[str], None], as_json: bool) -> tup
     UserError
         If the options make no sense: no picture is tried then.
     """
-    settings = _settings(batch)
+    batch.check()
+    for note in batch.composed.notes:
+        say(note)
     paths = find_images(batch.images)
     many = len(paths) > 1
     for given in (batch.ground_truth, batch.true_kernel):
-        _check_companion(given, many)
+        if many and given is not None and not given.is_dir():
+            raise UserError(f"{given}: one file cannot be the truth of several pictures; name a folder of such files")
     records: list[dict[str, Any]] = []
     failed: list[str] = []
     with Interrupt().listening() as interrupt:
@@ -191,7 +99,7 @@ def run_batch(batch: Batch, *, say: Callable[[str], None], as_json: bool) -> tup
                 record = run_image(
                     path,
                     folder,
-                    settings,
+                    batch,
                     truth_path=_companion(batch.ground_truth, path, SUFFIXES),
                     true_kernel_path=_companion(batch.true_kernel, path, KERNEL_SUFFIXES),
                     progress=for_terminal,
@@ -223,22 +131,22 @@ def run_batch(batch: Batch, *, say: Callable[[str], None], as_json: bool) -> tup
 
 def summary(record: dict[str, Any], folder: Path) -> str:
     """One line on a finished run: where it is, what was done, how good it is."""
-    metrics = record["metrics"]
-    did = f"{record['steps']} steps" if record["steps"] else record["method"]
+    metrics, found = record["metrics"], record["kernel_found"]
+    did = f"{record['method']}, {record['steps']} steps" if record["steps"] else record["method"]
     parts = [f"{folder}: {did} in {record['seconds']:.0f} s ({record['stopped']})"]
-    if record["kernel_found"] and record["kernel_start"] != "network":
-        found = record["kernel_found"]
-        parts.append(f"kernel {found['family']}, width {record['metrics']['kernel_width']:.2f} px")
+    if found and record["kernel"] in (None, "spectral"):  # else the estimate is only where a kernel prior comes from
+        parts.append(f"kernel {found['family']}, width {metrics['kernel_width']:.2f} px")
     if record["restorer"] != "none":
         tiles = f", {record['tiles']} tiles" if record["tiles"] > 1 else ""
         parts.append(f"image by {record['restorer']}{tiles}")
     known = "kernel_psnr" in metrics or "psnr_border_s" in metrics
     hint = "" if known or record["alignment"] != "fkp" else " (the paper's grid; for a photo: --alignment centered)"
     parts.append(f"alignment {record['alignment']}{hint}")
-    if "psnr_border_s2" in metrics:
-        parts.append(f"PSNR {metrics['psnr_border_s2']:.2f} dB, SSIM {metrics['ssim_border_s2']:.4f} (border s2)")
-    elif "psnr_border_s" in metrics:
-        parts.append(f"PSNR {metrics['psnr_border_s']:.2f} dB, SSIM {metrics['ssim_border_s']:.4f} (border s)")
+    for border in ("s2", "s"):
+        if f"psnr_border_{border}" in metrics:
+            psnr, ssim = metrics[f"psnr_border_{border}"], metrics[f"ssim_border_{border}"]
+            parts.append(f"PSNR {psnr:.2f} dB, SSIM {ssim:.4f} (border {border})")
+            break
     if "kernel_psnr" in metrics:
         parts.append(f"kernel {metrics['kernel_psnr']:.2f} dB")
     if "posterior" in record:
@@ -258,7 +166,7 @@ def run_demo(output: Path, method: str, seed: int, *, say: Callable[[str], None]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "demo.png"
         Image.fromarray(photo).save(path)
-        batch = Batch([path], method=method, seed=seed, output=output, alignment=Alignment.CENTERED)
+        batch = Batch(images=[path], method=method, seed=seed, output=output, alignment=Alignment.CENTERED)
         code, _ = run_batch(batch, say=say, as_json=False)
     if code == 0:
         say(f"look at {output / 'demo' / 'overview.png'}")

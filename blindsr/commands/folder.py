@@ -12,7 +12,7 @@ import torch
 from blindsr.commands.outputs import finite
 from blindsr.commands.settings import AFTERWARDS
 from blindsr.errors import UserError
-from blindsr.estimators.loop import Metrics, RunSolver
+from blindsr.estimators.base import Estimation, Metrics
 from blindsr.io import checkpoint
 from blindsr.io.files import OWN_PREFIX
 
@@ -112,14 +112,14 @@ class Keeper:
         self.seconds_before = 0.0
         """Seconds that a resumed run took before."""
 
-    def save(self, solver: RunSolver, run: Any, trace: list[Metrics]) -> None:
+    def save(self, run: Estimation, trace: list[Metrics]) -> None:
         """Write one now."""
         rows = torch.tensor([list(m) for m in trace], dtype=torch.float64).reshape(-1, len(Metrics._fields))
         seconds = self.seconds_before + time.perf_counter() - self.start
-        checkpoint.save(self.path, self.settings, {"run": solver.state_dict(run), "trace": rows, "seconds": seconds})
+        checkpoint.save(self.path, self.settings, {"run": run.state_dict(), "trace": rows, "seconds": seconds})
         self.last = time.perf_counter()
 
-    def save_if_due(self, solver: RunSolver, run: Any, trace: list[Metrics]) -> None:
+    def save_if_due(self, run: Estimation, trace: list[Metrics]) -> None:
         """Write one if the last is old enough."""
         if time.perf_counter() - self.last >= self.every:
-            self.save(solver, run, trace)
+            self.save(run, trace)

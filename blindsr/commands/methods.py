@@ -1,35 +1,41 @@
-"""`blindsr methods`: the table of methods and their parts."""
+"""`blindsr methods`: the table of methods and of the parts that they are made of."""
 
 from __future__ import annotations
 
 from blindsr.methods.parts import IMAGE_PRIORS, NOISES, OPTIMIZERS, PRIORS, RESTORERS
-from blindsr.methods.table import METHODS, Method
+from blindsr.methods.table import METHODS
 
-COLUMNS = ("method", "image", "kernel", "prior", "optimizer", "image prior", "noise", "restorer", "what it is")
+LOOP_COLUMNS = ("method", "image", "kernel", "prior", "optimizer", "image prior", "noise", "what it is")
 
 
-def _row(m: Method) -> tuple[str, ...]:
-    noise = m.noise.name if m.noise else "preset's" if m.composed else "from y" if m.has_kernel else "-"
-    steps = (m.prior.name, m.optimizer.name, m.image_prior.name) if m.composed else ("-", "-", "-")
-    image = m.image.name if m.composed else "-"
-    return (m.name, image, m.kernel.name, *steps, noise, m.restorer.name, m.summary)
+def _aligned(rows: list[tuple[str, ...]]) -> list[str]:
+    """Lines of a table whose first row is its head."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
+    lines.insert(1, "  ".join("-" * w for w in widths))
+    return lines
 
 
 def methods_table() -> str:
-    """Return the table as aligned text, the parts that can be combined below it."""
-    rows = [COLUMNS, *(_row(m) for m in METHODS.values())]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(COLUMNS))]
-    lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
-    lines.insert(1, "  ".join("-" * w for w in widths))
-    lines.append("")
-    priors = [*PRIORS, "flow.safetensors"]
-    tables = (("--prior", priors), ("--optimizer", OPTIMIZERS), ("--image-prior", IMAGE_PRIORS), ("--noise", NOISES))
-    lines += [
-        f"{option}: {', '.join(table)}{', VALUE' if option == '--noise' else ', my_file.py:MyPart'}"
-        for option, table in tables
-    ]
-    lines.append(
-        f"--restorer: {', '.join(RESTORERS)}, usrnet (--weights FILE), model.pt, model.onnx, weights.pth, "
-        "my_file.py:restore"
+    """Return the methods as aligned text, each in the words of what it is, and the parts that can be combined."""
+    loop = [m for m in METHODS.values() if m.loop_columns]
+    rest = [m for m in METHODS.values() if not m.loop_columns]
+    lines = ["An estimator finds the kernel, a restorer makes the image:", ""]
+    lines += _aligned(
+        [("method", "kernel by", "image by", "what it is"), *((m.name, *m.columns, m.summary) for m in rest)]
     )
-    return "\n".join(lines)
+    lines += ["", "The joint loop estimates kernel and image in turn; each of its methods is a row of parts:", ""]
+    lines += _aligned([LOOP_COLUMNS, *((m.name, *m.loop_columns, m.summary) for m in loop)])
+    own = "my_file.py:MyPart"
+    tables = (
+        ("--prior", [*PRIORS, "flow.safetensors", own]),
+        ("--optimizer", [*OPTIMIZERS, own]),
+        ("--image-prior", [*IMAGE_PRIORS, own]),
+        ("--noise", [*NOISES, "VALUE"]),
+        (
+            "--restorer",
+            [*RESTORERS, "usrnet (--weights FILE)", "model.pt", "model.onnx", "weights.pth", "my_file.py:restore"],
+        ),
+        ("--method", ["a row above", "my_file.py:MyEstimator"]),
+    )
+    return "\n".join([*lines, "", *(f"{option}: {', '.join(names)}" for option, names in tables)])

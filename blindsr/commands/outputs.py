@@ -18,7 +18,7 @@ from torch import Tensor
 
 from blindsr.diagnostics.metrics import Border, kernel_psnr, psnr, ssim
 from blindsr.diagnostics.overview import Overview, render
-from blindsr.estimators.loop import Metrics
+from blindsr.estimators.base import Metrics
 from blindsr.io.files import atomic_path, write_text
 from blindsr.io.images import Picture, write_png
 from blindsr.io.kernels import remove_kernel, write_kernel
@@ -41,7 +41,7 @@ class Truth:
 
 @dataclass(frozen=True)
 class Result:
-    """A finished run, before it is saved; kernel None where the method has none."""
+    """A finished run, before it is saved; kernel None where the method has none, loss_name where none is drawn."""
 
     picture: Picture
     image: Tensor
@@ -49,6 +49,7 @@ class Result:
     trace: list[Metrics]
     degradation: Degradation
     name: str
+    loss_name: str | None = None
 
     @property
     def bicubic(self) -> Tensor:
@@ -187,7 +188,8 @@ def _overview(result: Result, truth: Truth, record: dict[str, Any]) -> Overview:
         enlarged=as_array(result.bicubic),
         result=as_array(result.image),
         kernel=None if result.kernel is None else result.kernel[0, 0].double().numpy(),
-        loss=np.array([m.loss for m in result.trace]),
+        loss=np.array([m.loss for m in result.trace] if result.loss_name else []),
+        loss_name=result.loss_name or "",
         lr_rmse=np.array([255 * m.mse**0.5 for m in result.trace]),
         title=f"{name}   x{record['scale']}   {record['method']}, "
         + (f"preset {record['preset']}, " if record["preset"] else "")

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from blindsr.commands.interrupt import Interrupt
@@ -17,15 +18,17 @@ from blindsr.diagnostics import arviz_io, summary
 from blindsr.diagnostics import verdict as verdicts
 from blindsr.diagnostics.posterior import PosteriorResult, to_arviz
 from blindsr.errors import UserError
-from blindsr.estimators.spectral import KernelEstimate, interior
+from blindsr.estimators.loop import PriorFactory, Problem
+from blindsr.estimators.spectral import interior
 from blindsr.io.files import atomic_path
-from blindsr.methods.parts import PriorFactory, spectral_draws
-from blindsr.methods.table import Method
+from blindsr.methods.base import Method
+from blindsr.methods.parts import spectral_draws
 from blindsr.operators.degradation import Degradation
 from blindsr.posteriors.base import BayesTarget, Target, coordinate_names
 from blindsr.posteriors.fixed_image import FixedImageTarget
 from blindsr.posteriors.nested_laplace import SHAPE_UP_TO, nested_laplace
 from blindsr.posteriors.spectral import SpectralTarget
+from blindsr.posteriors.spectral_laplace import SpectralPrior
 from blindsr.posteriors.transport import Transport
 from blindsr.priors.base import KernelDensity
 from blindsr.priors.normal import GaussianShape
@@ -50,8 +53,8 @@ class Scene:
         LR image (1, C, h, w), the run's result (1, C, s h, s w) and kernel (1, 1, K, K), on the CPU.
     degradation : Degradation
         The operator.
-    found : KernelEstimate or None
-        The estimate from y alone, where the method makes one.
+    found : SpectralPosterior or None
+        The Laplace approximation of p(k | y), where the method makes one.
     true_kernel : Tensor or None
         (1, 1, K, K), where it is known.
     """
@@ -60,7 +63,7 @@ class Scene:
     image: Tensor
     kernel: Tensor
     degradation: Degradation
-    found: KernelEstimate | None
+    found: SpectralPrior | None
     true_kernel: Tensor | None
 
 
@@ -127,26 +130,28 @@ def read_sampling(
 
 
 def _check_density(sampler: str, method: Method, prior: str | None, degradation: Degradation) -> None:
-    factory = method.prior.value
-    if factory is None or factory is spectral_draws or isinstance(factory(degradation, None), KernelDensity):
+    factory = method.estimator.prior
+    nowhere = Problem(torch.zeros(1, 1, 8, 8), degradation)
+    if factory is None or factory is spectral_draws or isinstance(factory(nowhere), KernelDensity):
         return
     mend = "leave out --prior" if prior is not None else "choose another --method"
     raise UserError(
-        f"--sampler {sampler}: the kernel prior {method.prior.name} has no density; {mend}, or name a prior with "
+        f"--sampler {sampler}: the kernel prior {method.labels['prior']} has no density; {mend}, or name a prior with "
         "sample_z, log_prob and kernel (mcmc, my_file.py:MyPrior)"
     )
 
 
 def kernel_family(
-    sampling: Sampling, factory: PriorFactory | None, degradation: Degradation, found: KernelEstimate | None
+    sampling: Sampling, factory: PriorFactory | None, degradation: Degradation, found: Any, y: Tensor
 ) -> KernelDensity:
     """The kernel prior of a target: the one that was asked for, else the estimate's family, else Gaussians."""
     if sampling.family is not None and factory is not None:
-        prior = factory(degradation, found)
+        prior = factory(Problem(y, degradation))
         assert isinstance(prior, KernelDensity)  # as `read_sampling` has seen
         return prior
     if found is not None:
-        return found.spectral.family
+        family: KernelDensity = found.family
+        return family
     return GaussianShape(degradation.kernel_size, degradation.scale)
 
 
@@ -190,7 +195,7 @@ def sample_posterior(
 
     if stopped():
         return entry | _nothing(interrupt)
-    family = kernel_family(sampling, factory, scene.degradation, scene.found)
+    family = kernel_family(sampling, factory, scene.degradation, scene.found, scene.y)
     say(f"sampling the kernel's posterior ({sampling.target}): {sampling.sampler}, {sampling.chains} chains")
     try:
         prepared = TARGETS[sampling.target](scene, family)

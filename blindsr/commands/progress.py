@@ -8,7 +8,7 @@ import time
 from types import TracebackType
 from typing import Any, Protocol, TextIO
 
-from blindsr.estimators.loop import Metrics
+from blindsr.estimators.base import Metrics
 
 
 class Progress(Protocol):

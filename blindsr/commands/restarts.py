@@ -17,7 +17,7 @@ from blindsr.diagnostics import arviz_io
 from blindsr.diagnostics.arviz_io import Group
 from blindsr.diagnostics.metrics import kernel_psnr
 from blindsr.diagnostics.moments import NAMES, RunningMoments, kernel_moments
-from blindsr.estimators.loop import Metrics
+from blindsr.estimators.base import Metrics
 from blindsr.io.files import atomic_path
 from blindsr.operators.kernels import width
 

@@ -17,7 +17,6 @@ from blindsr.commands.interrupt import Interrupt
 from blindsr.commands.outputs import Result, Truth, enlarged_picture, score, to_json
 from blindsr.commands.settings import default_degradation
 from blindsr.errors import UserError
-from blindsr.estimators.spectral import KernelEstimate
 from blindsr.io.files import write_text
 from blindsr.io.images import MIN_SIDE, read_image, write_png
 from blindsr.io.kernels import read_kernel
@@ -27,19 +26,6 @@ from blindsr.posteriors.spectral_laplace import SpectralPrior
 from blindsr.priors.normal import GaussianShape
 from blindsr.restorers.base import Restorer
 from blindsr.restorers.tiled import Mosaic
-
-
-def described(found: KernelEstimate) -> dict[str, Any]:
-    """What is on record of a kernel estimate."""
-    names = getattr(found.spectral.family, "names", ())
-    return {
-        "family": found.family,
-        "parameters": dict(zip(names, found.z.tolist(), strict=False)),
-        "spectral_mode": found.spectral.mode.tolist(),
-        "spectral_precision": found.spectral.precision.tolist(),
-        "noise_std": found.noise_std,
-        "rounds": found.rounds,
-    }
 
 
 def restored(
@@ -124,14 +110,8 @@ def restore_file(path: Path, folder: Path, settings: RestoreSettings) -> tuple[d
     start = time.perf_counter()
     if settings.noise is not None and not 0 <= settings.noise < math.inf:
         raise UserError(f"--noise {settings.noise}: a standard deviation of 0 or more, in units of 0..1, is needed")
-    alignment = settings.alignment or Alignment.FKP
     loaded = read_kernel(settings.kernel, scale=settings.scale if settings.alignment is not None else None)
-    degradation = default_degradation(
-        settings.scale,
-        kernel_size=loaded.kernel.shape[-1],
-        alignment=alignment,
-        padding=settings.padding or alignment.usual_padding,
-    )
+    degradation = default_degradation(settings.scale, loaded.kernel.shape[-1], settings.alignment, settings.padding)
     word = settings.restorer or ("usrnet" if settings.weights is not None else "map")
     part = restorer_part(word, settings.weights)
     if part.value is None:
@@ -158,7 +138,7 @@ def restore_file(path: Path, folder: Path, settings: RestoreSettings) -> tuple[d
         "restorer": part.name,
         "restorer_file": part.file,
         "scale": degradation.scale,
-        "alignment": str(alignment),
+        "alignment": str(degradation.alignment),
         "padding": str(degradation.padding),
         "noise_std": noise,
         "noise_given": settings.noise is not None,

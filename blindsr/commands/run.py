@@ -1,4 +1,4 @@
-"""One run on one picture: read, solve, save; interruptible at any step, resumable from its checkpoint."""
+"""One run on one picture: read, estimate, restore, save; interruptible at any step, resumable from its checkpoint."""
 
 from __future__ import annotations
 
@@ -8,35 +8,68 @@ import platform
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from blindsr import __version__
-from blindsr.commands.device import check_memory, choose_device, peak_memory_mib
+from blindsr.commands.device import choose_device, peak_memory_mib
 from blindsr.commands.folder import CHECKPOINT, Keeper, check_folder
 from blindsr.commands.interrupt import Interrupt
 from blindsr.commands.outputs import Result, Truth, save_record, save_result, score
 from blindsr.commands.posterior import Scene, forget, sample_posterior
 from blindsr.commands.progress import Progress
 from blindsr.commands.restarts import Restart, repeat
-from blindsr.commands.restore import described, read_hr, restored, try_out
+from blindsr.commands.restore import read_hr, restored, try_out
 from blindsr.commands.settings import AFTERWARDS, RunSettings
 from blindsr.errors import UserError
-from blindsr.estimators.loop import Metrics, RunSolver
-from blindsr.generators.kernel import FixedKernel
-from blindsr.generators.skip import has_bf16
+from blindsr.estimators.base import Estimate, Estimation, Metrics
+from blindsr.generators.starts import pixel_average
 from blindsr.io import checkpoint
 from blindsr.io.images import MIN_SIDE, Picture, read_image
 from blindsr.io.kernels import read_kernel
-from blindsr.restorers.base import Restorer, needs_noise, seeded_restorer
+from blindsr.restorers.base import Restorer, needs_noise
 from blindsr.restorers.external import CallableRestorer, OnnxRestorer
-from blindsr.super_resolve import check_method, make_solver, restoration_noise
 
 KERNEL_WORDS = "applied by correlation; the nominal centre of mass is (kernel_size - scale) / 2 on both axes"
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """How a run is carried out: where, until when, and who is told.
+
+    Attributes
+    ----------
+    settings : RunSettings
+        What to do.
+    device : torch.device
+        Where networks are computed.
+    interrupt : Interrupt
+        Ends the run early when set.
+    deadline : float
+        Value of `time.perf_counter` at which the run ends early.
+    progress : callable
+        Makes a display from a name and a number of steps.
+    say : callable
+        Takes one-line notes for the user.
+    name : str
+        Of the picture.
+    """
+
+    settings: RunSettings
+    device: torch.device
+    interrupt: Interrupt
+    deadline: float
+    progress: Callable[[str, int], Progress]
+    say: Callable[[str], None]
+    name: str
+
+    def stopped(self) -> bool:
+        """Whether to end early."""
+        return self.interrupt.raised or time.perf_counter() > self.deadline
 
 
 def run_image(
@@ -50,7 +83,7 @@ def run_image(
     interrupt: Interrupt,
     say: Callable[[str], None],
 ) -> dict[str, Any]:
-    """Super-resolve one picture and save what came of it into a folder.
+    """Super-resolve one picture and save the result into a folder.
 
     Parameters
     ----------
@@ -60,12 +93,8 @@ def run_image(
         What to do.
     truth_path, true_kernel_path : Path, optional
         HR image and kernel to score against.
-    progress : callable
-        Makes a display from a name and a number of steps.
-    interrupt : Interrupt
-        Ends the run early when set.
-    say : callable
-        Takes one-line notes for the user.
+    progress, interrupt, say
+        See `Conditions`.
 
     Returns
     -------
@@ -78,133 +107,145 @@ def run_image(
         On bad input; no result has been written then, and none that was there is lost.
     """
     start = time.perf_counter()
-    device = choose_device(settings.device)
+    deadline = start + settings.time_limit if settings.time_limit is not None else float("inf")
+    where = Conditions(settings, choose_device(settings.device), interrupt, deadline, progress, say, path.name)
     picture = read_image(path, min_side=MIN_SIDE)
     truth = read_truth(settings, picture, truth_path, true_kernel_path)
     for note in (*picture.notes, *truth.notes):
         say(note)
-    degradation, y = settings.degradation, picture.pixels
-    hr = degradation.hr_shape(*y.shape[-2:])
-    h, w = (degradation.scale * n for n in y.shape[-2:])
-    if degradation.kernel_size > min(h, w):
-        raise UserError(f"{path}: a kernel of {degradation.kernel_size} pixels is larger than the result ({w}x{h})")
-    if settings.method.uses_network:
-        check_memory(*hr, settings.preset.skip, device)
-    try:
-        check_method(settings.method, degradation, y)
-    except ValueError as error:
-        raise UserError(f"{path}: {error}") from error
-    record = settings.record()
-    record["image_sha256"] = hashlib.sha256(y.numpy().tobytes()).hexdigest()
+    y, record = picture.pixels, _checked(path, picture, where)
     finished = check_folder(folder, record, steps=settings.steps, resume=settings.resume, overwrite=settings.overwrite)
     if finished is not None:
         say(f"{folder}: already finished" + (f" ({finished['steps']} steps)" if finished["steps"] else ""))
         return finished
     first_part = {name: value for name, value in record.items() if name not in AFTERWARDS}
-    keeper = Keeper(folder / CHECKPOINT, first_part, settings.checkpoint_seconds, at_end=not settings.bare)
-    deadline = start + settings.time_limit if settings.time_limit is not None else float("inf")
-    with _blamed(settings.own_parts):
-        if settings.method.iterates and settings.method.restorer.file is not None:
-            try_out(settings.method.restorer.value, y, degradation)
-        try:
-            solver = make_solver(settings.method, degradation, settings.preset, y, device)
-        except ValueError as error:
-            raise UserError(f"{path}: {error}") from error
-        run, trace = _begin(solver, y, settings, keeper, say)
-        first_step = run.step
-        reason = _loop(
-            solver, run, y, trace, settings.steps, deadline, keeper, progress(path.name, settings.steps), interrupt
-        )
-        image, kernel = solver.estimate(run)
-        first = Restart(settings.seed, image, kernel, trace, reason)
-        found = solver.found
-        tiles, ended = 0, None
-        restorer = seeded_restorer(settings.method.restorer.value, settings.seed)
-        if restorer is not None:
-            noise = restoration_noise(settings.method, degradation, found, y)
-            image, tiles, ended = restored(restorer, y, kernel, degradation, noise, interrupt, deadline, say)
-            reason = ended or reason
-            if needs_noise(restorer):
-                record["noise_std"] = noise
-    record |= {
-        "kernel_found": None if found is None else described(found),
-        "tiles": tiles,
-        "complete": ended is None,
-        "image": str(path),
-        "steps": run.step,
-        "parameters": count_parameters(run if settings.method.iterates else None, restorer),
-        "resumed_at": first_step or None,
-        "stopped": reason,
-        "seconds": round(keeper.seconds_before + time.perf_counter() - start, 3),
-        "peak_memory_mib": round(peak_memory_mib(device), 1),
-        "device": str(device),
-        "bf16": settings.preset.skip.bf16 and has_bf16(device),
-        "threads": torch.get_num_threads(),
-        "kernel": KERNEL_WORDS if settings.method.has_kernel else None,
-        "kernel_assumed": settings.method.has_kernel and found is None and isinstance(run.kernel, FixedKernel),
-        "versions": {"blindsr": __version__, "torch": torch.__version__, "python": platform.python_version()},
-        "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-    }
-    result = Result(picture, image, kernel if settings.method.has_kernel else None, trace, degradation, path.name)
-    record["metrics"] = score(result, replace(truth, kernel=None) if record["kernel_assumed"] else truth, say)
+    keeper = Keeper(folder / CHECKPOINT, first_part, settings.checkpoint_every, at_end=not settings.bare)
+
+    def seconds() -> float:
+        return round(keeper.seconds_before + time.perf_counter() - start, 3)
+
+    with faults_of(settings.composed.own_parts):
+        first, found, facts = _solved(path, y, where, keeper)
+    record |= facts | {"image": str(path), "seconds": seconds()} | _surroundings(where)
+    kernel = found.kernel
+    assert found.image is not None
+    loss = settings.composed.estimator.loss_name
+    result = Result(picture, found.image, kernel, first.trace, settings.degradation, path.name, loss)
+    record["metrics"] = score(result, replace(truth, kernel=None) if found.assumed else truth, say)
     forget(folder)
     more = settings.sampling is not None or settings.restarts is not None
     save_result(folder, result, truth, record | ({"complete": False} if more else {}), page=not settings.bare)
     if not more:
         return record
-    scene = Scene(y, image.cpu(), kernel.cpu(), degradation, found, truth.kernel)
-
-    def again(seed: int) -> Restart:
-        other, course = solver.init(y, seed), list[Metrics]()
-        why = _loop(
-            solver, other, y, course, settings.steps, deadline, None, progress(path.name, settings.steps), interrupt
-        )
-        return Restart(seed, *solver.estimate(other), course, why)
-
-    with _blamed(settings.own_parts):
-        record |= _afterwards(folder, settings, scene, first, again, interrupt, deadline, say)
+    with faults_of(settings.composed.own_parts):
+        record |= _afterwards(folder, y, where, first, found, truth)
     parts = [record[name] for name in ("posterior", "restarts_made") if name in record]
     record["complete"] = record["complete"] and all(part["complete"] for part in parts)
     if not record["complete"] and interrupt.raised:
         record["stopped"] = "interrupted"
-    record["seconds"] = round(keeper.seconds_before + time.perf_counter() - start, 3)
+    record["seconds"] = seconds()
     save_record(folder, record)
     return record
 
 
+def _checked(path: Path, picture: Picture, where: Conditions) -> dict[str, Any]:
+    """Check that the method can serve the picture; return what decides the result, for run.json."""
+    settings, y = where.settings, picture.pixels
+    size, (h, w) = settings.degradation.kernel_size, (settings.scale * n for n in y.shape[-2:])
+    if size > min(h, w):
+        raise UserError(f"{path}: a kernel of {size} pixels is larger than the result ({w}x{h})")
+    try:
+        settings.composed.estimator.check(y, settings.degradation, where.device)
+    except UserError:
+        raise
+    except ValueError as error:
+        raise UserError(f"{path}: {error}") from error
+    return settings.record() | {"image_sha256": hashlib.sha256(y.numpy().tobytes()).hexdigest()}
+
+
+def _solved(path: Path, y: Tensor, where: Conditions, keeper: Keeper) -> tuple[Restart, Estimate, dict[str, Any]]:
+    """Estimate the kernel and make the image; return the optimisation, the estimate with its image, and the record."""
+    settings, method, d = where.settings, where.settings.composed, where.settings.degradation
+    if settings.steps and any(name == method.labels["restorer"] for name in method.own_parts):
+        try_out(method.restorer, y, d)
+    try:
+        run, trace = _begin(y, where, keeper)
+    except UserError:
+        raise
+    except ValueError as error:
+        raise UserError(f"{path}: {error}") from error
+    first_step = run.step
+    reason = _advance(run, trace, where, keeper)
+    found = run.estimate()
+    tiles, ended, restorer = 0, None, method.restorer_for(settings.seed)
+    facts: dict[str, Any] = {}
+    if restorer is not None:
+        noise = method.restoration_noise(found, y, d)
+        kernel = pixel_average(d) if found.kernel is None else found.kernel
+        image, tiles, ended = restored(restorer, y, kernel, d, noise, where.interrupt, where.deadline, where.say)
+        found, reason = replace(found, image=image), ended or reason
+        if needs_noise(restorer):
+            facts["noise_std"] = noise
+    facts |= run.facts() | {
+        "kernel_found": found.description,
+        "kernel_assumed": found.assumed,
+        "tiles": tiles,
+        "complete": ended is None,
+        "steps": run.step,
+        "resumed_at": first_step or None,
+        "stopped": reason,
+        "kernel_convention": None if found.kernel is None else KERNEL_WORDS,
+    }
+    weights = 0 if restorer is None else restorer_parameters(restorer)
+    facts["parameters"] = None if weights is None else facts["parameters"] + weights
+    assert found.image is not None
+    kernel = pixel_average(d) if found.kernel is None else found.kernel
+    return Restart(settings.seed, found.image, kernel, trace, reason), found, facts
+
+
+def _surroundings(where: Conditions) -> dict[str, Any]:
+    """What a run was made with, for run.json."""
+    return {
+        "peak_memory_mib": round(peak_memory_mib(where.device), 1),
+        "device": str(where.device),
+        "threads": torch.get_num_threads(),
+        "versions": {"blindsr": __version__, "torch": torch.__version__, "python": platform.python_version()},
+        "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    }
+
+
 def _afterwards(
-    folder: Path,
-    settings: RunSettings,
-    scene: Scene,
-    first: Restart,
-    again: Callable[[int], Restart],
-    interrupt: Interrupt,
-    deadline: float,
-    say: Callable[[str], None],
+    folder: Path, y: Tensor, where: Conditions, first: Restart, found: Estimate, truth: Truth
 ) -> dict[str, Any]:
     """Sample the kernel's posterior and repeat the optimisation, where asked for; return the entries for run.json."""
-    entries: dict[str, Any] = {}
+    settings, entries = where.settings, dict[str, Any]()
+    estimator, d = settings.composed.estimator, settings.degradation
     if settings.sampling is not None:
-        prior, seed = settings.method.prior.value, settings.seed
-        entries["posterior"] = sample_posterior(folder, settings.sampling, scene, prior, seed, interrupt, deadline, say)
+        scene = Scene(y, first.image.cpu(), first.kernel.cpu(), d, found.posterior, truth.kernel)
+        entries["posterior"] = sample_posterior(
+            folder, settings.sampling, scene, estimator.prior, settings.seed, where.interrupt, where.deadline, where.say
+        )
     if settings.restarts is not None:
 
-        def stopped() -> bool:
-            return interrupt.raised or time.perf_counter() > deadline
+        def again(seed: int) -> Restart:
+            other, trace = estimator.start(y, d, seed=seed, device=where.device), list[Metrics]()
+            reason = _advance(other, trace, where, None)
+            made = other.estimate()
+            assert made.image is not None and made.kernel is not None
+            return Restart(seed, made.image, made.kernel, trace, reason)
 
-        entries["restarts_made"] = repeat(first, settings.restarts, again, stopped, folder, scene.true_kernel, say)
+        entries["restarts_made"] = repeat(
+            first, settings.restarts, again, where.stopped, folder, truth.kernel, where.say
+        )
     return entries
 
 
-def count_parameters(run: object | None, restorer: Restorer | None) -> int | None:
-    """Count the numbers that a run fits and the weights of its restorer; None where the restorer does not tell them."""
-    blocks = [] if run is None else [part for part in vars(run).values() if isinstance(part, nn.Module)]
-    if restorer is not None:
-        model = getattr(restorer, "network", getattr(restorer, "model", None))
-        if model is None and isinstance(restorer, OnnxRestorer | CallableRestorer):
-            return None
-        blocks += [] if model is None else [model]
-    return sum(p.numel() for block in blocks for p in block.parameters())
+def restorer_parameters(restorer: Restorer) -> int | None:
+    """Count the weights of a restorer; None where it does not tell them."""
+    model = getattr(restorer, "network", getattr(restorer, "model", None))
+    if model is None:
+        return None if isinstance(restorer, OnnxRestorer | CallableRestorer) else 0
+    return int(sum(p.numel() for p in model.parameters()))
 
 
 def read_truth(settings: RunSettings, picture: Picture, truth_path: Path | None, kernel_path: Path | None) -> Truth:
@@ -220,7 +261,8 @@ def read_truth(settings: RunSettings, picture: Picture, truth_path: Path | None,
     if truth_path is not None:
         image = read_hr(truth_path, degradation.scale, picture.pixels)
     if kernel_path is not None:
-        kernel, kernel_notes = read_kernel(kernel_path, scale=degradation.scale if settings.even_kernel else None)
+        even = degradation.scale if settings.alignment is not None else None  # an even kernel needs a named grid
+        kernel, kernel_notes = read_kernel(kernel_path, scale=even)
         notes += kernel_notes
         size = kernel.shape[-1]
         if size != degradation.kernel_size:
@@ -232,7 +274,7 @@ def read_truth(settings: RunSettings, picture: Picture, truth_path: Path | None,
 
 
 @contextmanager
-def _blamed(own_parts: list[str]) -> Iterator[None]:
+def faults_of(own_parts: tuple[str, ...]) -> Iterator[None]:
     """Turn any failure inside the block into a user's error, where the user's own parts take part in it."""
     try:
         yield
@@ -244,64 +286,51 @@ def _blamed(own_parts: list[str]) -> Iterator[None]:
         raise UserError(f"{', '.join(own_parts)}: fails during the run ({type(error).__name__}: {error})") from error
 
 
-def _begin(
-    solver: RunSolver, y: Tensor, settings: RunSettings, keeper: Keeper, say: Callable[[str], None]
-) -> tuple[Any, list[Metrics]]:
+def _begin(y: Tensor, where: Conditions, keeper: Keeper) -> tuple[Estimation, list[Metrics]]:
     """Start a run, or go on with the one in the checkpoint."""
-    there = keeper.path.exists()
+    settings, there = where.settings, keeper.path.exists()
+    estimator, d = settings.composed.estimator, settings.degradation
     if settings.resume and there:
         state = checkpoint.load(keeper.path, keeper.settings)
         try:
-            run = solver.load_state_dict(y, state["run"])
+            run = estimator.resume(y, d, state["run"], device=where.device)
             trace = [Metrics(int(row[0]), *row[1:]) for row in state["trace"].tolist()]
             keeper.seconds_before = float(state["seconds"])
         except (KeyError, ValueError, TypeError, AttributeError, IndexError) as error:
             raise UserError(f"{keeper.path}: damaged checkpoint ({error}); delete it to start anew") from error
-        say(f"resumed at step {run.step}")
+        where.say(f"resumed at step {run.step}")
         return run, trace
     if settings.resume:
-        say(f"no checkpoint in {keeper.path.parent}: starting anew")
+        where.say(f"no checkpoint in {keeper.path.parent}: starting anew")
     elif there:
-        say(f"{keeper.path} of an earlier run is replaced (--resume would go on with it)")
-    try:
-        return solver.init(y, settings.seed), []
-    except ValueError as error:
-        raise UserError(f"{keeper.path.parent}: {error}") from error
+        where.say(f"{keeper.path} of an earlier run is replaced (--resume would go on with it)")
+    return estimator.start(y, d, seed=settings.seed, device=where.device), []
 
 
-def _loop(
-    solver: RunSolver,
-    run: Any,
-    y: Tensor,
-    trace: list[Metrics],
-    steps: int,
-    deadline: float,
-    keeper: Keeper | None,
-    progress: Progress,
-    interrupt: Interrupt,
-) -> str:
+def _advance(run: Estimation, trace: list[Metrics], where: Conditions, keeper: Keeper | None) -> str:
     """Step until done, out of time or interrupted; say which. Without a keeper no checkpoint is written."""
+    steps, deadline = where.settings.steps, where.deadline
     begin, done, reason = time.perf_counter(), 0, "finished"
-    with progress:
-        for metrics in solver.iterate(run, y, steps):
+    with where.progress(where.name, steps) as progress:
+        for metrics in run.iterate(steps):
             if not math.isfinite(metrics.loss):
-                where = f"{keeper.path.parent}: " if keeper is not None else "restart: "
-                raise UserError(f"{where}diverged at step {metrics.step} (loss not finite); try another --seed")
+                at = f"{keeper.path.parent}: " if keeper is not None else "restart: "
+                raise UserError(f"{at}diverged at step {metrics.step} (loss not finite); try another --seed")
             trace.append(metrics)
             done += 1
             now = time.perf_counter()
             per_step = (now - begin) / done
             progress.update(metrics, min(per_step * (steps - run.step), max(deadline - now, 0.0)))
-            if interrupt.raised:
+            if where.interrupt.raised:
                 reason = "interrupted"
                 break
             if now + per_step > deadline:
                 reason = "time limit" if run.step < steps else "finished"
                 break
             if keeper is not None:
-                keeper.save_if_due(solver, run, trace)
-    if solver.settled(run):
-        reason = "settled: the image's moving variance had stopped falling"
+                keeper.save_if_due(run, trace)
+    if run.settled is not None:
+        reason = run.settled
     if steps and keeper is not None and (keeper.at_end or reason == "interrupted"):
-        keeper.save(solver, run, trace)
+        keeper.save(run, trace)
     return reason

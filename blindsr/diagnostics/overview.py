@@ -29,6 +29,7 @@ class Overview:
     loss: Array
     lr_rmse: Array
     title: str
+    loss_name: str = "loss"
     truth: Array | None = None
     true_kernel: Array | None = None
     captions: dict[str, str] | None = None
@@ -37,12 +38,12 @@ class Overview:
 
 def _curves(axes: Axes, page: Overview) -> None:
     steps = np.arange(1, len(page.loss) + 1)
-    if np.isnan(page.lr_rmse).all():  # an estimator without an image of its own, as KernelGAN
+    if np.isnan(page.lr_rmse).all():  # an estimator without an image of its own
         axes.plot(steps, page.loss, color=BLUE, lw=0.8)
-        label_axes(axes, "Adversarial loss", "step", "generator's loss")
+        label_axes(axes, "Loss", "step", page.loss_name)
         return
-    (a,) = axes.semilogy(steps, page.loss, color=BLUE, lw=1.1, label="data term (1 - SSIM or mean squared error)")
-    label_axes(axes, "Loss", "inner step", "data term")
+    (a,) = axes.semilogy(steps, page.loss, color=BLUE, lw=1.1, label=page.loss_name)
+    label_axes(axes, "Loss", "step", page.loss_name.partition(" (")[0])
     axes.yaxis.label.set_color(BLUE)
     twin = axes.twinx()
     (b,) = twin.semilogy(steps, page.lr_rmse, color=RED, lw=1.1, label="LR error (grey levels, rms)")

@@ -1,67 +1,175 @@
-"""The loop that every method shares (Eqs. 18, 19): Monte Carlo kernel approximation, then inner steps."""
+"""Joint estimation of image and kernel (Eqs. 18, 19 of Xia et al. 2024): Monte Carlo steps, then inner steps.
+
+MLMC, its ablations and the methods that it is compared with (DIP, Double-DIP, FKP-DIP, BSRDM, PAM) are this loop with
+other parts.
+"""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from blindsr.estimators.spectral import KernelEstimate
+from blindsr.estimators.base import Estimate, Estimation, Estimator, Metrics, check_adam, check_image, unfit
+from blindsr.estimators.spectral import KernelEstimate, KernelEstimator
 from blindsr.estimators.stopping import MovingVariance
 from blindsr.likelihood.data_term import DataTerm
 from blindsr.likelihood.noise import NoiseModel
+from blindsr.likelihood.quadratic import lr_errors
 from blindsr.operators.degradation import Degradation
 from blindsr.operators.kernels import width
 from blindsr.optimizers.base import Energy, Optimizer, Pass, Run, adam_step, parameters
-from blindsr.priors.base import ImagePrior, KernelEnergy
+from blindsr.priors.base import ImagePrior, KernelEnergy, KernelPrior
 from blindsr.random import draw_seed, generator, seeded
+from blindsr.restorers.base import Restorer
+from blindsr.restorers.tiled import restore
 from blindsr.samplers.mcka import MonteCarloKernelApproximation
 
-ImageFactory = Callable[[Tensor, Degradation], nn.Module]
-KernelFactory = Callable[[Tensor, Degradation], nn.Module]
+
+@dataclass
+class Problem:
+    """What the parts of a loop are built for.
+
+    Attributes
+    ----------
+    y : Tensor
+        LR image (1, C, h, w), values 0..1.
+    degradation : Degradation
+        Forward operator.
+    noise_std : float or None
+        Noise level where it is known, units of 0..1.
+    kernel_estimator : KernelEstimator
+        Estimates the kernel from y alone, for the parts that start from such an estimate.
+    guide : Tensor or None
+        Image (1, C, s h, s w) that the image generator starts from, if any.
+    """
+
+    y: Tensor
+    degradation: Degradation
+    noise_std: float | None = None
+    kernel_estimator: KernelEstimator = field(default_factory=lambda: KernelEstimator(rounds=0))
+    guide: Tensor | None = None
+
+    @cached_property
+    def spectral(self) -> KernelEstimate:
+        """The kernel's estimate from y alone, computed when a part first asks for it."""
+        return self.kernel_estimator(self.y, self.degradation, self.noise_std)
+
+    @property
+    def estimated(self) -> KernelEstimate | None:
+        """The estimate, if a part has asked for it."""
+        return self.__dict__.get("spectral")
+
+
+class KernelBlock(NamedTuple):
+    """The kernel's side of a loop: its generator, and what goes with it.
+
+    Attributes
+    ----------
+    module : nn.Module
+        Makes k from its parameters.
+    energy : KernelEnergy or None
+        Φ of Eq. 3, kept in the objective.
+    draws : KernelPrior or None
+        What the Monte Carlo step draws from.
+    assumed : bool
+        Whether the kernel is assumed and never changes.
+    """
+
+    module: nn.Module
+    energy: KernelEnergy | None = None
+    draws: KernelPrior | None = None
+    assumed: bool = False
+
+
+PriorFactory = Callable[[Problem], KernelPrior]
+"""What makes a kernel prior for a problem."""
+ImageFactory = Callable[[Problem], nn.Module]
+"""What makes the image generator for a problem."""
+KernelFactory = Callable[[Problem, KernelPrior | None], KernelBlock]
+"""What makes the kernel's side for a problem and its kernel prior."""
+MonteCarloFactory = Callable[[KernelPrior, int], MonteCarloKernelApproximation]
+"""What makes the Monte Carlo step for a kernel prior and a scale."""
+
+
+def free_kernel(make: Callable[[Degradation], nn.Module]) -> KernelFactory:
+    """Return the factory of a kernel generator whose prior, if any, is what the Monte Carlo step draws from."""
+    return lambda problem, prior: KernelBlock(make(problem.degradation), draws=prior)
 
 
 @dataclass(frozen=True)
-class Assembly:
-    """A method: one part for each place.
+class MonteCarloSettings:
+    """Numbers of the Monte Carlo step, see `MonteCarloKernelApproximation`."""
+
+    n_kernels: int = 5
+    n_simulations: dict[int, int] = field(default_factory=dict)
+    """Simulations in one outer iteration, by scale; a scale that is not named has one."""
+    warmup_steps: int = 200
+
+    def __call__(self, prior: KernelPrior, scale: int) -> MonteCarloKernelApproximation:
+        """Return the step that draws from a prior."""
+        return MonteCarloKernelApproximation(
+            prior, self.n_kernels, self.n_simulations.get(scale, 1), warmup_steps=self.warmup_steps
+        )
+
+
+@dataclass(frozen=True)
+class JointLoop(Estimator):
+    """Image and kernel generators that descend on one energy in turn.
 
     Parameters
     ----------
-    degradation : Degradation
-        Forward operator.
-    image, kernel : callable
-        Make the generators: `image(y, degradation)`, `kernel(y, degradation)`.
+    image : callable
+        Problem to image generator.
+    kernel : callable
+        Problem and kernel prior to `KernelBlock`; `free_kernel(make)` wraps a plain generator.
     optimizer : Optimizer
         How the blocks take turns.
     data_term, image_prior, noise
         The energy's parts.
     rho : float
         Weight ρ of the image prior (Eq. 39).
-    monte_carlo : MonteCarloKernelApproximation, optional
-        The Monte Carlo step; None leaves it out, its warm-up too.
+    prior : callable, optional
+        Problem to kernel prior: what the Monte Carlo step draws from. None leaves the step and its warm-up out.
+    monte_carlo : callable
+        Kernel prior and scale to `MonteCarloKernelApproximation`; by default with the published numbers.
+    steps : int
+        Inner steps in all.
     inner_steps : int
         Q, inner steps in one outer iteration.
     image_lr, kernel_lr : float
         Adam's learning rates. The Monte Carlo step and the optimizer share the kernel's Adam.
     average : float
         If above 0, the image estimate is a running mean of x with this share of the old mean kept at each step.
-    kernel_prior : KernelEnergy, optional
-        Φ of Eq. 3, kept in the objective.
-    estimate : KernelEstimate, optional
-        What was found of the kernel before the run, from y alone.
-    anchor : Tensor, optional
-        Picture (1, C, s h, s w) that the image estimate is averaged with.
-    stopping : MovingVariance, optional
-        Ends the run where its image has settled.
     noise_steps : int
         Steps between two updates of the noise variance.
+    noise_std : float, optional
+        Noise level where it is known, units of 0..1.
+    kernel_estimator : KernelEstimator
+        See `Problem`.
+    guide : Restorer, optional
+        Makes, with the kernel estimated from y alone, the image that the image generator takes as its input; the
+        result is then the mean of that image and the generator's.
+    stopping : MovingVariance, optional
+        Ends the run when its image has settled.
+
+    Raises
+    ------
+    ValueError
+        If a number lies outside its range.
+
+    Examples
+    --------
+    >>> run = loop.start(y, Degradation(4), seed=0, device="cpu")   # doctest: +SKIP
+    >>> for metrics in run.iterate(1000): ...                       # doctest: +SKIP
+    >>> image, kernel = run.estimate().image, run.estimate().kernel  # doctest: +SKIP
     """
 
-    degradation: Degradation
     image: ImageFactory
     kernel: KernelFactory
     optimizer: Optimizer
@@ -69,114 +177,47 @@ class Assembly:
     image_prior: ImagePrior
     noise: NoiseModel
     rho: float = 0.2
-    monte_carlo: MonteCarloKernelApproximation | None = None
+    prior: PriorFactory | None = None
+    monte_carlo: MonteCarloFactory = field(default_factory=MonteCarloSettings)
+    steps: int = 1000
     inner_steps: int = 5
     image_lr: float = 5e-3
     kernel_lr: float = 1e-4
     average: float = 0.0
-    kernel_prior: KernelEnergy | None = None
-    estimate: KernelEstimate | None = None
-    anchor: Tensor | None = None
-    stopping: MovingVariance | None = None
     noise_steps: int = 1
+    noise_std: float | None = None
+    kernel_estimator: KernelEstimator = field(default_factory=lambda: KernelEstimator(rounds=0))
+    guide: Restorer | None = None
+    stopping: MovingVariance | None = None
+    makes_image = True
+    takes_steps = True
+    loss_name = "data term (1 - SSIM or mean squared error)"
 
     def __post_init__(self) -> None:
         if min(self.inner_steps, self.noise_steps) < 1 or not 0 <= self.average < 1 or self.rho < 0:
-            raise ValueError("assembly: need inner_steps and noise_steps >= 1, average in [0, 1) and rho >= 0")
+            raise ValueError("joint loop: need inner_steps and noise_steps >= 1, average in [0, 1) and rho >= 0")
 
+    def steps_for(self, degradation: Degradation) -> int:
+        """Inner steps."""
+        return self.steps
 
-class Metrics(NamedTuple):
-    """What one step tells; plain numbers."""
+    def with_steps(self, steps: int) -> JointLoop:
+        """Return the same loop with another number of inner steps."""
+        return replace(self, steps=steps)
 
-    step: int
-    loss: float
-    """Data term (1 - SSIM or MSE, see the method)."""
-    mse: float
-    """Mean squared LR error."""
-    prior: float
-    """Weighted image prior."""
-    noise_std: float
-    """Noise level in use, units of y."""
-    kernel_width: float
-    """Root mean square width of the kernel, HR pixels."""
-    monte_carlo: float
-    """L_MC of this outer iteration; NaN where no Monte Carlo step was made at this step."""
+    def check(self, y: Tensor, degradation: Degradation, device: torch.device) -> None:
+        """Check that the image generator fits into memory, where it knows what it needs.
 
+        Raises
+        ------
+        ValueError
+            If it does not.
+        """
+        if (check := getattr(self.image, "check", None)) is not None:
+            check(*degradation.hr_shape(*y.shape[-2:]), device)
 
-class Estimate(NamedTuple):
-    """Image (1, C, s h, s w) in [0, 1] and kernel (1, 1, K, K), both detached, on the CPU."""
-
-    image: Tensor
-    kernel: Tensor
-
-
-class RunSolver(Protocol):
-    """What a run is made by: `Solver`, or a solver of a method's own. Its kind of run counts its steps in `step`."""
-
-    @property
-    def found(self) -> KernelEstimate | None:
-        """What was found of the kernel before the run, from y alone."""
-        ...
-
-    def init(self, y: Tensor, seed: int) -> Any:
-        """Start a run on y (1, C, h, w)."""
-        ...
-
-    def iterate(self, run: Any, y: Tensor, steps: int) -> Iterator[Metrics]:
-        """Step until the run has made `steps` steps in all; stop iterating at any time."""
-        ...
-
-    def settled(self, run: Any) -> bool:
-        """Whether the run has ended by itself."""
-        ...
-
-    def estimate(self, run: Any) -> Estimate:
-        """Return the current image and kernel."""
-        ...
-
-    def state_dict(self, run: Any) -> dict[str, Any]:
-        """Return a copy of the run as a plain dict of tensors and numbers."""
-        ...
-
-    def load_state_dict(self, y: Tensor, state: dict[str, Any]) -> Any:
-        """Rebuild a run on y, to the bit; ValueError where the state does not fit."""
-        ...
-
-
-def _adam(module: nn.Module, lr: float) -> torch.optim.Optimizer | None:
-    free = parameters(module)
-    return torch.optim.Adam(free, lr=lr, fused=True) if free else None
-
-
-class Solver:
-    """One run of an assembly, step by step.
-
-    Parameters
-    ----------
-    assembly : Assembly
-        The method.
-    device : torch.device or str
-        Where to compute. Random draws are made on the CPU, so that every device sees the same ones.
-
-    Examples
-    --------
-    >>> solver = Solver(assembly)                          # doctest: +SKIP
-    >>> run = solver.init(y, seed=0)                       # doctest: +SKIP
-    >>> for metrics in solver.iterate(run, y, 1000): ...   # doctest: +SKIP
-    >>> image, kernel = solver.estimate(run)               # doctest: +SKIP
-    """
-
-    def __init__(self, assembly: Assembly, device: torch.device | str = "cpu") -> None:
-        self.assembly = assembly
-        self.device = torch.device(device)
-
-    @property
-    def found(self) -> KernelEstimate | None:
-        """What was found of the kernel before the run, from y alone."""
-        return self.assembly.estimate
-
-    def init(self, y: Tensor, seed: int) -> Run:
-        """Build both generators for y (1, C, h, w), values 0..1, and warm the kernel up.
+    def start(self, y: Tensor, degradation: Degradation, *, seed: int, device: torch.device | str) -> LoopEstimation:
+        """Build both generators and warm the kernel up.
 
         Raises
         ------
@@ -184,107 +225,184 @@ class Solver:
             If y is not of shape (1, C, h, w) or holds values that are not finite, or a Monte Carlo step is asked for
             with a kernel that has no parameters.
         """
-        if y.ndim != 4 or y.shape[0] != 1:
-            raise ValueError(f"the LR image has shape {tuple(y.shape)}: (1, C, h, w) is needed")
-        if not torch.isfinite(y).all():
-            raise ValueError("the LR image holds NaN or infinite values")
-        a, source = self.assembly, generator(seed)
-        variance = a.noise.initial(y).to(self.device)
-        with seeded(draw_seed(source)):
-            image = a.image(y, a.degradation).to(self.device)
-            kernel = a.kernel(y, a.degradation).to(self.device)
-        run = Run(
-            image,
-            kernel,
-            _adam(image, a.image_lr),
-            _adam(kernel, a.kernel_lr),
-            variance,
-            variance,
-            source,
+        check_image(y)
+        made = LoopEstimation(self, y, degradation, device)
+        made.begin(seed)
+        return made
+
+    def resume(
+        self, y: Tensor, degradation: Degradation, state: dict[str, Any], *, device: torch.device | str
+    ) -> LoopEstimation:
+        """Rebuild a run from its state; going on from it gives the same bits as never having stopped.
+
+        (On a CPU with the same number of threads. Some CUDA kernels add up in no fixed order.)
+
+        Raises
+        ------
+        ValueError
+            If the state belongs to another loop or image size.
+        """
+        made = LoopEstimation(self, y, degradation, device)
+        try:
+            made.load(copy.deepcopy(state))
+        except (KeyError, TypeError, AttributeError, RuntimeError, ValueError) as error:
+            raise unfit(error) from error
+        return made
+
+
+def _adam(module: nn.Module, lr: float) -> torch.optim.Optimizer | None:
+    free = parameters(module)
+    return torch.optim.Adam(free, lr=lr, fused=True) if free else None
+
+
+class LoopEstimation(Estimation):
+    """A loop under way on one LR image. Random draws are made on the CPU, so that every device sees the same ones.
+
+    Parameters
+    ----------
+    loop : JointLoop
+        The parts.
+    y, degradation
+        LR image and forward operator.
+    device : torch.device or str
+        Where to compute.
+    """
+
+    run: Run
+
+    def __init__(self, loop: JointLoop, y: Tensor, degradation: Degradation, device: torch.device | str) -> None:
+        self.loop, self.degradation, self.device = loop, degradation, torch.device(device)
+        self.problem = Problem(y, degradation, loop.noise_std, loop.kernel_estimator)
+        if loop.guide is not None:
+            found = self.problem.spectral
+            self.problem.guide = restore(loop.guide, y.cpu(), found.kernel, degradation, found.noise_std)
+        self.prior = None if loop.prior is None else loop.prior(self.problem)
+        self.y = y.to(self.device)
+
+    def _build(self, seed: int, variance: Tensor, initial: Tensor, source: torch.Generator, **rest: Any) -> None:
+        """Make the generators, their optimizers and the run that holds them."""
+        with seeded(seed):
+            image = self.loop.image(self.problem).to(self.device)
+            self.block = self.loop.kernel(self.problem, self.prior)
+            kernel = self.block.module.to(self.device)
+        adams = _adam(image, self.loop.image_lr), _adam(kernel, self.loop.kernel_lr)
+        self.run = Run(image, kernel, *adams, variance.to(self.device), initial.to(self.device), source, **rest)
+        draws = self.block.draws
+        self.mcka = None if draws is None else self.loop.monte_carlo(draws, self.degradation.scale)
+        self.energy = Energy(
+            self.y, self.degradation, self.loop.data_term, self.loop.image_prior, self.loop.rho, self.block.energy
         )
-        if a.monte_carlo is not None:
+
+    def begin(self, seed: int) -> None:
+        """Draw the generators' weights and warm the kernel up."""
+        source = generator(seed)
+        variance = self.loop.noise.initial(self.problem.y)
+        self._build(draw_seed(source), variance, variance, source)
+        run = self.run
+        if self.mcka is not None:
             if run.kernel_adam is None:
                 raise ValueError("a kernel without parameters learns nothing from the Monte Carlo step: leave it out")
-            for target in a.monte_carlo.warmup_kernels(source).to(self.device).split(1):
+            for target in self.mcka.warmup_kernels(source).to(self.device).split(1):
                 (target - run.kernel()).square().mean().backward()
                 adam_step(run.kernel_adam, run.kernel)
-        return run
 
-    def step(self, run: Run, y: Tensor) -> Metrics:
-        """Advance the run by one inner step, in place; an outer iteration begins every Q steps."""
-        a, y = self.assembly, y.to(self.device)
-        energy = Energy(y, a.degradation, a.data_term, a.image_prior, a.rho, a.kernel_prior)
+    @property
+    def step(self) -> int:  # type: ignore[override]
+        """Inner steps made."""
+        return self.run.step
+
+    @property
+    def settled(self) -> str | None:  # type: ignore[override]
+        """Why the run has ended by itself."""
+        return "settled: the image's moving variance had stopped falling" if self.run.memory.get("settled", 0) else None
+
+    def advance(self) -> Metrics:
+        """Make one inner step; an outer iteration begins every Q steps."""
+        loop, run = self.loop, self.run
         monte_carlo = float("nan")
-        if run.step % a.inner_steps == 0:
-            if a.monte_carlo is not None:
-                monte_carlo = self._monte_carlo(run, y, a.monte_carlo)
-            a.optimizer.begin_outer(run, energy)
-        done = a.optimizer.step(run, energy)
+        if run.step % loop.inner_steps == 0:
+            if self.mcka is not None:
+                monte_carlo = self._monte_carlo(self.mcka)
+            loop.optimizer.begin_outer(run, self.energy)
+        done = loop.optimizer.step(run, self.energy)
         run.x, run.k = done.x, done.k
-        if a.average > 0:
-            run.mean_x = done.x.clone() if run.mean_x is None else run.mean_x.lerp_(done.x, self._share(run))
-        if (run.step + 1) % a.noise_steps == 0:
-            run.variance = a.noise.update(run.variance, done.residual, run.initial_variance)
-        metrics = self._metrics(run, done, monte_carlo)
-        if a.stopping is not None and a.stopping.update(run):
+        if loop.average > 0:
+            run.mean_x = done.x.clone() if run.mean_x is None else run.mean_x.lerp_(done.x, self._share())
+        if (run.step + 1) % loop.noise_steps == 0:
+            run.variance = loop.noise.update(run.variance, done.residual, run.initial_variance)
+        metrics = self._metrics(done, monte_carlo)
+        if loop.stopping is not None and loop.stopping.update(run):
             run.memory["settled"] = 1
         run.step += 1
         return metrics
 
-    def _share(self, run: Run) -> float:
+    def _share(self) -> float:
         """Weight of the newest image: 1 - average, larger while the mean is young."""
-        return max(1 - self.assembly.average, 1 / (1 + run.step / 4))
+        return max(1 - self.loop.average, 1 / (1 + self.run.step / 4))
 
-    def _monte_carlo(self, run: Run, y: Tensor, mcka: MonteCarloKernelApproximation) -> float:
+    def _monte_carlo(self, mcka: MonteCarloKernelApproximation) -> float:
         """Run the Monte Carlo simulations of one outer iteration, on the image of the last pass (Eqs. 24-30)."""
+        run = self.run
         if run.x is None:
             with torch.no_grad():
                 run.x = run.image()
         for _ in range(mcka.n_simulations):
             kernel = run.kernel()
-            samples, omega = mcka.draw(
-                self.assembly.degradation, run.x, y, kernel.detach(), run.variance, run.generator
-            )
+            samples, omega = mcka.draw(self.degradation, run.x, self.y, kernel.detach(), run.variance, run.generator)
             loss = mcka.loss(kernel, samples, omega)
             loss.backward()
             adam_step(run.kernel_adam, run.kernel)
         return float(loss.detach())
 
-    @staticmethod
-    def _metrics(run: Run, done: Pass, monte_carlo: float) -> Metrics:
+    def _metrics(self, done: Pass, monte_carlo: float) -> Metrics:
         return Metrics(
-            step=run.step + 1,
+            step=self.run.step + 1,
             loss=float(done.data.detach()),
             mse=float(done.residual.square().mean()),
             prior=float(done.prior.detach()),
-            noise_std=float(run.variance.mean().sqrt()),
+            noise_std=float(self.run.variance.mean().sqrt()),
             kernel_width=float(width(done.k)),
             monte_carlo=monte_carlo,
         )
 
-    def iterate(self, run: Run, y: Tensor, steps: int) -> Iterator[Metrics]:
-        """Step until the run has made `steps` steps in all; stop iterating at any time."""
-        y = y.to(self.device)
-        while run.step < steps and not self.settled(run):
-            yield self.step(run, y)
-
-    @staticmethod
-    def settled(run: Run) -> bool:
-        """Whether the run has ended by itself."""
-        return bool(run.memory.get("settled", 0))
-
-    def estimate(self, run: Run) -> Estimate:
+    def estimate(self) -> Estimate:
         """Return the current image and kernel: those of the last pass (or the running mean of the image)."""
+        run, found = self.run, self.problem.estimated
         with torch.no_grad():
             x = run.mean_x if run.mean_x is not None else run.x if run.x is not None else run.image()
             k = run.k if run.k is not None else run.kernel()
-        image = self.assembly.degradation.crop(x).detach().clamp(0, 1).cpu()
-        if self.assembly.anchor is not None and run.x is not None:
-            image = image.lerp(self.assembly.anchor, 0.5)
-        return Estimate(image, k.detach().clone().cpu())
+        image = self.degradation.crop(x).detach().clamp(0, 1).cpu()
+        if self.problem.guide is not None and run.x is not None:
+            image = image.lerp(self.problem.guide, 0.5)
+        return Estimate(
+            image,
+            k.detach().clone().cpu(),
+            found.noise_std if self.loop.noise_std is None and found is not None else self.loop.noise_std,
+            self.block.assumed,
+            None if found is None else found.spectral,
+            None if found is None else found.described(),
+        )
 
-    def state_dict(self, run: Run) -> dict[str, Any]:
-        """Return a copy of the run as a plain dict of tensors and numbers (see `blindsr.io.checkpoint`)."""
+    def coming_kernels(self) -> tuple[Tensor, Tensor] | None:
+        """Draw what the coming Monte Carlo step will draw, from a copy of the run's random stream."""
+        run = self.run
+        if self.mcka is None:
+            return None
+        stream = torch.Generator()
+        stream.set_state(run.generator.get_state())
+        with torch.no_grad():
+            x = run.image() if run.x is None else run.x
+            kernels, _ = self.mcka.draw(self.degradation, x, self.y, run.kernel(), run.variance, stream)
+            return kernels, lr_errors(self.degradation, x, self.y, kernels)
+
+    def facts(self) -> dict[str, Any]:
+        """Number of fitted values, and whether the image generator computes in bfloat16."""
+        count = sum(p.numel() for block in (self.run.image, self.run.kernel) for p in block.parameters())
+        return {"parameters": count, "bf16": bool(getattr(self.run.image, "bf16", False))}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return a copy of the run as a plain dict of tensors and numbers."""
+        run = self.run
         state = {
             "image": run.image.state_dict(),
             "kernel": run.kernel.state_dict(),
@@ -301,53 +419,29 @@ class Solver:
         }
         return copy.deepcopy(state)
 
-    def load_state_dict(self, y: Tensor, state: dict[str, Any]) -> Run:
-        """Rebuild a run on y from `state_dict`; going on from it gives the same bits as never having stopped.
-
-        (On a CPU with the same number of threads. Some CUDA kernels add up in no fixed order.)
-
-        Raises
-        ------
-        ValueError
-            If the state belongs to another assembly or image size.
-        """
-        a, state = self.assembly, copy.deepcopy(state)
-        try:
-            with seeded(0):
-                image, kernel = a.image(y, a.degradation).to(self.device), a.kernel(y, a.degradation).to(self.device)
-            image.load_state_dict(state["image"])
-            kernel.load_state_dict(state["kernel"])
-            run = Run(
-                image,
-                kernel,
-                _adam(image, a.image_lr),
-                _adam(kernel, a.kernel_lr),
-                state["variance"].to(self.device),
-                state["initial_variance"].to(self.device),
-                torch.Generator(),
-                step=int(state["step"]),
-                **{name: _to(state[name], self.device) for name in ("x", "k", "mean_x")},
-                memory={n: _to(v, self.device) for n, v in state["memory"].items()},
-            )
-            run.generator.set_state(state["generator"].cpu())
-            for adam, name in ((run.image_adam, "image_adam"), (run.kernel_adam, "kernel_adam")):
-                if adam is not None:
-                    adam.load_state_dict(state[name])
-                    check_adam(adam)
-            _check_shapes(run, (*y.shape[:2], *a.degradation.hr_shape(*y.shape[-2:])), a.degradation.kernel_size)
-        except (KeyError, TypeError, AttributeError, RuntimeError, ValueError) as error:
-            raise ValueError(f"this checkpoint does not fit the method and image: {error}".splitlines()[0]) from error
-        return run
-
-
-def check_adam(adam: torch.optim.Optimizer) -> None:
-    """Refuse an optimizer state whose tensors do not fit its parameters: the fused step would not check."""
-    for p, state in adam.state.items():
-        if set(state) != {"step", "exp_avg", "exp_avg_sq"} or any(
-            not isinstance(v, Tensor) or v.dtype != torch.float32 or v.shape != (p.shape if n != "step" else ())
-            for n, v in state.items()
-        ):
-            raise ValueError("the optimizer's state does not fit the parameters")
+    def load(self, state: dict[str, Any]) -> None:
+        """Take over a state; see `JointLoop.resume`."""
+        rest: dict[str, Any] = {name: _to(state[name], self.device) for name in ("x", "k", "mean_x")}
+        memory = {n: _to(v, self.device) for n, v in state["memory"].items()}
+        self._build(
+            0,
+            state["variance"],
+            state["initial_variance"],
+            torch.Generator(),
+            step=int(state["step"]),
+            memory=memory,
+            **rest,
+        )
+        run = self.run
+        run.image.load_state_dict(state["image"])
+        run.kernel.load_state_dict(state["kernel"])
+        run.generator.set_state(state["generator"].cpu())
+        for adam, name in ((run.image_adam, "image_adam"), (run.kernel_adam, "kernel_adam")):
+            if adam is not None:
+                adam.load_state_dict(state[name])
+                check_adam(adam)
+        shape = (*self.y.shape[:2], *self.degradation.hr_shape(*self.y.shape[-2:]))
+        _check_shapes(run, shape, self.degradation.kernel_size)
 
 
 def _check_shapes(run: Run, image: tuple[int, ...], kernel_size: int) -> None:

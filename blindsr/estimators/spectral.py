@@ -13,13 +13,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from blindsr.estimators.base import Estimate, Estimation, Estimator, Metrics, check_image, unfit
 from blindsr.likelihood.quadratic import LrErrorForm
 from blindsr.likelihood.spectral import SpectralSettings
 from blindsr.operators.degradation import Degradation, Padding
+from blindsr.operators.kernels import width
 from blindsr.operators.luma import luma, luma_gain
 from blindsr.posteriors.laplace import minimise
 from blindsr.posteriors.spectral_laplace import SpectralPrior
@@ -31,7 +34,7 @@ ROUNDS = {2: 0}
 """Refinement rounds by scale. At scale 2 the spectra see most of the kernel, and MAP images add nothing to them."""
 MARGIN = 3.0
 """Nats by which another kernel family must be likelier than the first."""
-POINTLESS = 100.0
+MOST_ERROR = 100.0
 """See `KernelEstimator.noise_error`: at the defaults, rounds end where the luma's noise is above 1.7 grey levels."""
 MOST_ROUNDS = 6
 """Refinement rounds at the other scales."""
@@ -39,13 +42,13 @@ MOST_ROUNDS = 6
 
 @dataclass(frozen=True)
 class KernelEstimate:
-    """What an estimator found.
+    """A kernel estimated from y alone.
 
     Attributes
     ----------
     kernel : Tensor
         (1, 1, K, K), float32.
-    spectral : SpectralPrior
+    spectral : SpectralPosterior
         What the spectra alone say: mode, density, draws.
     family : str
         Name of the kernel family in `priors.normal.SHAPES`.
@@ -64,10 +67,24 @@ class KernelEstimate:
     noise_std: float
     rounds: int
 
+    def described(self) -> dict[str, Any]:
+        """Return what is kept on record, in plain values."""
+        names = getattr(self.spectral.family, "names", ())
+        return {
+            "family": self.family,
+            "parameters": dict(zip(names, self.z.tolist(), strict=False)),
+            "spectral_mode": self.spectral.mode.tolist(),
+            "spectral_precision": self.spectral.precision.tolist(),
+            "noise_std": self.noise_std,
+            "rounds": self.rounds,
+        }
+
 
 @dataclass(frozen=True)
-class KernelEstimator:
-    """Spectral start, then alternating refinement.
+class KernelEstimator(Estimator):
+    """Spectral start, then refinement on MAP images in turn with them.
+
+    Its steps are the spectral estimate (the first) and the refinement rounds.
 
     Parameters
     ----------
@@ -79,7 +96,7 @@ class KernelEstimator:
     error_variance, noise_error : float
         σ_e², what the MAP image gets wrong, in squared units of y, and the multiple of the noise level added to it in
         squares (images of noisy data are smooth, and smooth images ask for narrow kernels). Larger trusts the spectra
-        more; above `POINTLESS` times error_variance no rounds are made.
+        more; above `MOST_ERROR` times error_variance no rounds are made.
     image_prior : SelfSimilarPrior
         Of the MAP images (of the luma). Patch groups hardly drift; a gradient prior alone would, to narrow kernels.
     model_error : float
@@ -89,6 +106,13 @@ class KernelEstimator:
         Factor on each kernel step: image and kernel in turn approach their common optimum slowly, from one side.
     side : int
         A larger y is cut to its most detailed square of this side (HR pixels) for the refinement.
+    noise_std : float, optional
+        Noise level where it is known, units of 0..1; else it is estimated from the spectra.
+
+    Raises
+    ------
+    ValueError
+        If a family is unknown or a number lies outside its range.
     """
 
     families: tuple[str, ...] = ("gaussian", "line", "disk")
@@ -99,6 +123,8 @@ class KernelEstimator:
     model_error: float = 0.12
     relaxation: float = 2.0
     side: int = 192
+    noise_std: float | None = None
+    stochastic = False
 
     def __post_init__(self) -> None:
         unknown = [name for name in self.families if name not in SHAPES]
@@ -110,7 +136,7 @@ class KernelEstimator:
             raise ValueError("kernel estimator: need error_variance above 0 and side of at least 64")
 
     def __call__(self, y: Tensor, degradation: Degradation, noise_std: float | None = None) -> KernelEstimate:
-        """Estimate the kernel of y (1, C, h, w), values 0..1.
+        """Estimate the kernel of y (1, C, h, w), values 0..1, in one go.
 
         Parameters
         ----------
@@ -119,18 +145,37 @@ class KernelEstimator:
         degradation : Degradation
             Scale, kernel size, alignment, padding.
         noise_std : float, optional
-            Noise level where it is known, units of 0..1; else estimated from the spectra.
+            Noise level where it is known, units of 0..1; else that of the settings, or the estimate from the spectra.
         """
-        y = y.detach().cpu()
-        family = self._family(y, degradation)
-        spectral = SpectralPrior.fit(y, degradation, shape(family, degradation))
-        noise = spectral.noise_std if noise_std is None else noise_std
-        crop = detailed_crop(luma(y), degradation, self.side // degradation.scale)
-        rounds = ROUNDS.get(degradation.scale, MOST_ROUNDS) if self.rounds is None else self.rounds
-        z, rounds = self._refine(*crop, spectral, noise * luma_gain(y.shape[1]), rounds)
-        return KernelEstimate(spectral.kernel(z[None]).float(), spectral, family, z, noise, rounds)
+        settings = self if noise_std is None else replace(self, noise_std=noise_std)
+        run = SpectralEstimation(settings, y, degradation)
+        for _ in run.iterate(self.steps_for(degradation)):
+            pass
+        return run.found
 
-    def _family(self, y: Tensor, degradation: Degradation) -> str:
+    def steps_for(self, degradation: Degradation) -> int:
+        """The spectral estimate, and the rounds."""
+        return 1 + (ROUNDS.get(degradation.scale, MOST_ROUNDS) if self.rounds is None else self.rounds)
+
+    def start(
+        self, y: Tensor, degradation: Degradation, *, seed: int = 0, device: torch.device | str = "cpu"
+    ) -> SpectralEstimation:
+        """Begin on an LR image (1, C, h, w); nothing is drawn, and everything is computed on the CPU."""
+        check_image(y)
+        return SpectralEstimation(self, y, degradation)
+
+    def resume(
+        self, y: Tensor, degradation: Degradation, state: dict[str, Any], *, device: torch.device | str = "cpu"
+    ) -> SpectralEstimation:
+        """Rebuild an estimation; the spectral estimate is computed anew, the rounds go on where they were."""
+        run = self.start(y, degradation)
+        try:
+            run.load(state)
+        except (KeyError, TypeError, AttributeError, RuntimeError, ValueError) as error:
+            raise unfit(error) from error
+        return run
+
+    def family_of(self, y: Tensor, degradation: Degradation) -> str:
         """Choose the family, on the windows of most detail."""
         if len(self.families) == 1:
             return self.families[0]
@@ -143,26 +188,103 @@ class KernelEstimator:
         best = min(energies, key=lambda name: energies[name])
         return best if energies[best] < energies[first] - MARGIN else first
 
+
+class SpectralEstimation(Estimation):
+    """A kernel estimation under way: the spectral estimate at the first step, then one round of refinement each.
+
+    Parameters
+    ----------
+    settings : KernelEstimator
+        Numbers.
+    y, degradation
+        LR image (1, C, h, w) and forward operator.
+    """
+
+    spectral: SpectralPrior
+    family: str
+    z: Tensor
+
+    def __init__(self, settings: KernelEstimator, y: Tensor, degradation: Degradation) -> None:
+        self.settings, self.y, self.degradation = settings, y.detach().cpu(), degradation
+        self.step = 0
+        self.canvas: Tensor | None = None
+
+    def advance(self) -> Metrics:
+        """Fit the spectra (at the first step), or refine the kernel on a MAP image."""
+        if self.step == 0:
+            self._fit()
+        else:
+            self._refine()
+        self.step += 1
+        z, nan = self.z[None], float("nan")
+        return Metrics(
+            step=self.step,
+            loss=-float(self.spectral.log_prob(z)),
+            mse=nan,
+            prior=nan,
+            noise_std=self.noise_std,
+            kernel_width=float(width(self.spectral.kernel(z))),
+            monte_carlo=nan,
+        )
+
+    def _fit(self) -> None:
+        s, y, degradation = self.settings, self.y, self.degradation
+        self.family = s.family_of(y, degradation)
+        self.spectral = SpectralPrior.fit(y, degradation, shape(self.family, degradation))
+        self.noise_std = self.spectral.noise_std if s.noise_std is None else s.noise_std
+        self.crop = detailed_crop(luma(y), degradation, s.side // degradation.scale)
+        self.noise = self.noise_std * luma_gain(y.shape[1])
+        self.variance = s.error_variance + (s.noise_error * self.noise) ** 2
+        self.assumed = math.hypot(self.noise, s.model_error * contrast(self.crop[0], self.noise))
+        self.z = self.spectral.mode.clone()
+        if s.steps_for(degradation) == 1:
+            return
+        if self.variance > MOST_ERROR * s.error_variance:
+            self.settled = "settled: the noise leaves nothing for a refinement to gain"
+        elif not has_interior(*self.crop):
+            self.settled = "settled: the picture is too small for a refinement"
+
     @torch.no_grad()
-    def _refine(
-        self, y: Tensor, degradation: Degradation, spectral: SpectralPrior, noise: float, rounds: int
-    ) -> tuple[Tensor, int]:
-        """Take turns between image and kernel; return z and the rounds made."""
-        z, canvas = spectral.mode.clone(), None
-        variance = self.error_variance + (self.noise_error * noise) ** 2
-        if variance > POINTLESS * self.error_variance or not has_interior(y, degradation):
-            return z, 0
-        assumed = math.hypot(noise, self.model_error * contrast(y, noise))
-        for _ in range(rounds):
-            kernel = spectral.kernel(z[None]).float()
-            if canvas is None:
-                canvas = half_quadratic(y, kernel, degradation, noise).canvas
-            solution = self_similar(y, kernel, degradation, assumed, prior=self.image_prior, start=canvas)
-            canvas = solution.canvas
-            form = LrErrorForm.build(*interior(solution.image, y, degradation))
-            with torch.enable_grad():
-                z = z + self.relaxation * (refit(spectral, z, form, y.numel(), variance) - z)
-        return z, rounds
+    def _refine(self) -> None:
+        """One turn: the MAP image at the current kernel, then the kernel that fits it."""
+        s, (y, degradation) = self.settings, self.crop
+        kernel = self.spectral.kernel(self.z[None]).float()
+        if self.canvas is None:
+            self.canvas = half_quadratic(y, kernel, degradation, self.noise).canvas
+        solution = self_similar(y, kernel, degradation, self.assumed, prior=s.image_prior, start=self.canvas)
+        self.canvas = solution.canvas
+        form = LrErrorForm.build(*interior(solution.image, y, degradation))
+        with torch.enable_grad():
+            best = refit(self.spectral, self.z, form, y.numel(), self.variance)
+            self.z = self.z + s.relaxation * (best - self.z)
+
+    @property
+    def found(self) -> KernelEstimate:
+        """The kernel as it stands; before the first step, that step is made."""
+        if self.step == 0:
+            self.advance()
+        kernel = self.spectral.kernel(self.z[None]).float()
+        return KernelEstimate(kernel, self.spectral, self.family, self.z, self.noise_std, self.step - 1)
+
+    def estimate(self) -> Estimate:
+        """Return the kernel; the image is left to a restorer."""
+        found = self.found
+        return Estimate(None, found.kernel, found.noise_std, False, found.spectral, found.described())
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the step, z, and the canvas of the last MAP image."""
+        canvas = None if self.canvas is None else self.canvas.clone()
+        return {"step": self.step, "z": self.z.clone() if self.step else None, "canvas": canvas}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Take over a state; see `KernelEstimator.resume`."""
+        step, z, canvas = int(state["step"]), state["z"], state["canvas"]
+        if step < 1:
+            return
+        self.advance()
+        if z.shape != self.z.shape or z.dtype != self.z.dtype or (step > 1) != (canvas is not None):
+            raise ValueError("kernel parameters of another family")
+        self.step, self.z, self.canvas = step, z, canvas
 
 
 def refit(spectral: SpectralPrior, z: Tensor, form: Callable[[Tensor], Tensor], n: int, variance: float) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from blindsr.generators.kernel import FixedKernel, ScaledKernel
+from blindsr.generators.kernel import ScaledKernel
 from blindsr.operators.degradation import Degradation
 from blindsr.priors.gaussian import gaussian_kernel, protocol_variances
 
@@ -23,16 +23,11 @@ def uniform_square(degradation: Degradation, reach: float) -> Tensor:
     return (torch.outer(inside, inside) / inside.sum() ** 2)[None, None]
 
 
-def kernel_pixels(y: Tensor, degradation: Degradation) -> nn.Module:
+def kernel_pixels(degradation: Degradation) -> nn.Module:
     """K² free pixels on the simplex, at the start alike as far as they reach to both sides of the centre."""
     return ScaledKernel.at(uniform_square(degradation, degradation.center))
 
 
-def isotropic_gaussian(y: Tensor, degradation: Degradation) -> nn.Module:
-    """A kernel that stays as it is: the protocol's mean Gaussian."""
-    return FixedKernel(protocol_mean(degradation))
-
-
-def no_kernel(y: Tensor, degradation: Degradation) -> nn.Module:
-    """Stand in for a kernel where a method has none: the mean over the s x s HR pixels of an LR pixel."""
-    return FixedKernel(uniform_square(degradation, (degradation.scale - 1) / 2))
+def pixel_average(degradation: Degradation) -> Tensor:
+    """The kernel (1, 1, K, K) that averages the s x s HR pixels of an LR pixel: a stand-in where there is no kernel."""
+    return uniform_square(degradation, (degradation.scale - 1) / 2)

@@ -9,19 +9,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+import torch
 from torch import Tensor, nn
 
 from blindsr.errors import UserError
-from blindsr.estimators.kernelgan.solver import KernelGan
-from blindsr.estimators.loop import ImageFactory, KernelFactory
-from blindsr.estimators.spectral import KernelEstimate, KernelEstimator
-from blindsr.generators.kernel import GaussianKernel, KernelNetwork
+from blindsr.estimators.loop import ImageFactory, KernelBlock, KernelFactory, PriorFactory, Problem, free_kernel
+from blindsr.generators.kernel import FixedKernel, GaussianKernel, KernelNetwork, ParametricKernel
 from blindsr.generators.latent import SphericalLatent
+from blindsr.generators.memory import check_memory
 from blindsr.generators.pixels import Pixels
 from blindsr.generators.skip import SkipNetwork, SkipSettings
-from blindsr.generators.starts import isotropic_gaussian, kernel_pixels, no_kernel
+from blindsr.generators.starts import kernel_pixels, protocol_mean
 from blindsr.likelihood.noise import FixedNoise, IidNoise, NoiseModel, PatchNoise
-from blindsr.methods.presets import Preset
 from blindsr.operators.degradation import Degradation, Padding
 from blindsr.optimizers.base import Optimizer
 from blindsr.optimizers.em import MonteCarloEm
@@ -29,6 +28,7 @@ from blindsr.optimizers.meta import MetaLearned
 from blindsr.optimizers.plain import Alternating, Joint
 from blindsr.optimizers.projected import ProjectedGradient
 from blindsr.optimizers.refit import RefitKernel
+from blindsr.posteriors.spectral_laplace import MomentEnergy
 from blindsr.priors.base import ImagePrior, KernelPrior
 from blindsr.priors.flow import SUFFIX, FlowPrior, flow_for
 from blindsr.priors.gaussian import GaussianKernelPrior
@@ -40,14 +40,6 @@ from blindsr.restorers.map import MapRestorer
 from blindsr.restorers.zssr import ZssrRestorer
 
 T = TypeVar("T")
-
-
-ImageMaker = Callable[[Preset], ImageFactory]
-"""preset -> what makes x from parameters."""
-
-
-PriorFactory = Callable[[Degradation, KernelEstimate | None], KernelPrior]
-"""(degradation, estimate of the kernel where the method makes one) -> what the Monte Carlo step draws from."""
 
 
 @dataclass(frozen=True)
@@ -71,31 +63,29 @@ def _table(*parts: Part[T]) -> dict[str, Part[T]]:
     return {p.name: p for p in parts}
 
 
-def gaussian_sampling(degradation: Degradation, estimate: KernelEstimate | None) -> KernelPrior:
+def gaussian_sampling(problem: Problem) -> KernelPrior:
     """Random Gaussian kernels in the published sampling range."""
-    return GaussianKernelPrior.sampling(degradation.scale, degradation.kernel_size)
+    return GaussianKernelPrior.sampling(problem.degradation.scale, problem.degradation.kernel_size)
 
 
-def camera_shake(degradation: Degradation, estimate: KernelEstimate | None) -> KernelPrior:
+def camera_shake(problem: Problem) -> KernelPrior:
     """Random camera-shake kernels."""
-    return CameraShakePrior.protocol(degradation.scale, degradation.kernel_size)
+    return CameraShakePrior.protocol(problem.degradation.scale, problem.degradation.kernel_size)
 
 
-def spectral_draws(degradation: Degradation, estimate: KernelEstimate | None) -> KernelPrior:
-    """Kernels from the spectral density of y."""
-    if estimate is None:
-        raise ValueError("the spectral prior needs the LR image: give it to `assemble`")
-    return estimate.spectral
+def spectral_draws(problem: Problem) -> KernelPrior:
+    """Kernels from the spectral posterior of y."""
+    return problem.spectral.spectral
 
 
-def gaussian_flow(degradation: Degradation, estimate: KernelEstimate | None) -> KernelPrior:
+def gaussian_flow(problem: Problem) -> KernelPrior:
     """Kernels of the flow that learned the protocol's Gaussians."""
-    return flow_for(degradation, "gaussian")
+    return flow_for(problem.degradation, "gaussian")
 
 
-def motion_flow(degradation: Degradation, estimate: KernelEstimate | None) -> KernelPrior:
+def motion_flow(problem: Problem) -> KernelPrior:
     """Kernels of the flow that learned camera shake."""
-    return flow_for(degradation, "motion")
+    return flow_for(problem.degradation, "motion")
 
 
 PRIORS: dict[str, Part[PriorFactory | None]] = _table(
@@ -111,65 +101,97 @@ warm-up out."""
 
 
 @dataclass(frozen=True)
-class FlowLatent:
-    """The kernel as a latent that the method's kernel prior, a flow, decodes; no Monte Carlo step is made then."""
+class SkipImage:
+    """The image as a skip network; started from the problem's guide image, where there is one.
 
-    def factory(self, prior: KernelPrior | None, name: str) -> KernelFactory:
-        """Return what makes the kernel; `name` is the prior's.
+    Parameters
+    ----------
+    settings : SkipSettings
+        Size of the network.
+    """
 
-        Raises
-        ------
-        UserError
-            If the prior is no flow.
-        """
-        if not isinstance(prior, FlowPrior):
-            raise UserError(
-                f"--prior {name}: this kernel is the latent of a flow; give flow, flow-motion or FILE{SUFFIX}"
-            )
-        return lambda y, degradation: SphericalLatent(prior)
+    settings: SkipSettings
+
+    def __call__(self, problem: Problem) -> nn.Module:
+        """Build the network for a problem."""
+        d, guide = problem.degradation, problem.guide
+        network = SkipNetwork(problem.y.shape[1], *d.hr_shape(*problem.y.shape[-2:]), self.settings)
+        if guide is not None:
+            fits = guide.shape[1] in (1, network.z.shape[1])
+            network.z.copy_(bordered(guide if fits else guide.mean(1, keepdim=True), d))
+        return network
+
+    def check(self, height: int, width: int, device: torch.device) -> None:
+        """Raise ValueError if the memory will not do for an HR image of this size."""
+        check_memory(height, width, self.settings, device)
 
 
-def skip_network(preset: Preset) -> ImageFactory:
-    """A skip network of the preset's size."""
-    return skip_image(preset.skip)
-
-
-def free_pixels(preset: Preset) -> ImageFactory:
+def free_pixels(problem: Problem) -> nn.Module:
     """Pixels, started at the bicubic enlargement."""
-    return bicubic_image
+    d = problem.degradation
+    return Pixels(bordered(bicubic(problem.y, d.scale, d.alignment), d))
 
 
-IMAGES: dict[str, Part[ImageMaker]] = _table(Part("skip", skip_network), Part("pixels", free_pixels))
-"""The image block of a method that makes steps."""
+ImageMaker = Callable[[SkipSettings], ImageFactory]
+"""Size of network -> what makes the image generator."""
+
+IMAGES: dict[str, Part[ImageMaker]] = _table(Part("skip", SkipImage), Part("pixels", lambda settings: free_pixels))
+"""The image generator of the joint loop, for the preset's size of network."""
 
 
-def kernel_network(y: Tensor, degradation: Degradation) -> nn.Module:
-    """Build the published FC kernel network for an LR image and a degradation."""
-    return KernelNetwork(degradation.kernel_size)
-
-
-def explicit_gaussian(y: Tensor, degradation: Degradation) -> nn.Module:
+def explicit_gaussian(degradation: Degradation) -> nn.Module:
     """Build an explicit Gaussian of standard deviation s at the nominal centre, as BSRDM starts."""
     return GaussianKernel(degradation.kernel_size, degradation.center, float(degradation.scale))
 
 
-KernelBlock = KernelEstimator | KernelFactory | KernelGan | FlowLatent
+def flow_latent(problem: Problem, prior: KernelPrior | None) -> KernelBlock:
+    """The kernel as a latent that the kernel prior, a flow, decodes; no Monte Carlo step is made then.
+
+    Raises
+    ------
+    UserError
+        If the prior is no flow.
+    """
+    if not isinstance(prior, FlowPrior):
+        raise UserError(f"this method's kernel is the latent of a flow: give --prior flow, flow-motion or FILE{SUFFIX}")
+    return KernelBlock(SphericalLatent(prior))
 
 
-KERNELS: dict[str, Part[KernelBlock]] = _table(
-    Part("network", kernel_network),
-    Part("spectral", KernelEstimator()),
-    Part("gaussian", explicit_gaussian),
-    Part("pixels", kernel_pixels),
-    Part("isotropic", isotropic_gaussian),
-    Part("latent", FlowLatent()),
-    Part("gan", KernelGan()),
-    Part("none", no_kernel),
+def estimated_kernel(problem: Problem, prior: KernelPrior | None) -> KernelBlock:
+    """A kernel of the estimate's family, started at the estimate from y alone, with its density Φ in the objective.
+
+    It stays fixed where the estimator made no refinement on images: an image would only spoil what the spectra say.
+    """
+    found = problem.spectral
+    fixed = found.rounds == 0
+    module = FixedKernel(found.kernel) if fixed else ParametricKernel(found.spectral.family, found.z)
+    return KernelBlock(module, MomentEnergy.of(found.spectral), prior)
+
+
+def assumed_gaussian(problem: Problem, prior: KernelPrior | None) -> KernelBlock:
+    """The protocol's mean Gaussian, assumed and never changed.
+
+    Raises
+    ------
+    UserError
+        If there is a kernel prior.
+    """
+    if prior is not None:
+        raise UserError("this method's kernel is fixed: leave out --prior")
+    return KernelBlock(FixedKernel(protocol_mean(problem.degradation)), assumed=True)
+
+
+KERNELS: dict[str, Part[KernelFactory]] = _table(
+    Part("network", free_kernel(lambda d: KernelNetwork(d.kernel_size))),
+    Part("spectral", estimated_kernel),
+    Part("gaussian", free_kernel(explicit_gaussian)),
+    Part("pixels", free_kernel(kernel_pixels)),
+    Part("isotropic", assumed_gaussian),
+    Part("latent", flow_latent),
 )
-"""The kernel block: `network` starts from random weights; `spectral` is a parametric kernel that starts at an estimate
-from y alone and keeps its density Φ in the objective; `gaussian` is explicit; `pixels` are free; `isotropic` is
-assumed, not estimated; `latent` is decoded by the kernel prior, a flow; `gan` is found by a solver of its own, see
-`super_resolve.make_solver`; `none`: the method knows no kernel, and none is saved."""
+"""The kernel generator of the joint loop: `network` starts from random weights; `spectral` is a parametric kernel that
+starts at an estimate from y alone and keeps its density Φ in the objective; `gaussian` is explicit; `pixels` are free;
+`isotropic` is assumed, not estimated; `latent` is decoded by the kernel prior, a flow."""
 
 
 OPTIMIZERS: dict[str, Part[Optimizer]] = _table(
@@ -210,20 +232,6 @@ NOISES: dict[str, Part[NoiseModel]] = _table(
 def noise_level(std: float) -> Part[NoiseModel]:
     """Return the part for a known noise standard deviation (units of 0..1)."""
     return Part(f"{std:g}", FixedNoise(std))
-
-
-def skip_image(settings: SkipSettings) -> ImageFactory:
-    """Return the factory of a skip network for an LR image and a degradation."""
-
-    def make(y: Tensor, degradation: Degradation) -> nn.Module:
-        return SkipNetwork(y.shape[1], *degradation.hr_shape(*y.shape[-2:]), settings)
-
-    return make
-
-
-def bicubic_image(y: Tensor, degradation: Degradation) -> nn.Module:
-    """Pixels, at the bicubic enlargement: the image of a method that makes no steps."""
-    return Pixels(bordered(bicubic(y, degradation.scale, degradation.alignment), degradation))
 
 
 def bordered(x: Tensor, degradation: Degradation) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import partial
 
+from blindsr.errors import UserError
 from blindsr.generators.skip import SkipSettings
 
 
@@ -87,3 +88,16 @@ BSRDM = Preset(
     noise_steps=50,
 )
 """The published numbers of BSRDM, whatever the preset."""
+
+
+def find_preset(name: str) -> Preset:
+    """Return a preset by name.
+
+    Raises
+    ------
+    UserError
+        If there is none of that name.
+    """
+    if name not in PRESETS:
+        raise UserError(f"--preset {name}: unknown; choose {', '.join(PRESETS)}")
+    return PRESETS[name]

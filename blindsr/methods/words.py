@@ -11,12 +11,12 @@ from typing import Any, TypeVar
 
 from blindsr import testing
 from blindsr.errors import UserError
-from blindsr.generators.starts import isotropic_gaussian
+from blindsr.estimators.base import Estimator
+from blindsr.likelihood.noise import FixedNoise
 from blindsr.methods.parts import IMAGE_PRIORS, NOISES, OPTIMIZERS, PRIORS, RESTORERS, Part, Regularizer, noise_level
-from blindsr.methods.table import DEFAULT_METHOD, METHODS, Method
 from blindsr.operators.degradation import Degradation
 from blindsr.priors.flow import SUFFIX, flow_for
-from blindsr.restorers.base import needs_kernel
+from blindsr.priors.normal import SHAPES
 from blindsr.restorers.external import (
     ONNX_SUFFIXES,
     TORCHSCRIPT_SUFFIXES,
@@ -64,12 +64,18 @@ def load_object(reference: str) -> Any:
     return getattr(module, name)
 
 
-def _is_reference(word: str) -> bool:
+def is_reference(word: str) -> bool:
+    """Whether a word names a part in a user's Python file."""
     return ".py:" in word
 
 
 def _file(word: str) -> str:
     return word.rpartition(":")[0]
+
+
+def _object(part: Any) -> Part[Any]:
+    """Return a part that was given as a Python object, under its class's name."""
+    return Part(getattr(part, "__name__", type(part).__name__), part)
 
 
 def _from_table(kind: str, word: str, table: dict[str, Part[T]]) -> Part[T]:
@@ -78,7 +84,7 @@ def _from_table(kind: str, word: str, table: dict[str, Part[T]]) -> Part[T]:
     return table[word]
 
 
-def _made(word: str, *arguments: Any) -> Any:
+def made(word: str, *arguments: Any) -> Any:
     """Import a user's part; call it if it is a class or a function."""
     thing = load_object(word)
     if not (isinstance(thing, type) or callable(thing)):
@@ -90,7 +96,8 @@ def _made(word: str, *arguments: Any) -> Any:
         raise UserError(f"{word}: fails when called with ({given}): {type(error).__name__}: {error}") from error
 
 
-def _checked(word: str, check: Callable[[], None]) -> None:
+def checked(word: str, check: Callable[[], None]) -> None:
+    """Run the check of a user's part; what is wrong with it becomes a user's error."""
     try:
         check()
     except testing.ContractError as error:
@@ -99,37 +106,63 @@ def _checked(word: str, check: Callable[[], None]) -> None:
         raise UserError(f"{word}: fails when checked ({type(error).__name__}: {error})") from error
 
 
-def prior_part(word: str, degradation: Degradation) -> Part[Any]:
-    """Return the kernel prior that a word names: one of the table, a flow's file, or a user's own, which is checked."""
+def prior_part(word: Any, degradation: Degradation) -> Part[Any]:
+    """Return the kernel prior that a word names: one of the table, a flow's file, or a user's own, which is checked.
+
+    Its value is None, or a function from the problem (`blindsr.estimators.loop.Problem`) to the prior.
+    """
+    if not isinstance(word, str):
+        return replace(_object(word), value=lambda problem: word)
     if word.endswith(SUFFIX):
         flow = flow_for(degradation, Path(word))
-        return Part(Path(word).name, lambda _, __: flow, word)
-    if not _is_reference(word):
+        return Part(Path(word).name, lambda problem: flow, word)
+    if not is_reference(word):
         return _from_table("prior", word, PRIORS)
-    prior = _made(word, degradation)
-    _checked(word, lambda: testing.check_kernel_prior(prior, degradation))
-    return Part(word, lambda _, __: prior, _file(word))
+    prior = made(word, degradation)
+    checked(word, lambda: testing.check_kernel_prior(prior, degradation))
+    return Part(word, lambda problem: prior, _file(word))
 
 
-def optimizer_part(word: str) -> Part[Any]:
+def family_part(word: Any) -> str:
+    """Return the name of the smooth kernel family that a word names, for an estimator that needs its density.
+
+    Raises
+    ------
+    UserError
+        If there is none of that name.
+    """
+    name = {"mcmc": "gaussian"}.get(word, word)
+    if name not in SHAPES:
+        raise UserError(
+            f"--prior {word}: the spectral estimate needs a family with few parameters and a density; choose "
+            f"{', '.join(SHAPES)}, or `--method mlmc --prior {word}` draws from it in the joint loop"
+        )
+    return str(name)
+
+
+def optimizer_part(word: Any) -> Part[Any]:
     """Return the optimizer that a word names; a user's own is called without arguments and checked."""
-    if not _is_reference(word):
+    if not isinstance(word, str):
+        return _object(word)
+    if not is_reference(word):
         return _from_table("optimizer", word, OPTIMIZERS)
-    optimizer = _made(word)
-    _checked(word, lambda: testing.check_optimizer(optimizer))
+    optimizer = made(word)
+    checked(word, lambda: testing.check_optimizer(optimizer))
     return Part(word, optimizer, _file(word))
 
 
-def image_prior_part(word: str) -> Part[Any]:
+def image_prior_part(word: Any) -> Part[Any]:
     """Return the image prior that a word names; a user's own is called without arguments and checked."""
-    if not _is_reference(word):
+    if not isinstance(word, str):
+        return Part(type(word).__name__, Regularizer(word, float(getattr(word, "rho", OWN_RHO))))
+    if not is_reference(word):
         return _from_table("image-prior", word, IMAGE_PRIORS)
-    prior = _made(word)
-    _checked(word, lambda: testing.check_image_prior(prior))
+    prior = made(word)
+    checked(word, lambda: testing.check_image_prior(prior))
     return Part(word, Regularizer(prior, float(getattr(prior, "rho", OWN_RHO))), _file(word))
 
 
-def restorer_part(word: str, weights: Path | None, grid: Grid | None = None) -> Part[Any]:
+def restorer_part(word: Any, weights: Path | None = None, grid: Grid | None = None) -> Part[Any]:
     """Return the restorer that a word names: one of the table, usrnet, a model file, or a user's `my_file.py:restore`.
 
     A file or function may be followed by the grid that it was made for, as in `model.pt@centered` (`Grid`); `grid` is
@@ -140,6 +173,8 @@ def restorer_part(word: str, weights: Path | None, grid: Grid | None = None) -> 
     UserError
         If there is none of that name, or a file cannot be used.
     """
+    if not isinstance(word, str):
+        return _object(word)
     if weights is not None and word != "usrnet":
         raise UserError(f"--weights {weights}: goes with --restorer usrnet, not with {word}")
     if word == "usrnet":
@@ -157,12 +192,12 @@ def restorer_part(word: str, weights: Path | None, grid: Grid | None = None) -> 
 
 def _foreign(word: str) -> Part[Any]:
     """Return the restorer in a file of the user's."""
-    if _is_reference(word):
+    if is_reference(word):
         thing = load_object(word)
-        made = _made(word) if isinstance(thing, type) else thing
-        if not callable(made):
+        restorer = made(word) if isinstance(thing, type) else thing
+        if not callable(restorer):
             raise UserError(f"{word}: not a function; restore(y, kernel, degradation, noise_std) is needed")
-        return Part(word, CallableRestorer(made, word), _file(word))
+        return Part(word, CallableRestorer(restorer, word), _file(word))
     path = Path(word)
     if path.suffix in ONNX_SUFFIXES:
         return Part(path.name, OnnxRestorer(path), word)
@@ -176,10 +211,12 @@ def _foreign(word: str) -> Part[Any]:
     )
 
 
-def noise_part(word: str) -> Part[Any]:
-    """Return the noise model that a word names: iid, none, or a standard deviation in units of 0..1."""
+def noise_part(word: Any) -> Part[Any]:
+    """Return the noise model that a word names: iid, patch, none, or a standard deviation in units of 0..1."""
+    if not isinstance(word, str | float | int):
+        return _object(word)
     if word in NOISES:
-        return NOISES[word]
+        return NOISES[str(word)]
     try:
         return noise_level(float(word))
     except ValueError as error:
@@ -188,72 +225,19 @@ def noise_part(word: str) -> Part[Any]:
         ) from error
 
 
-def compose(
-    name: str,
-    degradation: Degradation,
-    *,
-    prior: str | None = None,
-    optimizer: str | None = None,
-    image_prior: str | None = None,
-    noise: str | None = None,
-    restorer: str | None = None,
-    weights: Path | None = None,
-) -> Method:
-    """Take a method's row and put other parts in the places that are named.
+def known_level(part: Part[Any] | None) -> float | None:
+    """Return the noise level where a noise part states it, units of 0..1; None where it is estimated or left out."""
+    return part.value.std if part and part.name != "none" and isinstance(part.value, FixedNoise) else None
+
+
+def estimator_part(word: str) -> Part[Estimator]:
+    """Return the estimator in a user's file; it is called without arguments and checked.
 
     Raises
     ------
     UserError
-        If a name is unknown or a user's part does not keep its contract.
+        If it cannot be loaded or does not keep its contract.
     """
-    if name not in METHODS:
-        raise UserError(f"--method {name}: unknown; `blindsr methods` lists them: {', '.join(METHODS)}")
-    method = METHODS[name]
-    if prior is not None:
-        method = replace(method, prior=prior_part(prior, degradation))
-    if optimizer is not None:
-        method = replace(method, optimizer=optimizer_part(optimizer))
-    if image_prior is not None:
-        method = replace(method, image_prior=image_prior_part(image_prior))
-    if noise is not None:
-        method = replace(method, noise=noise_part(noise))
-    if restorer is not None or weights is not None:
-        part = restorer_part(restorer or "usrnet", weights, None if method.has_kernel else Grid.CENTERED)
-        if part.value is None and not method.composed:
-            raise UserError(f"--restorer {restorer}: {name} makes its image by a restorer; choose one")
-        method = replace(method, restorer=part)
-    if not METHODS[name].composed and (prior, optimizer, image_prior) != (None, None, None):
-        why = "finds its kernel in a way of its own" if method.iterates else "makes no steps"
-        raise UserError(f"--method {name}: {why}; leave out --prior, --optimizer and --image-prior")
-    _check_parts(method)
-    return replace(method, name=_name(method))
-
-
-def _check_parts(method: Method) -> None:
-    """Refuse parts that do not go together."""
-    restorer, fixed = method.restorer, method.kernel.value is isotropic_gaussian
-    if restorer.value is None and not method.iterates:
-        raise UserError(
-            f"--method {method.name}: needs --restorer: model.pt, model.onnx, weights.pth or my_file.py:restore"
-        )
-    if not method.has_kernel and needs_kernel(restorer.value):
-        raise UserError(
-            f"--restorer {restorer.name}: makes use of a kernel, and --method {method.name} has none; "
-            f"--method {DEFAULT_METHOD} estimates one"
-        )
-    if fixed and method.prior.value is not None:
-        raise UserError(f"--prior {method.prior.name}: the kernel of --method {method.name} is fixed; leave it out")
-
-
-_NONE = RESTORERS["none"]
-
-
-def _name(method: Method) -> str:
-    """Name of the row that has these parts, or "custom"."""
-    bare = replace(method, name="", summary="", restorer=_NONE)
-    for row in (METHODS[method.name], *METHODS.values()):
-        same = replace(row, name="", summary="", restorer=_NONE)
-        if replace(same, noise=None) == replace(bare, noise=None) and (same.noise == bare.noise or not row.composed):
-            plain = row.restorer.name == method.restorer.name or not row.iterates
-            return row.name if plain else f"{row.name}+{Path(method.restorer.name).name}"
-    return "custom"
+    estimator = made(word)
+    checked(word, lambda: testing.check_estimator(estimator))
+    return Part(word, estimator, _file(word))
