@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,19 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from blindsr.cli.root import app
+
+
+@dataclass
+class Clock:
+    """A clock, in seconds, that stands still until it is moved; `tick` is added at each look at it."""
+
+    now: float = 0.0
+    tick: float = 0.0
+
+    def __call__(self) -> float:
+        self.now += self.tick
+        return self.now
+
 
 FAST = ("--scale", "2", "--method", "mlmc", "--preset", "fast")
 
