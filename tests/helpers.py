@@ -44,7 +44,7 @@ def run(image: Path, output: Path, *words: object, steps: int = 3) -> Any:
 
 def run_script(*arguments: object) -> str:
     """Run a Python script of the repository in a process of its own; return what it prints."""
-    done = subprocess.run([sys.executable, *map(str, arguments)], capture_output=True, text=True, timeout=300)
+    done = subprocess.run([sys.executable, *map(str, arguments)], capture_output=True, text=True, timeout=1800)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import scipy.io
 import torch
-from helpers import call, error_line, gaussian_kernel, run, save_png
+from helpers import Clock, call, error_line, gaussian_kernel, run, save_png
 from PIL import Image
 
 import blindsr
@@ -132,12 +132,13 @@ def test_json_alone_on_standard_output(tmp_path: Path) -> None:
     assert bad.exit_code == 2 and bad.stdout == ""
 
 
-def test_time_limit_ends_early(tmp_path: Path) -> None:
+def test_time_limit_ends_early(tmp_path: Path, clock: Clock) -> None:
     image = save_png(tmp_path / "a.png")
+    clock.tick = 0.1
     result = run(image, tmp_path / "out", "--time-limit", 1.5, steps=100_000)
     assert result.exit_code == 0 and "time limit" in result.stderr
     r = record(tmp_path / "out" / "a")
-    assert r["stopped"] == "time limit" and 1 <= r["steps"] < 100_000 and r["seconds"] < 6
+    assert r["stopped"] == "time limit" and 1 < r["steps"] < 15 and 1 < r["seconds"] < 6
     assert sorted(p.name for p in (tmp_path / "out" / "a").iterdir()) == FILES
 
 
@@ -298,6 +299,6 @@ def test_interrupt_outside_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_entry_point(tmp_path: Path) -> None:
     program = [sys.executable, "-m", "blindsr.cli.root", "evaluate", str(tmp_path / "no such.png"), "x.png"]
-    done = subprocess.run(program, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(program, capture_output=True, text=True, timeout=600)
     assert done.returncode == 2 and done.stdout == ""
     assert done.stderr == f"blindsr: {tmp_path / 'no such.png'}: no such file\n"

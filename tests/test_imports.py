@@ -88,7 +88,7 @@ HEAVY = ["pyro", "arviz", "matplotlib", "skimage", "typer", "rich", "scipy", "ti
 
 def run_python(code):
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=300, cwd=PACKAGE.parent, check=False
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=1800, cwd=PACKAGE.parent, check=False
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
