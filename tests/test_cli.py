@@ -83,7 +83,9 @@ def test_paper_method_by_its_parts(tmp_path: Path) -> None:
     assert (tmp_path / "one/a/sr.png").read_bytes() == (tmp_path / "two/a/sr.png").read_bytes()
 
 
-@pytest.mark.parametrize("method", [m for m in METHODS if m != "mlmc"])
+@pytest.mark.parametrize(
+    "method", [pytest.param(m, marks=pytest.mark.slow if m == "kernelgan" else ()) for m in METHODS if m != "mlmc"]
+)
 def test_every_method_runs(tmp_path: Path, method: str) -> None:
     side = 16 if METHODS[method].composed or not METHODS[method].iterates else 34  # KernelGAN needs some patches
     image = save_png(tmp_path / "a.png", side, side)
@@ -270,6 +272,7 @@ def test_table_of_methods() -> None:
         assert word in result.stdout
 
 
+@pytest.mark.slow
 def test_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(PRESETS, "fast", replace(PRESETS["fast"], steps=2))
     said: list[str] = []
@@ -277,6 +280,9 @@ def test_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (tmp_path / "out/demo/overview.png").exists() and "overview.png" in said[-1]
     with Image.open(tmp_path / "out/demo/sr.png") as sr:
         assert sr.size == (4 * 96, 4 * 80)
+
+
+def test_demo_of_an_unknown_method(tmp_path: Path) -> None:
     assert "--method slow: unknown" in error_line(call("demo", "--method", "slow", "--output", tmp_path / "out"))
 
 

@@ -86,6 +86,7 @@ def test_a_wrong_map_still_gives_the_target(name):
     torch.testing.assert_close(chains.log_prob, t.log_prob(chains.draws.flatten(0, 1)).view_as(chains.log_prob))
 
 
+@pytest.mark.slow
 def test_without_the_determinant_the_same_check_fails(monkeypatch):
     forward = Transport._forward
 
