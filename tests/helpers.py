@@ -27,6 +27,8 @@ class Clock:
 
 
 FAST = ("--scale", "2", "--method", "mlmc", "--preset", "fast")
+LIGHT = ("--method", "double-dip")
+"""For `run`, where the method does not matter: one that starts without a warm-up."""
 
 
 def call(*words: object) -> Any:

@@ -102,7 +102,7 @@ def test_kill_at_every_kind_of_moment_of_writing(uninterrupted: tuple[Path, int]
 def test_interrupt_saves_and_resume_goes_on(tmp_path: Path) -> None:
     image = save_png(tmp_path / "a.png")
     folder = tmp_path / "out" / "a"
-    words = [sys.executable, "-m", "blindsr.cli.root", "run", str(image), *FAST, "--iterations", "1000000"]
+    words = [sys.executable, "-m", "blindsr", "run", str(image), *FAST, "--iterations", "1000000"]
     words += ["--output", str(tmp_path / "out"), "--checkpoint-every", "0"]
     process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 900
