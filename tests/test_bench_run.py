@@ -145,6 +145,7 @@ def large(y, k, d, n):
 """
 
 
+@pytest.mark.slow
 @posix
 def test_failures_and_crashes_are_recorded_and_the_rest_goes_on(hr: Path, tmp_path: Path) -> None:
     pictures(hr, ("a",), side=40)
