@@ -74,7 +74,6 @@ def test_everything_a_run_leaves(test_pair: Path, tmp_path: Path) -> None:
     assert json.loads(scored.stdout)["psnr"] == pytest.approx(r["metrics"]["psnr_border_s"], abs=0.02)
 
 
-@pytest.mark.slow
 def test_paper_method_by_its_parts(tmp_path: Path) -> None:
     image = save_png(tmp_path / "a.png")
     assert run(image, tmp_path / "one").exit_code == 0
