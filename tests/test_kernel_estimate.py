@@ -297,7 +297,6 @@ def test_noise_level_of_a_noisy_photograph():
     assert KernelEstimator(GAUSSIAN, rounds=0)(y, d, 0.05).noise_std == 0.05
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("scale", "level", "grey"), [(2, 10, False), (4, 5, True), (4, 10, False)])
 def test_kernel_of_a_noisy_photograph(scale, level, grey):
     """Images of noisy data are smooth, which must not draw the kernel to a point."""

@@ -128,7 +128,6 @@ def test_no_sampler_claims_the_funnel_hmc_reports_divergences():
         check_recovery(chains, Funnel())
 
 
-@pytest.mark.slow
 def test_hmc_in_80_dimensions_with_a_given_covariance():
     target = CorrelatedGaussian(dim=80)
     size = {"chains": 8, "draws": 400, "warmup": 100, "covariance": target.covariance}

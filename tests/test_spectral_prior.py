@@ -320,7 +320,6 @@ def test_any_density_serves_as_the_family():
     torch.testing.assert_close(found, wanted, rtol=0, atol=0.25)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("radius", "seed"), [(2.0, 0), (3.0, 1)])
 def test_disks_are_recovered(radius, seed):
     family = DiskShape(11, 2)
@@ -330,7 +329,6 @@ def test_disks_are_recovered(radius, seed):
     assert prior.energy_at_mode < SpectralPrior.fit(y, d, settings=FIELD).energy_at_mode
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("angle", [0.4, 2.3])
 def test_lines_are_recovered_on_a_photograph(angle):
     family = LineShape(11, 2)
