@@ -32,7 +32,7 @@ from blindsr import Degradation
 from blindsr.diagnostics import arviz_io
 from blindsr.io.images import read_image
 from blindsr.posteriors.base import value_and_gradient
-from blindsr.posteriors.nested_laplace import nested_laplace
+from blindsr.posteriors.laplace_map import nested_laplace
 from blindsr.posteriors.spectral import SpectralTarget
 from blindsr.posteriors.transport import Transported
 from blindsr.random import generator

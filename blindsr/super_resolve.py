@@ -11,7 +11,7 @@ from blindsr.estimators.spectral import KernelEstimate
 from blindsr.methods.presets import PRESETS, Preset
 from blindsr.methods.table import DEFAULT_METHOD, METHODS, Method, assemble, known_noise
 from blindsr.operators.degradation import Degradation
-from blindsr.posteriors.spectral_laplace import SpectralPrior
+from blindsr.posteriors.spectral_laplace import SpectralPosterior
 from blindsr.restorers.base import needs_noise, seeded_restorer
 from blindsr.restorers.tiled import restore
 
@@ -110,4 +110,4 @@ def restoration_noise(method: Method, degradation: Degradation, found: KernelEst
         return known
     if found is not None:
         return found.noise_std
-    return SpectralPrior.fit(y, degradation).noise_std
+    return SpectralPosterior.fit(y, degradation).noise_std

@@ -59,7 +59,7 @@ class Slow(ToyTarget):
 @pytest.fixture
 def slow(monkeypatch: pytest.MonkeyPatch) -> None:
     def prepared(scene: Scene, family: Any) -> Prepared:
-        return Prepared(Slow(), torch.full((4,), 0.01, dtype=torch.float64))
+        return Prepared(Slow(), Slow().names[:3], torch.full((4,), 0.01, dtype=torch.float64))
 
     monkeypatch.setitem(posterior.TARGETS, "spectral", prepared)
 
@@ -228,9 +228,8 @@ def test_a_bad_target_is_one_line(tmp_path: Path) -> None:
         )
 
 
-def test_a_sampler_that_needs_the_prior_apart(tmp_path: Path, slow: None, monkeypatch: Any) -> None:
-    monkeypatch.setitem(posterior.SAMPLERS, "smc", posterior.SAMPLERS["hmc"])
-    with pytest.raises(posterior.UserError, match="smc needs prior and likelihood apart"):
+def test_a_sampler_that_needs_prior_and_likelihood(tmp_path: Path, slow: None) -> None:
+    with pytest.raises(posterior.UserError, match="'smc': Slow has no log_prior, log_likelihood; choose a sampler"):
         sample_posterior(tmp_path, Sampling("smc"), scene(), None, 0, Interrupt(), float("inf"), lambda line: None)
 
 
@@ -240,11 +239,11 @@ def test_a_sampler_that_needs_the_prior_apart(tmp_path: Path, slow: None, monkey
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--chains", 4), "--chains 4: goes with --sampler; name one of rwm, mala, hmc"),
-        (("--draws", 200, "--thin", 2), "--draws 200, --thin 2: goes with --sampler"),
-        (("--target", "image"), "--target image: goes with --sampler"),
+        (("--chains", 4), "--chains 4: needs --sampler; choose one of rwm, mala, hmc"),
+        (("--draws", 200, "--thin", 2), "--draws 200, --thin 2: needs --sampler"),
+        (("--target", "image"), "--target image: needs --sampler"),
         (("--sampler", "gibbs"), "--sampler gibbs: unknown; choose rwm, mala, hmc"),
-        (("--sampler", "hmc", "--target", "pixels"), "--target pixels: unknown; choose spectral, image"),
+        (("--sampler", "hmc", "--target", "pixels"), "--target pixels: unknown; choose spectral, image, network"),
         (("--sampler", "hmc", "--draws", 50), "--draws 50: at least 100 is needed"),
         (("--sampler", "hmc", "--chains", 0), "--chains 0: at least 1 is needed"),
         (("--sampler", "hmc", "--warmup", 0), "--warmup 0: at least 1 is needed"),

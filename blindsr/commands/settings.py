@@ -22,11 +22,12 @@ class Sampling:
     Attributes
     ----------
     sampler : str
-        A name in `blindsr.samplers.table.SAMPLERS`.
+        A name in `blindsr.samplers.SAMPLERS`, or a user's own, `my_file.py:MySampler`.
     chains, draws, warmup, thin : int
         Chains; kept draws of each; transitions left out before; transitions for each kept draw.
     target : str
-        "spectral": given y, the image integrated out; "image": given y and the final image.
+        "spectral": given y, the image integrated out; "image": given y and the final image; "network": over the weights
+        of a kernel network, given y and the final image.
     family : str or None
         Name of the kernel prior that was asked for; None: the estimate's family, else Gaussians.
     """
@@ -38,6 +39,12 @@ class Sampling:
     thin: int = 1
     target: str = "spectral"
     family: str | None = None
+
+    def record(self) -> dict[str, Any]:
+        """Everything that decides the draws, as plain values; a user's own sampler with the hash of its file."""
+        file, _, name = self.sampler.rpartition(".py:")
+        own = {"sampler_sha256": hashlib.sha256(Path(f"{file}.py").read_bytes()).hexdigest()} if name and file else {}
+        return asdict(self) | own
 
 
 @dataclass(frozen=True)
@@ -99,7 +106,9 @@ class RunSettings:
     def own_parts(self) -> list[str]:
         """The user's own parts, as `my_file.py:MyPart`."""
         m = self.method
-        return [p.name for p in (m.prior, m.optimizer, m.image_prior, m.restorer) if ".py:" in p.name]
+        names = [p.name for p in (m.prior, m.optimizer, m.image_prior, m.restorer)]
+        names += [] if self.sampling is None else [self.sampling.sampler]
+        return [name for name in names if ".py:" in name]
 
     @property
     def files(self) -> list[str]:
@@ -126,7 +135,7 @@ class RunSettings:
             "preset_values": {k: v for k, v in asdict(self.preset).items() if k != "steps"} if m.composed else None,
             "parts": {f.name: _plain(getattr(m, f.name)) for f in fields(m) if f.name not in ("name", "summary")},
             "seed": self.seed,
-            "sampling": None if self.sampling is None else asdict(self.sampling),
+            "sampling": None if self.sampling is None else self.sampling.record(),
             "restarts": self.restarts,
             "files_sha256": {name: hashlib.sha256(Path(name).read_bytes()).hexdigest() for name in self.files},
         }

@@ -22,7 +22,7 @@ from blindsr.likelihood.spectral import SpectralSettings
 from blindsr.operators.degradation import Degradation, Padding
 from blindsr.operators.luma import luma, luma_gain
 from blindsr.posteriors.laplace import minimise
-from blindsr.posteriors.spectral_laplace import SpectralPrior
+from blindsr.posteriors.spectral_laplace import SpectralPosterior
 from blindsr.priors.normal import SHAPES, shape
 from blindsr.restorers.half_quadratic import half_quadratic
 from blindsr.restorers.selfsimilar import SelfSimilarPrior, self_similar
@@ -45,7 +45,7 @@ class KernelEstimate:
     ----------
     kernel : Tensor
         (1, 1, K, K), float32.
-    spectral : SpectralPrior
+    spectral : SpectralPosterior
         What the spectra alone say: mode, density, draws.
     family : str
         Name of the kernel family in `priors.normal.SHAPES`.
@@ -58,7 +58,7 @@ class KernelEstimate:
     """
 
     kernel: Tensor
-    spectral: SpectralPrior
+    spectral: SpectralPosterior
     family: str
     z: Tensor
     noise_std: float
@@ -123,7 +123,7 @@ class KernelEstimator:
         """
         y = y.detach().cpu()
         family = self._family(y, degradation)
-        spectral = SpectralPrior.fit(y, degradation, shape(family, degradation))
+        spectral = SpectralPosterior.fit(y, degradation, shape(family, degradation))
         noise = spectral.noise_std if noise_std is None else noise_std
         crop = detailed_crop(luma(y), degradation, self.side // degradation.scale)
         rounds = ROUNDS.get(degradation.scale, MOST_ROUNDS) if self.rounds is None else self.rounds
@@ -136,7 +136,7 @@ class KernelEstimator:
             return self.families[0]
         few = SpectralSettings(max_windows=9)
         energies = {
-            name: SpectralPrior.fit(y, degradation, shape(name, degradation), few).energy_at_mode
+            name: SpectralPosterior.fit(y, degradation, shape(name, degradation), few).energy_at_mode
             for name in self.families
         }
         first = self.families[0]
@@ -145,7 +145,7 @@ class KernelEstimator:
 
     @torch.no_grad()
     def _refine(
-        self, y: Tensor, degradation: Degradation, spectral: SpectralPrior, noise: float, rounds: int
+        self, y: Tensor, degradation: Degradation, spectral: SpectralPosterior, noise: float, rounds: int
     ) -> tuple[Tensor, int]:
         """Take turns between image and kernel; return z and the rounds made."""
         z, canvas = spectral.mode.clone(), None
@@ -165,12 +165,12 @@ class KernelEstimator:
         return z, rounds
 
 
-def refit(spectral: SpectralPrior, z: Tensor, form: Callable[[Tensor], Tensor], n: int, variance: float) -> Tensor:
+def refit(spectral: SpectralPosterior, z: Tensor, form: Callable[[Tensor], Tensor], n: int, variance: float) -> Tensor:
     """Minimise n e(k(z)) / 2σ² − log p(z) from z, with e the mean squared LR error of a kernel (`LrErrorForm`).
 
     Parameters
     ----------
-    spectral : SpectralPrior
+    spectral : SpectralPosterior
         Density of z.
     z : Tensor
         (dim,), float64.
@@ -183,7 +183,7 @@ def refit(spectral: SpectralPrior, z: Tensor, form: Callable[[Tensor], Tensor], 
     """
 
     def energy(v: Tensor) -> Tensor:
-        return form(spectral.kernel(v[None]))[0] * (n / (2 * variance)) - spectral.log_prob(v[None])[0]
+        return form(spectral.kernel(v[None]))[0] * (n / (2 * variance)) - spectral.log_density(v[None])[0]
 
     return minimise(energy, z, steps=15)[1]
 
