@@ -303,7 +303,7 @@ X, Y = scene()
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"prior": CameraShakePrior.protocol(2)}, "CameraShakePrior has no density (log_prob, sample_z, kernel, dim)"),
+        ({"prior": CameraShakePrior.protocol(2)}, "CameraShakePrior is no kernel prior with a density"),
         ({"prior": GaussianShape(15, 3)}, "the prior's kernels have side 15, not 11"),
         ({"noise_std": -0.1}, "noise level -0.1: a number of 0 or more, or None, is needed"),
         ({"noise_std": math.nan}, "noise level nan"),
@@ -318,7 +318,7 @@ X, Y = scene()
                 "prior": GaussianKernelPrior(11, Delta(2.0), None, Delta(0.0), (Delta(4.5), Delta(4.5))),
                 "noise_std": 0.1,
             },
-            "the kernel and the noise are both fixed, there is nothing to sample",
+            "the kernel and the noise level are both fixed, so there is nothing to sample",
         ),
     ],
 )

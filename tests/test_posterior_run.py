@@ -233,6 +233,76 @@ def test_a_sampler_that_needs_prior_and_likelihood(tmp_path: Path, slow: None) -
         sample_posterior(tmp_path, Sampling("smc"), scene(), None, 0, Interrupt(), float("inf"), lambda line: None)
 
 
+OWN = """
+from dataclasses import dataclass
+import torch
+from blindsr.samplers import Hmc, MarkovSampler, Sgld
+from blindsr.samplers.metropolis import value_only, accept, choose, start
+from blindsr.samplers.rwm import RandomWalkTransition
+
+
+class Walk(MarkovSampler):
+    needs_gradient = False
+
+    def transition(self, target, metric, request):
+        return RandomWalkTransition(value_only(target), metric, torch.tensor(1.2).double())
+
+
+class Wrong(Walk):
+    def transition(self, target, metric, request):
+        return Sgld(2.0).on(lambda z: (value_only(target)(z), -z))
+
+
+class Forgetful(Walk):
+    def run(self, target, request):
+        torch.rand(1)
+        return super().run(target, request)
+
+
+class Bare:
+    pass
+
+
+small = Sgld(0.05)
+"""
+
+
+def test_ones_own_sampler(tmp_path: Path, slow: None, monkeypatch: Any) -> None:
+    """A class or an object of the user's file; each that breaks its contract is one line."""
+    monkeypatch.setattr(Slow, "pause", 0.0)
+    (tmp_path / "mine.py").write_text(OWN)
+    image, words = save_png(tmp_path / "a.png"), ("--draws", 100, "--warmup", 50, "--chains", 2)
+    for name, said in (
+        ("Wrong", "the mean of z_0 is off by|the variance of z_0 is off by"),
+        ("Forgetful", "changes torch's global random state"),
+        ("Bare", "Bare is no sampler: derive it from blindsr.samplers.Sampler"),
+        ("Nothing", "has no Nothing"),
+    ):
+        line = error_line(run(image, tmp_path / "out", "--sampler", f"{tmp_path / 'mine.py'}:{name}", *words))
+        assert re.search(said, line) and not (tmp_path / "out").exists()
+    for name, file in (("Walk", "posterior.nc"), ("small", "sampler_trace.nc")):
+        result = run(image, tmp_path / name, "--sampler", f"{tmp_path / 'mine.py'}:{name}", *words, steps=1)
+        assert result.exit_code == 0 and (tmp_path / name / "a" / file).exists()
+        assert record(tmp_path / name / "a")["posterior"]["file"] == file
+        assert "sampler_sha256" in record(tmp_path / name / "a")["sampling"]
+
+
+@pytest.mark.parametrize(("sampler", "target"), [("sgld", "image"), ("network-langevin", "network")])
+def test_a_biased_sampler_leaves_a_trace(tmp_path: Path, sampler: str, target: str) -> None:
+    image = photo(tmp_path / "a.png")
+    words = ("--sampler", sampler, "--target", target, "--draws", 100, "--warmup", 20, "--chains", 2)
+    result = call("run", image, *MAP, *words, "--output", tmp_path / "out")
+    assert result.exit_code == 0, result.stderr
+    sentence = f"{sampler} is biased: its draws are a trace, not a posterior"
+    p = record(tmp_path / "out/a")["posterior"]
+    assert sentence in result.stderr and p["verdict"] == [sentence] and "rhat_max" not in p and not p["converged"]
+    assert not (tmp_path / "out/a/posterior.nc").exists()
+    data = arviz_io.load(tmp_path / "out/a/sampler_trace.nc")
+    trace = arviz_io.group(data, "trace")
+    assert "posterior" not in arviz_io.group_names(data) and trace.sizes["draw"] == 100 and trace.attrs["valid"] == 0
+    assert "it gets no R-hat" in call("diagnose", tmp_path / "out/a", "--no-figures").stdout
+
+
 # --- options ----------------------------------------------------------------------------------------------------------
 
 

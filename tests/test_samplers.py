@@ -7,8 +7,7 @@ import pytest
 import torch
 from targets import CorrelatedGaussian, Funnel, LogGamma, TwoModes
 
-from blindsr.samplers import metropolis
-from blindsr.samplers import SAMPLERS, sample
+from blindsr.samplers import SAMPLERS, metropolis, sample
 
 LEAST_ESS = 400
 

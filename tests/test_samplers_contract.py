@@ -9,7 +9,7 @@ from scipy import stats
 from targets import CorrelatedGaussian, LogGamma
 
 from blindsr.posteriors.base import value_and_gradient
-from blindsr.samplers import SAMPLERS, Hmc, Mala, RandomWalk, Smc, Tempering, metropolis, sample
+from blindsr.samplers import SAMPLERS, Hmc, Mala, RandomWalk, Sgld, Smc, Tempering, metropolis, sample
 from blindsr.samplers.base import State, Transition
 from blindsr.samplers.exchange import TemperingTransition
 from blindsr.samplers.hmc import HmcTransition
@@ -17,6 +17,7 @@ from blindsr.samplers.mala import MalaTransition
 from blindsr.samplers.metric import Metric, metric_of
 from blindsr.samplers.metropolis import value_only
 from blindsr.samplers.rwm import RandomWalkTransition
+from blindsr.testing import ContractError, check_sampler
 
 F64 = torch.float64
 GAUSSIAN, SKEWED = CorrelatedGaussian(dim=5), LogGamma(counts=(1, 3))
@@ -415,3 +416,20 @@ def test_nuts_is_not_halted_by_a_dense_mass_learned_from_few_draws():
     """With a dense mass matrix after 80 draws this takes 28,000 gradients."""
     chains = sample(White(), "pyro-nuts", chains=1, draws=20, warmup=80, generator=gen(0))
     assert chains.gradients < 3000
+
+
+@pytest.mark.parametrize("name", ["mala", "smc", "sgld", "psgld", "network-langevin"])
+def test_samplers_pass_the_check_for_users(name):
+    check_sampler(SAMPLERS[name])
+
+
+def test_the_check_for_users_finds_a_biased_sampler():
+    class Langevin(Sgld):
+        """SGLD at a large step that claims to be valid."""
+
+        valid = True
+
+    with pytest.raises(ContractError, match=r"the variance of z_. is off by .* standard errors"):
+        check_sampler(Langevin(1.5))
+    with pytest.raises(ContractError, match="a sampler is an object"):
+        check_sampler(Langevin)

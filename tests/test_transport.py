@@ -102,7 +102,7 @@ def test_without_the_determinant_the_same_check_fails(monkeypatch):
 
 def test_starts_beside_a_transport_are_refused():
     t, start = LogGamma(counts=(0, 1, 5, 2, 2)), torch.zeros(2, 5, dtype=F64)
-    with pytest.raises(ValueError, match="initial: with a transport, chains start where the transport says; leave it"):
+    with pytest.raises(ValueError, match="initial: the transport map determines the starting points; leave it out"):
         sample(t, "hmc", chains=2, generator=torch.Generator(), initial=start, transport=crooked())
 
 

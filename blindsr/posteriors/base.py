@@ -105,18 +105,16 @@ def coordinate_names(prior: KernelDensity) -> tuple[str, ...]:
     return names if len(names) == prior.dim else tuple(f"z_{j}" for j in range(prior.dim))
 
 
-def check_prior(prior: KernelDensity, kernel_size: int) -> None:
+def check_prior(prior: KernelDensity) -> None:
     """Check the kernel prior of a target.
 
     Raises
     ------
     ValueError
-        If it is no density over kernel parameters, or its kernels have another size.
+        If it is no density over kernel parameters.
     """
     if not isinstance(prior, KernelDensity):
         raise ValueError(
             f"{type(prior).__name__} is no kernel prior with a density: sample, sample_z, log_prob, kernel and dim are "
             "needed (of a Laplace posterior, take its .family)"
         )
-    if prior.kernel_size != kernel_size:
-        raise ValueError(f"the prior's kernels have side {prior.kernel_size}, not {kernel_size}")

@@ -72,7 +72,11 @@ class FixedImageTarget:
         model_error: float = 0.0,
         noise_prior: LogNoisePrior | None = None,
     ) -> None:
-        check_prior(prior, degradation.kernel_size)
+        check_prior(prior)
+        if prior.kernel_size != degradation.kernel_size:
+            raise ValueError(
+                f"fixed image: the prior's kernels have side {prior.kernel_size}, not {degradation.kernel_size}"
+            )
         _check_noise(noise_std, model_error)
         if len(x) != 1 or not (torch.isfinite(x).all() and torch.isfinite(y).all()):
             raise ValueError(f"fixed image: one image (1, C, H, W) of finite values is needed, got {tuple(x.shape)}")

@@ -60,7 +60,7 @@ class SpectralTarget:
         settings: SpectralSettings | None = None,
     ) -> None:
         self.prior: KernelDensity = prior or GaussianShape(degradation.kernel_size, degradation.scale)
-        check_prior(self.prior, degradation.kernel_size)
+        check_prior(self.prior)
         self.degradation = degradation
         self.likelihood = SpectralLikelihood(y, degradation.scale, settings)
         self._fast = self.likelihood.single()

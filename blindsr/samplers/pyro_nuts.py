@@ -131,7 +131,7 @@ class PyroNuts(Sampler):
                 break
             done.append(chain)
         if not done:
-            return request.no_chains(self, target, potential.calls, began)
+            return self.no_chains(target, request, potential.calls, began)
         log_prob = torch.stack([c.log_prob for c in done])
         kept = Kept(
             torch.stack([c.position for c in done]),
@@ -143,4 +143,4 @@ class PyroNuts(Sampler):
         )
         step = torch.tensor([c.step_size for c in done], dtype=torch.float64)
         tuning = {"step_size": float(step.mean())}
-        return request.chains_of(self, target, kept, step, potential.calls, began, tuning)
+        return self.chains(target, request, kept, step, potential.calls, began, tuning)

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from blindsr.posteriors.base import Target
 from blindsr.samplers.base import Info, State, Transition
-from blindsr.samplers.chains import Chains
 from blindsr.samplers.metric import Metric, metric_of
-
-if TYPE_CHECKING:
-    from blindsr.samplers.sampler import Sampler
 
 
 @dataclass(frozen=True)
@@ -84,59 +78,6 @@ class Request:
         assert spread is not None
         scale = spread.std(0)
         return position, Metric(torch.where(torch.isfinite(scale) & (scale > 0), scale, torch.ones_like(scale)))
-
-    def chains_of(
-        self,
-        sampler: Sampler,
-        target: Target,
-        kept: Kept,
-        step_size: Tensor,
-        gradients: int,
-        began: float,
-        tuning: dict[str, float] | None = None,
-    ) -> Chains:
-        """Chains of the kept draws.
-
-        Parameters
-        ----------
-        sampler : Sampler
-            Names the chains, and says whether they are valid.
-        target : Target
-            Names the coordinates.
-        kept : Kept
-            The draws.
-        step_size : Tensor
-            (chains,).
-        gradients : int
-            Evaluations in all chains, warm-up included.
-        began : float
-            `time.perf_counter()` at the start of the run.
-        tuning : dict or None
-            What the warm-up found.
-        """
-        return Chains(
-            draws=kept.draws,
-            names=tuple(target.names),
-            log_prob=kept.log_prob,
-            acceptance=kept.acceptance,
-            energy=kept.energy,
-            divergent=kept.divergent,
-            step_size=step_size,
-            sampler=sampler.name,
-            valid=sampler.valid,
-            warmup=self.warmup,
-            thin=self.thin,
-            gradients=gradients,
-            seconds=time.perf_counter() - began,
-            tuning=tuning or {},
-        )
-
-    def no_chains(self, sampler: Sampler, target: Target, gradients: int, began: float) -> Chains:
-        """Chains without a draw, for a run that the deadline ended."""
-        empty = torch.zeros(self.chains, 0, dtype=torch.float64)
-        kept = Kept(empty.new_zeros(self.chains, 0, len(target.names)), empty, empty, empty, empty.bool(), 0)
-        step = torch.full((self.chains,), torch.nan, dtype=torch.float64)
-        return self.chains_of(sampler, target, kept, step, gradients, began)
 
 
 @dataclass(frozen=True)

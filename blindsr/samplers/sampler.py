@@ -11,12 +11,13 @@ from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
 import torch
+from torch import Tensor
 
 from blindsr.posteriors.base import Target
 from blindsr.samplers.base import Transition
 from blindsr.samplers.chains import Chains
 from blindsr.samplers.metric import Metric
-from blindsr.samplers.request import Request, collect
+from blindsr.samplers.request import Kept, Request, collect
 
 
 class Sampler(ABC):
@@ -73,6 +74,59 @@ class Sampler(ABC):
             If the target cannot be sampled, or the request does not fit it.
         """
 
+    def chains(
+        self,
+        target: Target,
+        request: Request,
+        kept: Kept,
+        step_size: Tensor,
+        gradients: int,
+        began: float,
+        tuning: dict[str, float] | None = None,
+    ) -> Chains:
+        """Chains of the kept draws.
+
+        Parameters
+        ----------
+        target : Target
+            Names the coordinates.
+        request : Request
+            What was asked for.
+        kept : Kept
+            The draws.
+        step_size : Tensor
+            (chains,).
+        gradients : int
+            Evaluations in all chains, warm-up included.
+        began : float
+            `time.perf_counter()` at the start of the run.
+        tuning : dict or None
+            What the warm-up found.
+        """
+        return Chains(
+            draws=kept.draws,
+            names=tuple(target.names),
+            log_prob=kept.log_prob,
+            acceptance=kept.acceptance,
+            energy=kept.energy,
+            divergent=kept.divergent,
+            step_size=step_size,
+            sampler=self.name,
+            valid=self.valid,
+            warmup=request.warmup,
+            thin=request.thin,
+            gradients=gradients,
+            seconds=time.perf_counter() - began,
+            tuning=tuning or {},
+        )
+
+    def no_chains(self, target: Target, request: Request, gradients: int, began: float) -> Chains:
+        """Chains without a draw, for a run that the deadline ended."""
+        empty = torch.zeros(request.chains, 0, dtype=torch.float64)
+        kept = Kept(empty.new_zeros(request.chains, 0, len(target.names)), empty, empty, empty, empty.bool(), 0)
+        step = torch.full((request.chains,), torch.nan, dtype=torch.float64)
+        return self.chains(target, request, kept, step, gradients, began)
+
 
 class MarkovSampler(Sampler):
     """A sampler that repeats one transition without tuning it; the warm-up is discarded."""
@@ -104,6 +158,6 @@ class MarkovSampler(Sampler):
             state, info = transition.step(state, request.generator)
             gradients += info.gradients
         kept = collect(transition, state, request)
-        step = float(getattr(transition, "step_size", torch.nan))
-        total = (gradients + kept.gradients) * request.chains
-        return request.chains_of(self, target, kept, torch.full((request.chains,), step).double(), total, began)
+        step_size = float(getattr(transition, "step_size", torch.nan))
+        step = torch.full((request.chains,), step_size, dtype=torch.float64)
+        return self.chains(target, request, kept, step, (gradients + kept.gradients) * request.chains, began)

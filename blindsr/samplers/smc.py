@@ -203,7 +203,7 @@ class Smc(Sampler):
                 break
             done.append(population)
         if not done:
-            return request.no_chains(self, target, 0, began)
+            return self.no_chains(target, request, 0, began)
         log_prob = torch.stack([p.state.log_prob for p in done])
         kept = Kept(
             torch.stack([p.state.position for p in done]),
@@ -221,4 +221,4 @@ class Smc(Sampler):
             "moves_mean": sum(p.moves for p in done) / len(done),
         }
         step = torch.stack([p.step_size for p in done])
-        return request.chains_of(self, target, kept, step, kept.gradients * request.draws, began, tuning)
+        return self.chains(target, request, kept, step, kept.gradients * request.draws, began, tuning)

@@ -168,7 +168,7 @@ class Tempering(Sampler):
         tuning |= {f"beta_{i}": float(b) for i, b in enumerate(transition.betas)}
         step = transition.step_size[0].expand(request.chains).clone()
         total = (at.gradients + kept.gradients) * request.chains
-        return request.chains_of(self, target, kept, step, total, began, tuning)
+        return self.chains(target, request, kept, step, total, began, tuning)
 
     def _warm_up(self, bayes: BayesTarget, position: Tensor, request: Request) -> Climb:
         betas = first_ladder()

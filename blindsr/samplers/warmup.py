@@ -137,7 +137,7 @@ class AdaptiveSampler(MarkovSampler):
         tuning = warm.transition.tuning(kept.gradients / max(kept.draws.shape[1] * request.thin, 1))
         step = warm.transition.step_size.expand(request.chains).clone()
         total = (warm.gradients + kept.gradients) * request.chains
-        return request.chains_of(self, target, kept, step, total, began, tuning)
+        return self.chains(target, request, kept, step, total, began, tuning)
 
 
 def first_step(metric: Metric) -> Tensor:
