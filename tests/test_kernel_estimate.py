@@ -20,7 +20,7 @@ from blindsr.methods.table import METHODS, assemble
 from blindsr.operators.degradation import Alignment, Degradation, Padding
 from blindsr.operators.kernels import width
 from blindsr.operators.luma import luma, luma_gain
-from blindsr.posteriors.spectral_laplace import SpectralPrior
+from blindsr.posteriors.spectral_laplace import SpectralPosterior
 from blindsr.priors.normal import GaussianShape
 from blindsr.simulate import degrade
 
@@ -171,7 +171,7 @@ def test_luma_gain_is_the_noise_that_luma_leaves(channels):
 
 
 def density(mode, precision):
-    return SpectralPrior(GaussianShape(11, 2), mode, precision, 0.0, 0.0)
+    return SpectralPosterior(GaussianShape(11, 2), mode, precision, 0.0, 0.0)
 
 
 @pytest.fixture(scope="module")
@@ -283,7 +283,7 @@ def test_the_same_image_gives_the_same_bits():
 
 def test_without_rounds_the_estimate_is_the_spectral_mode():
     y, _, d = photo(2)
-    found, fit = KernelEstimator(GAUSSIAN, rounds=0)(y, d), SpectralPrior.fit(y, d)
+    found, fit = KernelEstimator(GAUSSIAN, rounds=0)(y, d), SpectralPosterior.fit(y, d)
     assert torch.equal(found.z, fit.mode) and torch.equal(found.kernel, fit.mode_kernel)
     assert found.noise_std == fit.noise_std and found.rounds == 0
     assert torch.equal(found.spectral.precision, fit.precision)
@@ -385,7 +385,7 @@ def sampled():
 
 def test_monte_carlo_step_draws_from_the_spectral_density(sampled):
     y, d, method, assembly = sampled
-    fit = SpectralPrior.fit(y, d)
+    fit = SpectralPosterior.fit(y, d)
     assert method.estimates and assembly.monte_carlo.prior is assembly.estimate.spectral
     assert torch.equal(assembly.monte_carlo.prior.mode, fit.mode)
     assert assembly.estimate.rounds == 0 and assembly.kernel_prior is None

@@ -58,7 +58,7 @@ class Watched(ToyTarget):
 @pytest.fixture
 def toy(monkeypatch: pytest.MonkeyPatch) -> None:
     def prepared(scene: Scene, family: Any) -> Prepared:
-        return Prepared(Watched(), torch.full((4,), 0.01, dtype=torch.float64))
+        return Prepared(Watched(), Watched().names[:3], torch.full((4,), 0.01, dtype=torch.float64))
 
     monkeypatch.setitem(posterior.TARGETS, "spectral", prepared)
 
@@ -227,10 +227,78 @@ def test_a_bad_target_is_one_line(tmp_path: Path) -> None:
         )
 
 
-def test_a_sampler_that_needs_the_prior_apart(tmp_path: Path, toy: None, monkeypatch: Any) -> None:
-    monkeypatch.setitem(posterior.SAMPLERS, "smc", posterior.SAMPLERS["hmc"])
-    with pytest.raises(posterior.UserError, match="smc needs prior and likelihood apart"):
+def test_a_sampler_that_needs_prior_and_likelihood(tmp_path: Path, toy: None) -> None:
+    with pytest.raises(posterior.UserError, match="'smc': Watched has no log_prior, log_likelihood; choose a sampler"):
         sample_posterior(tmp_path, Sampling("smc"), scene(), None, 0, Interrupt(), float("inf"), lambda line: None)
+
+
+OWN = """
+from dataclasses import dataclass
+import torch
+from blindsr.samplers import Hmc, MarkovSampler, Sgld
+from blindsr.samplers.metropolis import value_only, accept, choose, start
+from blindsr.samplers.rwm import RandomWalkTransition
+
+
+class Walk(MarkovSampler):
+    needs_gradient = False
+
+    def transition(self, target, metric, request):
+        return RandomWalkTransition(value_only(target), metric, torch.tensor(1.2).double())
+
+
+class Wrong(Walk):
+    def transition(self, target, metric, request):
+        return Sgld(2.0).on(lambda z: (value_only(target)(z), -z))
+
+
+class Forgetful(Walk):
+    def run(self, target, request):
+        torch.rand(1)
+        return super().run(target, request)
+
+
+class Bare:
+    pass
+
+
+small = Sgld(0.05)
+"""
+
+
+def test_ones_own_sampler(tmp_path: Path, toy: None, monkeypatch: Any) -> None:
+    """A class or an object of the user's file; each that breaks its contract is one line."""
+    (tmp_path / "mine.py").write_text(OWN)
+    image, words = save_png(tmp_path / "a.png"), ("--draws", 100, "--warmup", 50, "--chains", 2)
+    for name, said in (
+        ("Wrong", "the mean of z_0 is off by|the variance of z_0 is off by"),
+        ("Forgetful", "changes torch's global random state"),
+        ("Bare", "Bare is no sampler: derive it from blindsr.samplers.Sampler"),
+        ("Nothing", "has no Nothing"),
+    ):
+        line = error_line(run(image, tmp_path / "out", "--sampler", f"{tmp_path / 'mine.py'}:{name}", *words))
+        assert re.search(said, line) and not (tmp_path / "out").exists()
+    for name, file in (("Walk", "posterior.nc"), ("small", "sampler_trace.nc")):
+        result = run(image, tmp_path / name, "--sampler", f"{tmp_path / 'mine.py'}:{name}", *words, steps=1)
+        assert result.exit_code == 0 and (tmp_path / name / "a" / file).exists()
+        assert record(tmp_path / name / "a")["posterior"]["file"] == file
+        assert "sampler_sha256" in record(tmp_path / name / "a")["sampling"]
+
+
+@pytest.mark.parametrize(("sampler", "target"), [("sgld", "image"), ("network-langevin", "network")])
+def test_a_biased_sampler_leaves_a_trace(tmp_path: Path, sampler: str, target: str) -> None:
+    image = photo(tmp_path / "a.png")
+    words = ("--sampler", sampler, "--target", target, "--draws", 100, "--warmup", 20, "--chains", 2)
+    result = call("run", image, *MAP, *words, "--output", tmp_path / "out")
+    assert result.exit_code == 0, result.stderr
+    sentence = f"{sampler} is biased: its draws are a trace, not a posterior"
+    p = record(tmp_path / "out/a")["posterior"]
+    assert sentence in result.stderr and p["verdict"] == [sentence] and "rhat_max" not in p and not p["converged"]
+    assert not (tmp_path / "out/a/posterior.nc").exists()
+    data = arviz_io.load(tmp_path / "out/a/sampler_trace.nc")
+    trace = arviz_io.group(data, "trace")
+    assert "posterior" not in arviz_io.group_names(data) and trace.sizes["draw"] == 100 and trace.attrs["valid"] == 0
+    assert "it gets no R-hat" in call("diagnose", tmp_path / "out/a", "--no-figures").stdout
 
 
 # --- options ----------------------------------------------------------------------------------------------------------
@@ -239,11 +307,11 @@ def test_a_sampler_that_needs_the_prior_apart(tmp_path: Path, toy: None, monkeyp
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--chains", 4), "--chains 4: goes with --sampler; name one of rwm, mala, hmc"),
-        (("--draws", 200, "--thin", 2), "--draws 200, --thin 2: goes with --sampler"),
-        (("--target", "image"), "--target image: goes with --sampler"),
+        (("--chains", 4), "--chains 4: needs --sampler; choose one of rwm, mala, hmc"),
+        (("--draws", 200, "--thin", 2), "--draws 200, --thin 2: needs --sampler"),
+        (("--target", "image"), "--target image: needs --sampler"),
         (("--sampler", "gibbs"), "--sampler gibbs: unknown; choose rwm, mala, hmc"),
-        (("--sampler", "hmc", "--target", "pixels"), "--target pixels: unknown; choose spectral, image"),
+        (("--sampler", "hmc", "--target", "pixels"), "--target pixels: unknown; choose spectral, image, network"),
         (("--sampler", "hmc", "--draws", 50), "--draws 50: at least 100 is needed"),
         (("--sampler", "hmc", "--chains", 0), "--chains 0: at least 1 is needed"),
         (("--sampler", "hmc", "--warmup", 0), "--warmup 0: at least 1 is needed"),

@@ -7,8 +7,7 @@ import pytest
 import torch
 from targets import CorrelatedGaussian, Funnel, LogGamma, TwoModes
 
-from blindsr.samplers import metropolis
-from blindsr.samplers.table import SAMPLERS, sample
+from blindsr.samplers import SAMPLERS, metropolis, sample
 
 LEAST_ESS = 400
 
@@ -51,7 +50,7 @@ UNIMODAL = {"gaussian": CorrelatedGaussian(), "skewed": LogGamma(counts=(0, 1, 5
 
 
 def test_every_sampler_is_tested():
-    assert SIZES.keys() == SAMPLERS.keys()
+    assert SIZES.keys() == {name for name, sampler in SAMPLERS.items() if sampler.valid}
 
 
 @pytest.mark.slow

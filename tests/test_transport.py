@@ -9,12 +9,12 @@ from targets import CorrelatedGaussian, LogGamma
 from test_samplers import check_recovery
 from test_spectral_target import moments_with_error, target
 
-from blindsr.posteriors import nested_laplace as module
+from blindsr.posteriors import laplace_map as module
 from blindsr.posteriors import transport as transport_module
 from blindsr.posteriors.base import value_and_gradient
-from blindsr.posteriors.nested_laplace import nested_laplace
+from blindsr.posteriors.laplace_map import nested_laplace
 from blindsr.posteriors.transport import Axis, Transport, Transported
-from blindsr.samplers.hmc import Hmc
+from blindsr.samplers.hmc import HmcTransition
 from blindsr.samplers.metric import metric_of
 from blindsr.samplers.table import sample
 
@@ -103,7 +103,7 @@ def test_without_the_determinant_the_same_check_fails(monkeypatch):
 
 def test_starts_beside_a_transport_are_refused():
     t, start = LogGamma(counts=(0, 1, 5, 2, 2)), torch.zeros(2, 5, dtype=F64)
-    with pytest.raises(ValueError, match="initial: with a transport, chains start where the transport says; leave it"):
+    with pytest.raises(ValueError, match="initial: the transport map determines the starting points; leave it out"):
         sample(t, "hmc", chains=2, generator=torch.Generator(), initial=start, transport=crooked())
 
 
@@ -121,7 +121,7 @@ def test_many_rows_are_mapped_in_parts(monkeypatch, gen):
 
 
 def split(t, center, step=0.9):
-    return Hmc(value_and_gradient(t), metric_of(t.covariance), torch.tensor(step, dtype=F64), center=center)
+    return HmcTransition(value_and_gradient(t), metric_of(t.covariance), torch.tensor(step, dtype=F64), center=center)
 
 
 def test_a_normal_is_followed_without_error(gen):
@@ -137,7 +137,7 @@ def test_a_normal_is_followed_without_error(gen):
 def test_the_split_motion_runs_back(gen):
     """Time reversal, on a density that is not normal and about a wrong center: what makes the acceptance rule exact."""
     t = LogGamma(counts=(0, 1, 5))
-    sampler = Hmc(
+    sampler = HmcTransition(
         value_and_gradient(t),
         metric_of(torch.diag(torch.tensor([1.0, 0.5, 0.2], dtype=F64))),
         torch.tensor(0.3, dtype=F64),
@@ -155,7 +155,9 @@ def test_the_split_motion_leaves_the_target_as_it_is(gen):
     t = LogGamma(counts=(0, 1, 5))
     center = torch.tensor([-0.5, 0.2, 1.0], dtype=F64)
     metric = metric_of(torch.tensor([1.5, 0.5, 0.3], dtype=F64))
-    sampler = Hmc(value_and_gradient(t), metric, torch.tensor(0.9, dtype=F64), 1.7, center=center, careful=0.3)
+    sampler = HmcTransition(
+        value_and_gradient(t), metric, torch.tensor(0.9, dtype=F64), 1.7, center=center, careful=0.3
+    )
     state, accepted = sampler.init(t.exact(4000, generator=gen)), []
     for _ in range(6):
         state, info = sampler.step(state, gen)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from blindsr.commands.posterior import DIAGNOSTICS, POSTERIOR, RESTARTS
+from blindsr.commands.posterior import BIASED, DIAGNOSTICS, POSTERIOR, RESTARTS
 from blindsr.diagnostics import arviz_io, chain_plots, kernel_plots, summary
 from blindsr.diagnostics import verdict as verdicts
 from blindsr.diagnostics.moments import NAMES, principal_axes
@@ -74,7 +74,7 @@ def _files(path: Path) -> list[Path]:
         if path.suffix not in (".nc", ".csv"):
             raise UserError(f"{path}: neither a run folder nor a netCDF file (.nc)")
         return [path]
-    found = [path / name for name in (POSTERIOR, RESTARTS) if (path / name).is_file()]
+    found = [path / name for name in (POSTERIOR, BIASED, RESTARTS) if (path / name).is_file()]
     if not found and (path / TRACE).is_file():
         found = [path / TRACE]
     if not found:
@@ -86,7 +86,7 @@ def _files(path: Path) -> list[Path]:
 
 
 def _figure_folder(file: Path) -> Path:
-    own = file.name in (POSTERIOR, RESTARTS, TRACE)
+    own = file.name in (POSTERIOR, BIASED, RESTARTS, TRACE)
     return file.parent / (DIAGNOSTICS if own else f"{file.stem}-{DIAGNOSTICS}")
 
 

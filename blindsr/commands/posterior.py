@@ -1,4 +1,8 @@
-"""The kernel's posterior after an estimate: options checked, a target made, chains run and saved as posterior.nc."""
+"""Sampling after an estimate: the options are checked, a target is built, chains are run and saved.
+
+Chains of a sampler whose stationary distribution is the target are saved as posterior.nc. Those of a biased one (SGLD,
+network-level Langevin dynamics) are a trace, and go to sampler_trace.nc.
+"""
 
 from __future__ import annotations
 
@@ -20,76 +24,101 @@ from blindsr.diagnostics.posterior import PosteriorResult, to_arviz
 from blindsr.errors import UserError
 from blindsr.estimators.loop import PriorFactory, Problem
 from blindsr.estimators.spectral import interior
+from blindsr.generators.kernel import KernelNetwork
 from blindsr.io.files import atomic_path
+from blindsr.likelihood.quadratic import LrErrorForm
 from blindsr.methods.base import Method
 from blindsr.methods.parts import spectral_draws
+from blindsr.methods.words import sampler_part
 from blindsr.operators.degradation import Degradation
-from blindsr.posteriors.base import BayesTarget, Target, coordinate_names
+from blindsr.posteriors.base import Target, coordinate_names
 from blindsr.posteriors.fixed_image import FixedImageTarget
-from blindsr.posteriors.nested_laplace import SHAPE_UP_TO, nested_laplace
+from blindsr.posteriors.laplace_map import SHAPE_UP_TO, nested_laplace
+from blindsr.posteriors.network import FlatNetwork, NetworkTarget
 from blindsr.posteriors.spectral import SpectralTarget
-from blindsr.posteriors.spectral_laplace import SpectralPrior
+from blindsr.posteriors.spectral_laplace import SpectralPosterior
 from blindsr.posteriors.transport import Transport
 from blindsr.priors.base import KernelDensity
 from blindsr.priors.normal import GaussianShape
-from blindsr.random import generator
-from blindsr.samplers.table import PRIOR_APART, SAMPLERS, sample
+from blindsr.random import generator, seeded
+from blindsr.samplers.sampler import Sampler
+from blindsr.samplers.table import SAMPLERS, sample
 
 POSTERIOR = "posterior.nc"
+BIASED = "sampler_trace.nc"
 RESTARTS = "trace.nc"
 DIAGNOSTICS = "diagnostics"
 
 MIN_DRAWS = 100
-"""Fewer draws of a chain cannot pass the limit on the effective sample size, whatever the sampler."""
+"""With fewer draws of a chain the effective sample size cannot reach its limit (`diagnostics.verdict`)."""
+
+HIDDEN, INPUTS, INPUT_STD, LAYER_STD = (32,), 8, 1.0, (3.0, 3.0)
+"""Kernel network of the target "network", and its prior's standard deviations: the "small" one of docs/langevin.md."""
 
 
 @dataclass(frozen=True)
 class Scene:
-    """What a target is made from.
+    """The data and results of a run that a target is built from.
 
     Attributes
     ----------
     y, image, kernel : Tensor
-        LR image (1, C, h, w), the run's result (1, C, s h, s w) and kernel (1, 1, K, K), on the CPU.
+        LR image (1, C, h, w), SR image (1, C, s h, s w) and estimated kernel (1, 1, K, K), on the CPU.
     degradation : Degradation
         The operator.
     found : SpectralPosterior or None
-        The Laplace approximation of p(k | y), where the method makes one.
+        The Laplace approximation of p(k | y), if the method makes one.
     true_kernel : Tensor or None
-        (1, 1, K, K), where it is known.
+        (1, 1, K, K), if it is known.
     """
 
     y: Tensor
     image: Tensor
     kernel: Tensor
     degradation: Degradation
-    found: SpectralPrior | None
+    found: SpectralPosterior | None
     true_kernel: Tensor | None
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A target, and what a sampler may start from."""
+    """A target, the names of its kernel coordinates, and what helps to sample it: a covariance, a transport map."""
 
     target: Target
+    kernel_coordinates: tuple[str, ...] = ()
     covariance: Tensor | None = None
     transport: Callable[[], Transport] | None = None
 
 
 def _spectral(scene: Scene, family: KernelDensity) -> Prepared:
     target = SpectralTarget(scene.y, scene.degradation, family)
-    few = target.n_kernel <= SHAPE_UP_TO  # of many parameters, each point of the map takes as long as the mode
-    return Prepared(target, target.laplace()[1], (lambda: nested_laplace(target)) if few else None)
+    few = target.n_kernel <= SHAPE_UP_TO  # with many parameters, each point of the map takes as long as the mode
+    transport = (lambda: nested_laplace(target)) if few else None
+    return Prepared(target, coordinate_names(family), target.laplace()[1], transport)
 
 
 def _image(scene: Scene, family: KernelDensity) -> Prepared:
     degradation, x, y = interior(scene.image, scene.y, scene.degradation)
     target = FixedImageTarget(x, y, degradation, family)
-    return Prepared(target, target.laplace()[1])
+    return Prepared(target, coordinate_names(family), target.laplace()[1])
 
 
-TARGETS: dict[str, Callable[[Scene, KernelDensity], Prepared]] = {"spectral": _spectral, "image": _image}
-"""Posteriors that a run can sample: given y with the image integrated out; given y and the final image."""
+def _network(scene: Scene, family: KernelDensity) -> Prepared:
+    degradation, x, y = interior(scene.image, scene.y, scene.degradation)
+    form = LrErrorForm.build(degradation, x.double(), y.double())
+    variance = float(form(scene.kernel.double())[0])  # the mean squared residual, as in Eq. 40 of the MLMC paper
+    with seeded(0):
+        network = FlatNetwork.of(KernelNetwork(degradation.kernel_size, HIDDEN, INPUTS, INPUT_STD))
+    return Prepared(NetworkTarget(network, form, variance, LAYER_STD, family))
+
+
+TARGETS: dict[str, Callable[[Scene, KernelDensity], Prepared]] = {
+    "spectral": _spectral,
+    "image": _image,
+    "network": _network,
+}
+"""Posteriors that a run can sample: of the kernel given y, with the image integrated out; of the kernel given y and the
+SR image; of the weights of a kernel network given y and the SR image."""
 
 
 def read_sampling(
@@ -104,20 +133,35 @@ def read_sampling(
     method: Method,
     degradation: Degradation,
 ) -> Sampling | None:
-    """Check the options of sampling, None where one was not given, and fill in the defaults.
+    """Check the options of sampling (None: not given), and fill in the defaults.
+
+    Parameters
+    ----------
+    sampler : str or None
+        A name in `SAMPLERS`, or a user's own as `my_file.py:MySampler`, which is checked.
+    chains, draws, warmup, thin : int or None
+        As in `samplers.sample`.
+    target : str or None
+        A name in `TARGETS`.
+    prior : str or None
+        The kernel prior that was named on the command line.
+    method : Method
+        The method of the run, with its kernel prior.
+    degradation : Degradation
+        The operator.
 
     Raises
     ------
     UserError
-        If a name is unknown, a number too small, an option has no sampler to go with, or the prior no density.
+        If a name is unknown, a number is too small, an option is given without a sampler, the user's sampler does not
+        keep its contract, or the prior has no density.
     """
     options = {"chains": chains, "draws": draws, "warmup": warmup, "thin": thin, "target": target}
     if sampler is None:
         if given := [f"--{name} {value}" for name, value in options.items() if value is not None]:
-            raise UserError(f"{', '.join(given)}: goes with --sampler; name one of {', '.join(SAMPLERS)}")
+            raise UserError(f"{', '.join(given)}: needs --sampler; choose one of {', '.join(SAMPLERS)}")
         return None
-    if sampler not in SAMPLERS:
-        raise UserError(f"--sampler {sampler}: unknown; choose {', '.join(SAMPLERS)}")
+    sampler_part(sampler)
     if target is not None and target not in TARGETS:
         raise UserError(f"--target {target}: unknown; choose {', '.join(TARGETS)}")
     for name, least in (("chains", 1), ("draws", MIN_DRAWS), ("warmup", 1), ("thin", 1)):
@@ -134,20 +178,20 @@ def _check_density(sampler: str, method: Method, prior: str | None, degradation:
     nowhere = Problem(torch.zeros(1, 1, 8, 8), degradation)
     if factory is None or factory is spectral_draws or isinstance(factory(nowhere), KernelDensity):
         return
-    mend = "leave out --prior" if prior is not None else "choose another --method"
+    instead = "leave out --prior" if prior is not None else "choose another --method"
     raise UserError(
-        f"--sampler {sampler}: the kernel prior {method.labels['prior']} has no density; {mend}, or name a prior with "
-        "sample_z, log_prob and kernel (mcmc, my_file.py:MyPrior)"
+        f"--sampler {sampler}: the kernel prior {method.labels['prior']} has no density; {instead}, or name a prior "
+        "with sample_z, log_prob and kernel (mcmc, my_file.py:MyPrior)"
     )
 
 
 def kernel_family(
     sampling: Sampling, factory: PriorFactory | None, degradation: Degradation, found: Any, y: Tensor
 ) -> KernelDensity:
-    """The kernel prior of a target: the one that was asked for, else the estimate's family, else Gaussians."""
+    """Return the kernel prior of a target: the one named, else that of the estimate, else Gaussians."""
     if sampling.family is not None and factory is not None:
         prior = factory(Problem(y, degradation))
-        assert isinstance(prior, KernelDensity)  # as `read_sampling` has seen
+        assert isinstance(prior, KernelDensity)  # `read_sampling` has checked it
         return prior
     if found is not None:
         family: KernelDensity = found.family
@@ -156,8 +200,8 @@ def kernel_family(
 
 
 def forget(folder: Path) -> None:
-    """Remove the chains, restarts and figures of an earlier result, which is being replaced."""
-    for name in (POSTERIOR, RESTARTS):
+    """Remove the chains, restarts and figures of an earlier result that is being replaced."""
+    for name in (POSTERIOR, BIASED, RESTARTS):
         (folder / name).unlink(missing_ok=True)
     shutil.rmtree(folder / DIAGNOSTICS, ignore_errors=True)
 
@@ -172,15 +216,15 @@ def sample_posterior(
     deadline: float,
     say: Callable[[str], None],
 ) -> dict[str, Any]:
-    """Sample the kernel's posterior and save it beside the run; return the entry for run.json.
+    """Sample the posterior, save the chains beside the run's other files, and return the entry for run.json.
 
-    Ends early when interrupted or at the deadline (`time.perf_counter`): what was drawn until then is saved, and said
-    to be incomplete.
+    If the run is interrupted or reaches the deadline (`time.perf_counter`), the draws so far are saved and marked as
+    incomplete.
 
     Raises
     ------
     UserError
-        If the target cannot be made or sampled.
+        If the target cannot be built or sampled.
     """
     start = time.perf_counter()
     entry: dict[str, Any] = {
@@ -195,22 +239,22 @@ def sample_posterior(
 
     if stopped():
         return entry | _nothing(interrupt)
+    sampler = sampler_part(sampling.sampler, check=False).value
     family = kernel_family(sampling, factory, scene.degradation, scene.found, scene.y)
-    say(f"sampling the kernel's posterior ({sampling.target}): {sampling.sampler}, {sampling.chains} chains")
+    of = "posterior" if sampler.valid else "posterior, approximately"
+    say(f"sampling the kernel's {of} ({sampling.target}): {sampling.sampler}, {sampling.chains} chains")
     try:
         prepared = TARGETS[sampling.target](scene, family)
-        if sampling.sampler in PRIOR_APART and not isinstance(prepared.target, BayesTarget):
-            raise ValueError(f"{sampling.sampler} needs prior and likelihood apart, which this target does not have")
         chains = sample(
             prepared.target,
-            sampling.sampler,
+            sampler,
             chains=sampling.chains,
             draws=sampling.draws,
             warmup=sampling.warmup,
             thin=sampling.thin,
             generator=generator(seed),
             covariance=prepared.covariance,
-            transport=_map_for(prepared, sampling.sampler, say),
+            transport=_map_for(prepared, sampler, say),
             deadline=stopped,
         )
     except ValueError as error:
@@ -220,7 +264,7 @@ def sample_posterior(
     result = PosteriorResult(
         chains,
         prepared.target,
-        coordinate_names(family),
+        prepared.kernel_coordinates,
         scene.degradation,
         scene.true_kernel,
         sampling.target,
@@ -230,9 +274,9 @@ def sample_posterior(
     return entry | save_posterior(folder, result, type(family).__name__, start)
 
 
-def _map_for(prepared: Prepared, sampler: str, say: Callable[[str], None]) -> Transport | None:
-    """The transport map, for samplers that use one; without it they are slower, not wrong."""
-    if prepared.transport is None or sampler in PRIOR_APART:
+def _map_for(prepared: Prepared, sampler: Sampler, say: Callable[[str], None]) -> Transport | None:
+    """Return the transport map, for samplers that use one; without it they are slower but not biased."""
+    if prepared.transport is None or not sampler.uses_transport:
         return None
     try:
         return prepared.transport()
@@ -247,9 +291,10 @@ def _nothing(interrupt: Interrupt) -> dict[str, Any]:
 
 
 def save_posterior(folder: Path, result: PosteriorResult, family: str, start: float) -> dict[str, Any]:
-    """Write posterior.nc; return what run.json says of it. `start`: `time.perf_counter` when the work began."""
+    """Save the chains, and return their entry for run.json; `start`: `time.perf_counter` when the work began."""
     data, chains = to_arviz(result), result.chains
-    with atomic_path(folder / POSTERIOR) as temporary:
+    file = POSTERIOR if chains.valid else BIASED
+    with atomic_path(folder / file) as temporary:
         arviz_io.save(data, temporary)
     entry: dict[str, Any] = {
         "family": family,
@@ -261,7 +306,7 @@ def save_posterior(folder: Path, result: PosteriorResult, family: str, start: fl
         "divergent": int(chains.divergent.sum()),
         "seconds_sampling": round(chains.seconds, 3),
         "tuning": dict(chains.tuning),
-        "file": POSTERIOR,
+        "file": file,
     }
     if chains.valid:
         verdict = verdicts.judge(data, summary.table(data))
@@ -274,14 +319,19 @@ def save_posterior(folder: Path, result: PosteriorResult, family: str, start: fl
             "ess_of": verdict.ess_of,
         }
     else:
-        entry |= {"converged": False, "verdict": [f"no verdict: {chains.sampler} does not sample the posterior"]}
+        entry |= {
+            "converged": False,
+            "verdict": [f"{chains.sampler} is biased: its draws are a trace, not a posterior"],
+        }
     return entry | {"seconds": round(time.perf_counter() - start, 3)}
 
 
 def sampled_words(entry: dict[str, Any]) -> str:
-    """A few words on a posterior, for the line on a run."""
+    """Summarise the sampling of a run in a few words."""
     if not entry["draws"]:
         return f"posterior: {entry['verdict'][0]}"
+    if entry["file"] == BIASED:
+        return f"{entry['verdict'][0]}, in {entry['seconds']:.0f} s ({BIASED}, `blindsr diagnose`)"
     state = "converged" if entry["converged"] else "NOT converged"
     if not entry["complete"]:
         state += f", incomplete ({entry['draws']} of {entry['draws_asked']} draws)"

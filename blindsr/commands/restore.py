@@ -22,7 +22,7 @@ from blindsr.io.images import MIN_SIDE, read_image, write_png
 from blindsr.io.kernels import read_kernel
 from blindsr.methods.words import restorer_part
 from blindsr.operators.degradation import Alignment, Degradation, Padding
-from blindsr.posteriors.spectral_laplace import SpectralPrior
+from blindsr.posteriors.spectral_laplace import SpectralPosterior
 from blindsr.priors.normal import GaussianShape
 from blindsr.restorers.base import Restorer
 from blindsr.restorers.tiled import Mosaic
@@ -127,7 +127,7 @@ def restore_file(path: Path, folder: Path, settings: RestoreSettings) -> tuple[d
         raise UserError(
             f"{settings.kernel}: a kernel of {degradation.kernel_size} pixels is larger than the result ({w}x{h})"
         )
-    noise = SpectralPrior.fit(y, degradation).noise_std if settings.noise is None else settings.noise
+    noise = SpectralPosterior.fit(y, degradation).noise_std if settings.noise is None else settings.noise
     notes = [*picture.notes, *loaded.notes]
     with Interrupt().listening() as interrupt:
         image, tiles, stopped = restored(part.value, y, loaded.kernel, degradation, noise, interrupt, say=notes.append)

@@ -23,11 +23,12 @@ class Sampling:
     Attributes
     ----------
     sampler : str
-        A name in `blindsr.samplers.table.SAMPLERS`.
+        A name in `blindsr.samplers.SAMPLERS`, or a user's own, `my_file.py:MySampler`.
     chains, draws, warmup, thin : int
         Chains; kept draws of each; transitions left out before; transitions for each kept draw.
     target : str
-        "spectral": given y, the image integrated out; "image": given y and the final image.
+        "spectral": given y, the image integrated out; "image": given y and the final image; "network": over the weights
+        of a kernel network, given y and the final image.
     family : str or None
         Name of the kernel prior that was asked for; None: the estimate's family, else Gaussians.
     """
@@ -39,6 +40,12 @@ class Sampling:
     thin: int = 1
     target: str = "spectral"
     family: str | None = None
+
+    def record(self) -> dict[str, Any]:
+        """Everything that decides the draws, as plain values; a user's own sampler with the hash of its file."""
+        file, _, name = self.sampler.rpartition(".py:")
+        own = {"sampler_sha256": hashlib.sha256(Path(f"{file}.py").read_bytes()).hexdigest()} if name and file else {}
+        return asdict(self) | own
 
 
 @dataclass(frozen=True)
@@ -160,7 +167,7 @@ class RunSettings(Choice):
             "estimator": {k: v for k, v in _plain(m.estimator).items() if k != "steps"},  # a run may be prolonged
             "image_by": _plain(m.restorer),
             "seed": self.seed,
-            "sampling": None if self.sampling is None else asdict(self.sampling),
+            "sampling": None if self.sampling is None else self.sampling.record(),
             "restarts": self.restarts,
             "files_sha256": {name: hashlib.sha256(Path(name).read_bytes()).hexdigest() for name in m.files},
         }

@@ -23,7 +23,7 @@ from blindsr.io.images import read_image
 from blindsr.io.kernels import read_kernel
 from blindsr.operators.degradation import Alignment, Degradation, Padding
 from blindsr.operators.luma import luma
-from blindsr.posteriors.spectral_laplace import SpectralPrior
+from blindsr.posteriors.spectral_laplace import SpectralPosterior
 from blindsr.random import generator
 from blindsr.uncertainty.image_posterior import restoration_uncertainty
 from blindsr.uncertainty.maps import (
@@ -69,7 +69,7 @@ def uncertainty_of_run(
     record = _record(folder)
     y, image, kernel, degradation = _inputs(folder, record)
     truth = None if ground_truth is None else read_hr(ground_truth, degradation.scale, y)
-    density = None if _chains(folder) is not None and "noise_std" in record else SpectralPrior.fit(y, degradation)
+    density = None if _chains(folder) is not None and "noise_std" in record else SpectralPosterior.fit(y, degradation)
     kernels, source = _kernel_draws(folder, density, seed, say)
     noise = record.get("noise_std", density.noise_std if density else 0.0)
     found = restoration_uncertainty(
@@ -150,7 +150,7 @@ def _chains(folder: Path) -> Tensor | None:
 
 
 def _kernel_draws(
-    folder: Path, density: SpectralPrior | None, seed: int, say: Callable[[str], None]
+    folder: Path, density: SpectralPosterior | None, seed: int, say: Callable[[str], None]
 ) -> tuple[Tensor, str]:
     chains = _chains(folder)
     if chains is not None:

@@ -25,7 +25,7 @@ from blindsr.operators.degradation import Degradation, Padding
 from blindsr.operators.kernels import width
 from blindsr.operators.luma import luma, luma_gain
 from blindsr.posteriors.laplace import minimise
-from blindsr.posteriors.spectral_laplace import SpectralPrior
+from blindsr.posteriors.spectral_laplace import SpectralPosterior
 from blindsr.priors.normal import SHAPES, shape
 from blindsr.restorers.half_quadratic import half_quadratic
 from blindsr.restorers.selfsimilar import SelfSimilarPrior, self_similar
@@ -61,7 +61,7 @@ class KernelEstimate:
     """
 
     kernel: Tensor
-    spectral: SpectralPrior
+    spectral: SpectralPosterior
     family: str
     z: Tensor
     noise_std: float
@@ -181,7 +181,7 @@ class KernelEstimator(Estimator):
             return self.families[0]
         few = SpectralSettings(max_windows=9)
         energies = {
-            name: SpectralPrior.fit(y, degradation, shape(name, degradation), few).energy_at_mode
+            name: SpectralPosterior.fit(y, degradation, shape(name, degradation), few).energy_at_mode
             for name in self.families
         }
         first = self.families[0]
@@ -200,7 +200,7 @@ class SpectralEstimation(Estimation):
         LR image (1, C, h, w) and forward operator.
     """
 
-    spectral: SpectralPrior
+    spectral: SpectralPosterior
     family: str
     z: Tensor
 
@@ -219,7 +219,7 @@ class SpectralEstimation(Estimation):
         z, nan = self.z[None], float("nan")
         return Metrics(
             step=self.step,
-            loss=-float(self.spectral.log_prob(z)),
+            loss=-float(self.spectral.log_density(z)),
             mse=nan,
             prior=nan,
             noise_std=self.noise_std,
@@ -230,7 +230,7 @@ class SpectralEstimation(Estimation):
     def _fit(self) -> None:
         s, y, degradation = self.settings, self.y, self.degradation
         self.family = s.family_of(y, degradation)
-        self.spectral = SpectralPrior.fit(y, degradation, shape(self.family, degradation))
+        self.spectral = SpectralPosterior.fit(y, degradation, shape(self.family, degradation))
         self.noise_std = self.spectral.noise_std if s.noise_std is None else s.noise_std
         self.crop = detailed_crop(luma(y), degradation, s.side // degradation.scale)
         self.noise = self.noise_std * luma_gain(y.shape[1])
@@ -287,12 +287,12 @@ class SpectralEstimation(Estimation):
         self.step, self.z, self.canvas = step, z, canvas
 
 
-def refit(spectral: SpectralPrior, z: Tensor, form: Callable[[Tensor], Tensor], n: int, variance: float) -> Tensor:
+def refit(spectral: SpectralPosterior, z: Tensor, form: Callable[[Tensor], Tensor], n: int, variance: float) -> Tensor:
     """Minimise n e(k(z)) / 2σ² − log p(z) from z, with e the mean squared LR error of a kernel (`LrErrorForm`).
 
     Parameters
     ----------
-    spectral : SpectralPrior
+    spectral : SpectralPosterior
         Density of z.
     z : Tensor
         (dim,), float64.
@@ -305,7 +305,7 @@ def refit(spectral: SpectralPrior, z: Tensor, form: Callable[[Tensor], Tensor], 
     """
 
     def energy(v: Tensor) -> Tensor:
-        return form(spectral.kernel(v[None]))[0] * (n / (2 * variance)) - spectral.log_prob(v[None])[0]
+        return form(spectral.kernel(v[None]))[0] * (n / (2 * variance)) - spectral.log_density(v[None])[0]
 
     return minimise(energy, z, steps=15)[1]
 

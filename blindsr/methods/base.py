@@ -10,7 +10,7 @@ from torch import Tensor
 from blindsr.estimators.base import Estimate, Estimator
 from blindsr.generators.starts import pixel_average
 from blindsr.operators.degradation import Degradation
-from blindsr.posteriors.spectral_laplace import SpectralPrior
+from blindsr.posteriors.spectral_laplace import SpectralPosterior
 from blindsr.restorers.base import Restorer, needs_kernel, needs_noise, seeded_restorer
 from blindsr.restorers.tiled import restore
 
@@ -73,7 +73,7 @@ class Method:
         for level in (self.noise_std, found.noise_std):
             if level is not None:
                 return level
-        return SpectralPrior.fit(y, degradation).noise_std
+        return SpectralPosterior.fit(y, degradation).noise_std
 
     def restorer_for(self, seed: int) -> Restorer | None:
         """Return the restorer with a seed, where it draws random numbers."""

@@ -27,6 +27,8 @@ from blindsr.restorers.external import (
 from blindsr.restorers.grid import Grid, OnGrid
 from blindsr.restorers.spandrel_model import SPANDREL_SUFFIXES, SpandrelRestorer
 from blindsr.restorers.usrnet import UsrNetRestorer
+from blindsr.samplers.sampler import Sampler
+from blindsr.samplers.table import SAMPLERS
 
 T = TypeVar("T")
 
@@ -160,6 +162,18 @@ def image_prior_part(word: Any) -> Part[Any]:
     prior = made(word)
     checked(word, lambda: testing.check_image_prior(prior))
     return Part(word, Regularizer(prior, float(getattr(prior, "rho", OWN_RHO))), _file(word))
+
+
+def sampler_part(word: Any, *, check: bool = True) -> Part[Sampler]:
+    """Return the sampler that a word names; a user's own is called without arguments and, by default, checked."""
+    if not isinstance(word, str):
+        return _object(word)
+    if not is_reference(word):
+        return _from_table("sampler", word, {name: Part(name, sampler) for name, sampler in SAMPLERS.items()})
+    sampler = made(word)
+    if check:
+        checked(word, lambda: testing.check_sampler(sampler))
+    return Part(word, sampler, _file(word))
 
 
 def restorer_part(word: Any, weights: Path | None = None, grid: Grid | None = None) -> Part[Any]:

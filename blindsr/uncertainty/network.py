@@ -20,6 +20,7 @@ from torch.nn.utils import vector_to_parameters
 from blindsr.diagnostics.moments import RunningMoments
 from blindsr.generators.skip import SkipNetwork, SkipSettings
 from blindsr.operators.degradation import Degradation
+from blindsr.posteriors.base import value_and_gradient
 from blindsr.random import draw_seed, seeded
 from blindsr.restorers.half_quadratic import QUANTISATION_STD
 from blindsr.samplers.sgld import PreconditionedSgld, Sgld
@@ -246,13 +247,14 @@ def langevin(
     s = settings or LangevinSettings()
     noise = max(noise_std, QUANTISATION_STD), s.weight_std
     target = _trained(make, y, kernel, degradation, noise, s.warmup, s.lr, generator)
-    sampler: PreconditionedSgld | Sgld = Sgld(target, s.step_size)
+    sampler = Sgld(s.step_size)
     if s.preconditioned:
         # No weight moves faster than under plain SGLD, so that one without influence on the data follows its prior.
-        sampler = PreconditionedSgld(target, s.step_size, damping=1.0)
-    state, moments = sampler.init(target.weights()[None]), RunningMoments()
+        sampler = PreconditionedSgld(s.step_size, damping=1.0)
+    transition = sampler.on(value_and_gradient(target))
+    state, moments = transition.init(target.weights()[None]), RunningMoments()
     for step in range(1, s.burn + s.steps + 1):
-        state = sampler.step(state, generator)[0]
+        state = transition.step(state, generator)[0]
         if step > s.burn and (step - s.burn) % s.thin == 0:
             with torch.no_grad():
                 moments.add(target.image(state.position[0]))
