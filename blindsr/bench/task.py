@@ -113,7 +113,7 @@ class Task:
             "image_sha256": image_sha256,
             "crop": data.crop,
             "degrading": made and {n: v for n, v in made.items() if n not in ("name", "kernel")},
-            "kernel": degrading and (_hash(degrading.kernel) if degrading.is_file else degrading.kernel),
+            "kernel": degrading and degrading.content(_hash),
             "kernel_seed": kernel_seed if degrading else None,
             "oracle": [oracle.restorer, oracle.weights and _hash(oracle.weights)],
             "threads": threads,

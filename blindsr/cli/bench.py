@@ -62,7 +62,7 @@ def bench(
     methods: Annotated[str | None, typer.Option(help="METHOD[:PRESET][+RESTORER], with commas.")] = None,
     scales: Annotated[str | None, typer.Option(help="With commas; default 4.")] = None,
     degradations: Annotated[
-        str | None, typer.Option(help="gaussian, wide, motion, line or a kernel file, each [+NOISE], with commas.")
+        str | None, typer.Option(help="wide, a kernel family, or a kernel file, each [+NOISE], with commas.")
     ] = None,
     seeds: Annotated[str | None, typer.Option(help="With commas; default 0.")] = None,
     crop: Annotated[int | None, typer.Option(help="Take the central square of so many pixels of each picture.")] = None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from blindsr.methods.parts import IMAGE_PRIORS, NOISES, OPTIMIZERS, PRIORS, RESTORERS
 from blindsr.methods.table import METHODS, Method
+from blindsr.priors.families import FAMILIES
 
 COLUMNS = ("method", "image", "kernel", "prior", "optimizer", "image prior", "noise", "restorer", "what it is")
 
@@ -32,4 +33,7 @@ def methods_table() -> str:
         f"--restorer: {', '.join(RESTORERS)}, usrnet (--weights FILE), model.pt, model.onnx, weights.pth, "
         "my_file.py:restore"
     )
+    lines += ["", "Kernel families (run --prior, degrade --kernel, train-flow --prior, bench):"]
+    wide = max(map(len, FAMILIES))
+    lines += [f"  {name.ljust(wide)}  {family.summary}" for name, family in FAMILIES.items()]
     return "\n".join(lines)

@@ -19,7 +19,7 @@ from blindsr.diagnostics.posterior import PosteriorResult, to_arviz
 from blindsr.errors import UserError
 from blindsr.estimators.spectral import KernelEstimate, interior
 from blindsr.io.files import atomic_path
-from blindsr.methods.parts import PriorFactory, spectral_draws
+from blindsr.methods.parts import FamilyPrior, PriorFactory
 from blindsr.methods.table import Method
 from blindsr.operators.degradation import Degradation
 from blindsr.posteriors.base import BayesTarget, Target, coordinate_names
@@ -128,23 +128,21 @@ def read_sampling(
 
 def _check_density(sampler: str, method: Method, prior: str | None, degradation: Degradation) -> None:
     factory = method.prior.value
-    if factory is None or factory is spectral_draws or isinstance(factory(degradation, None), KernelDensity):
+    if not isinstance(factory, FamilyPrior):
         return
-    mend = "leave out --prior" if prior is not None else "choose another --method"
-    raise UserError(
-        f"--sampler {sampler}: the kernel prior {method.prior.name} has no density; {mend}, or name a prior with "
-        "sample_z, log_prob and kernel (mcmc, my_file.py:MyPrior)"
-    )
+    try:
+        factory.family.density(degradation)
+    except UserError as error:
+        mend = "leave out --prior" if prior is not None else "choose another --method"
+        raise UserError(f"--sampler {sampler}: {error}; {mend}, or name such a --prior") from error
 
 
 def kernel_family(
     sampling: Sampling, factory: PriorFactory | None, degradation: Degradation, found: KernelEstimate | None
 ) -> KernelDensity:
     """The kernel prior of a target: the one that was asked for, else the estimate's family, else Gaussians."""
-    if sampling.family is not None and factory is not None:
-        prior = factory(degradation, found)
-        assert isinstance(prior, KernelDensity)  # as `read_sampling` has seen
-        return prior
+    if sampling.family is not None and isinstance(factory, FamilyPrior):
+        return factory.family.density(degradation)
     if found is not None:
         return found.spectral.family
     return GaussianShape(degradation.kernel_size, degradation.scale)

@@ -23,7 +23,7 @@ from blindsr.operators.degradation import Degradation, Padding
 from blindsr.operators.luma import luma, luma_gain
 from blindsr.posteriors.laplace import minimise
 from blindsr.posteriors.spectral_laplace import SpectralPrior
-from blindsr.priors.normal import SHAPES, shape
+from blindsr.priors.families import kernel_family, smooth_families
 from blindsr.restorers.half_quadratic import half_quadratic
 from blindsr.restorers.selfsimilar import SelfSimilarPrior, self_similar
 
@@ -48,7 +48,7 @@ class KernelEstimate:
     spectral : SpectralPrior
         What the spectra alone say: mode, density, draws.
     family : str
-        Name of the kernel family in `priors.normal.SHAPES`.
+        Name of the kernel family in `priors.families`.
     z : Tensor
         The family's parameters, float64.
     noise_std : float
@@ -72,7 +72,7 @@ class KernelEstimator:
     Parameters
     ----------
     families : tuple of str
-        Kernel families to choose from (`priors.normal.SHAPES`): the first, unless the spectral posterior of another is
+        Kernel families to choose from (`priors.families`): the first, unless the spectral posterior of another is
         higher by more than `MARGIN` nats.
     rounds : int, optional
         Image and kernel turns; 0 keeps the spectral mode. Default: `ROUNDS` of the scale.
@@ -101,9 +101,10 @@ class KernelEstimator:
     side: int = 192
 
     def __post_init__(self) -> None:
-        unknown = [name for name in self.families if name not in SHAPES]
+        unknown = [name for name in self.families if name not in smooth_families()]
         if unknown or not self.families:
-            raise ValueError(f"kernel families {', '.join(unknown) or '(none)'}: choose from {', '.join(SHAPES)}")
+            known = ", ".join(smooth_families())
+            raise ValueError(f"kernel families {', '.join(unknown) or '(none)'}: choose from {known}")
         if not min(self.rounds or 0, self.model_error, self.noise_error) >= 0:
             raise ValueError("kernel estimator: need rounds, model_error and noise_error of 0 or more")
         if not self.error_variance > 0 or self.side < 64:
@@ -123,7 +124,7 @@ class KernelEstimator:
         """
         y = y.detach().cpu()
         family = self._family(y, degradation)
-        spectral = SpectralPrior.fit(y, degradation, shape(family, degradation))
+        spectral = SpectralPrior.fit(y, degradation, kernel_family(family).density(degradation))
         noise = spectral.noise_std if noise_std is None else noise_std
         crop = detailed_crop(luma(y), degradation, self.side // degradation.scale)
         rounds = ROUNDS.get(degradation.scale, MOST_ROUNDS) if self.rounds is None else self.rounds
@@ -136,7 +137,7 @@ class KernelEstimator:
             return self.families[0]
         few = SpectralSettings(max_windows=9)
         energies = {
-            name: SpectralPrior.fit(y, degradation, shape(name, degradation), few).energy_at_mode
+            name: SpectralPrior.fit(y, degradation, kernel_family(name).density(degradation), few).energy_at_mode
             for name in self.families
         }
         first = self.families[0]

@@ -30,10 +30,9 @@ from blindsr.optimizers.plain import Alternating, Joint
 from blindsr.optimizers.projected import ProjectedGradient
 from blindsr.optimizers.refit import RefitKernel
 from blindsr.priors.base import ImagePrior, KernelPrior
-from blindsr.priors.flow import SUFFIX, FlowPrior, flow_for
-from blindsr.priors.gaussian import GaussianKernelPrior
+from blindsr.priors.families import FAMILIES, KernelFamily
+from blindsr.priors.flow import SUFFIX, FlowPrior
 from blindsr.priors.image import HyperLaplacian, NoPrior, Tikhonov, TotalVariation
-from blindsr.priors.motion import CameraShakePrior
 from blindsr.restorers.base import Restorer
 from blindsr.restorers.bicubic import BicubicRestorer, bicubic
 from blindsr.restorers.map import MapRestorer
@@ -71,14 +70,15 @@ def _table(*parts: Part[T]) -> dict[str, Part[T]]:
     return {p.name: p for p in parts}
 
 
-def gaussian_sampling(degradation: Degradation, estimate: KernelEstimate | None) -> KernelPrior:
-    """Random Gaussian kernels in the published sampling range."""
-    return GaussianKernelPrior.sampling(degradation.scale, degradation.kernel_size)
+@dataclass(frozen=True)
+class FamilyPrior:
+    """A kernel family as the prior of a method."""
 
+    family: KernelFamily
 
-def camera_shake(degradation: Degradation, estimate: KernelEstimate | None) -> KernelPrior:
-    """Random camera-shake kernels."""
-    return CameraShakePrior.protocol(degradation.scale, degradation.kernel_size)
+    def __call__(self, degradation: Degradation, estimate: KernelEstimate | None) -> KernelPrior:
+        """Return the law that the Monte Carlo step draws from."""
+        return self.family.sampling(degradation)
 
 
 def spectral_draws(degradation: Degradation, estimate: KernelEstimate | None) -> KernelPrior:
@@ -88,26 +88,12 @@ def spectral_draws(degradation: Degradation, estimate: KernelEstimate | None) ->
     return estimate.spectral
 
 
-def gaussian_flow(degradation: Degradation, estimate: KernelEstimate | None) -> KernelPrior:
-    """Kernels of the flow that learned the protocol's Gaussians."""
-    return flow_for(degradation, "gaussian")
-
-
-def motion_flow(degradation: Degradation, estimate: KernelEstimate | None) -> KernelPrior:
-    """Kernels of the flow that learned camera shake."""
-    return flow_for(degradation, "motion")
-
-
-PRIORS: dict[str, Part[PriorFactory | None]] = _table(
-    Part("mcmc", gaussian_sampling),
-    Part("motion", camera_shake),
-    Part("spectral", spectral_draws),
-    Part("flow", gaussian_flow),
-    Part("flow-motion", motion_flow),
-    Part("none", None),
-)
-"""What the Monte Carlo step draws kernels from, and what a latent kernel is decoded by; `none` leaves the step and its
-warm-up out."""
+PRIORS: dict[str, Part[PriorFactory | None]] = {
+    **{name: Part(name, FamilyPrior(family)) for name, family in FAMILIES.items()},
+    **_table(Part("spectral", spectral_draws), Part("none", None)),
+}
+"""What the Monte Carlo step draws kernels from, and what decodes a latent kernel: the kernel families of
+`priors.families`, draws from the spectral posterior of y, or `none`, which leaves the step and its warm-up out."""
 
 
 @dataclass(frozen=True)

@@ -103,7 +103,7 @@ class Method:
         return self.kernel.value is not no_kernel
 
 
-_MLMC = Method("mlmc", "the paper's method", PRIORS["mcmc"], OPTIMIZERS["meta"], IMAGE_PRIORS["hyper-laplacian"])
+_MLMC = Method("mlmc", "the paper's method", PRIORS["gaussian"], OPTIMIZERS["meta"], IMAGE_PRIORS["hyper-laplacian"])
 
 
 _BICUBIC = Method(

@@ -6,15 +6,28 @@ import importlib.util
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
 from blindsr import testing
 from blindsr.errors import UserError
 from blindsr.generators.starts import isotropic_gaussian
-from blindsr.methods.parts import IMAGE_PRIORS, NOISES, OPTIMIZERS, PRIORS, RESTORERS, Part, Regularizer, noise_level
+from blindsr.methods.parts import (
+    IMAGE_PRIORS,
+    NOISES,
+    OPTIMIZERS,
+    PRIORS,
+    RESTORERS,
+    FamilyPrior,
+    Part,
+    Regularizer,
+    noise_level,
+)
 from blindsr.methods.table import DEFAULT_METHOD, METHODS, Method
 from blindsr.operators.degradation import Degradation
+from blindsr.priors.base import KernelPrior
+from blindsr.priors.families import ALIASES, KernelFamily, kernel_family
 from blindsr.priors.flow import SUFFIX, flow_for
 from blindsr.restorers.base import needs_kernel
 from blindsr.restorers.external import (
@@ -99,16 +112,39 @@ def _checked(word: str, check: Callable[[], None]) -> None:
         raise UserError(f"{word}: fails when checked ({type(error).__name__}: {error})") from error
 
 
+def family_named(word: str) -> KernelFamily:
+    """Return the kernel family that a word names: one of the registry, a flow's file, or a user's own.
+
+    A file is read only when one of the family's laws is asked for; a user's own class is then called with the
+    `Degradation` and checked.
+
+    Raises
+    ------
+    UserError
+        If the registry has no family of that name.
+    """
+    if word.endswith(SUFFIX):
+        path = Path(word)
+        return KernelFamily(path.name, "a trained flow", cache(lambda d: flow_for(d, path)), file=word)
+    if not _is_reference(word):
+        return kernel_family(word)
+
+    @cache
+    def own(degradation: Degradation) -> KernelPrior:
+        prior: KernelPrior = _made(word, degradation)
+        _checked(word, lambda: testing.check_kernel_prior(prior, degradation))
+        return prior
+
+    return KernelFamily(word, "your own", own, file=_file(word))
+
+
 def prior_part(word: str, degradation: Degradation) -> Part[Any]:
     """Return the kernel prior that a word names: one of the table, a flow's file, or a user's own, which is checked."""
-    if word.endswith(SUFFIX):
-        flow = flow_for(degradation, Path(word))
-        return Part(Path(word).name, lambda _, __: flow, word)
-    if not _is_reference(word):
-        return _from_table("prior", word, PRIORS)
-    prior = _made(word, degradation)
-    _checked(word, lambda: testing.check_kernel_prior(prior, degradation))
-    return Part(word, lambda _, __: prior, _file(word))
+    if not word.endswith(SUFFIX) and not _is_reference(word):
+        return _from_table("prior", ALIASES.get(word, word), PRIORS)
+    family = family_named(word)
+    family.sampling(degradation)  # a file that cannot be used is refused at once
+    return Part(family.name, FamilyPrior(family), family.file)
 
 
 def optimizer_part(word: str) -> Part[Any]:
