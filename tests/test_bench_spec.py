@@ -237,7 +237,7 @@ FILE_ERRORS = {
     "[[rows]]\nmethod = 'mlmc'\npreset = 'nothing'": "row mlmc: --preset nothing: unknown",
     "[[rows]]\nmethod = 'double-dip'\nmeta_interval = 2": "meta_interval goes with the meta optimizer",
     "[[rows]]\nmethod = 'fast-map'\nrestorer = 'gone.pt'": "gone.pt: no such file",
-    "[[degradations]]\nname = 'x'\nkernel = 'box'": "degradation x: kernel box: choose gaussian, motion, line",
+    "[[degradations]]\nname = 'x'\nkernel = 'box'": "degradation x: kernel box: unknown kernel family; choose gaussian",
     "[[degradations]]\nname = 'x'\nvariance = [2, 1]": "two rising numbers above 0",
     "[[degradations]]\nname = 'x'\nkernel = 'motion'\nvariance = [1, 2]": "variance goes with the kernel gaussian",
     "[[degradations]]\nname = 'x'\nnoise = 20": "a standard deviation in units of 0..1",

@@ -64,7 +64,7 @@ def test_everything_a_run_leaves(test_pair: Path, tmp_path: Path) -> None:
     assert rows[0]["monte_carlo"] != "" and rows[1]["monte_carlo"] == ""
     r = record(folder)
     assert (r["scale"], r["seed"], r["steps"], r["stopped"]) == (2, 5, 3, "finished")
-    assert (r["noise"], r["alignment"], r["prior"], r["optimizer"]) == ("0.01", "fkp", "mcmc", "meta")
+    assert (r["noise"], r["alignment"], r["prior"], r["optimizer"]) == ("0.01", "fkp", "gaussian", "meta")
     assert r["preset_values"]["skip"]["channels"] == PRESETS["fast"].skip.channels
     assert r["versions"]["blindsr"] == blindsr.__version__ and r["versions"]["torch"] == torch.__version__
     assert r["seconds"] > 0 and r["peak_memory_mib"] > 10 and r["image"] == str(test_pair / "lr.png")

@@ -66,6 +66,14 @@ def endless_gradient(self, z):
     return (z[:, 0] * 0).sqrt() - 1
 
 
+def late_negative(k):
+    """The 50th kernel of a draw, if there are as many, has a negative pixel, and still sums to one."""
+    k = k.clone()
+    k[49:50, 0, 0, 0] -= 0.1
+    k[49:50, 0, 0, 1] += 0.1
+    return k
+
+
 KERNEL_PRIORS = {
     "needs a method sample": object(),
     "fails: RuntimeError: out of kernels": Prior(fails_on_purpose),
@@ -76,6 +84,8 @@ KERNEL_PRIORS = {
     "holds values that are not finite": Prior(lambda k: k / 0),
     r"sample\(n\) holds values that are not finite": Prior(lambda k: (k * 0).long()),
     "has negative kernel values": Prior(lambda k: k - 0.01),
+    r"sample\(100\) has negative kernel values .*, in 1 of 100 kernels\)": Prior(late_negative),
+    r"sample\(1\) has shape \(1, 11, 11\)": Prior(lambda k: k.squeeze(0)),
     "must sum to one; they are off by up to 1": Prior(lambda k: 2 * k),
     "draws from torch's global random state": with_(Prior, sample=lambda self, n, *, generator: good_kernels(n, None)),
     "a density needs dim": with_(Prior, log_prob=Density.log_prob),

@@ -163,7 +163,7 @@ def test_what_does_not_go_together(tmp_path):
         (("external", "--restorer", "none"), "--restorer none: external makes its image by a restorer; choose one"),
         (("external", "--restorer", tmp_path / "gone.pt"), "gone.pt: no such file"),
         (("external", "--iterations", 3, "--restorer", "bicubic"), "--iterations 3: external makes no steps"),
-        (("dip", "--prior", "mcmc"), "--prior mcmc: the kernel of --method dip is fixed; leave it out"),
+        (("dip", "--prior", "mcmc"), "--prior gaussian: the kernel of --method dip is fixed; leave it out"),
         (("spectral-dip", "--prior", "mcmc"), "a kernel without parameters learns nothing from the Monte Carlo step"),
     ]
     for words, message in cases:

@@ -488,7 +488,7 @@ def test_options_that_are_refused(tmp_path: Path, image: Path) -> None:
         (("--prior", "spectral"), STEPS),
         (("--optimizer", "am"), STEPS),
         (("--image-prior", "tv"), STEPS),
-        (("--prior", "magic"), "--prior magic: unknown; choose mcmc, motion, spectral, flow, flow-motion, none"),
+        (("--prior", "magic"), "--prior magic: unknown; choose gaussian, motion, line, disk"),
         (("--restorer", "none"), "--restorer none: fast-map makes its image by a restorer; choose one"),
         (("--restorer", "magic"), "--restorer magic: unknown; choose none, map, tv, bicubic, zssr, usrnet, a"),
         (("--restorer", "usrnet"), "--restorer usrnet: needs --weights FILE"),

@@ -125,7 +125,7 @@ def test_the_latent_follows_the_data():
     assert float((latent().detach() - truth).square().mean()) < first / 50
 
 
-@pytest.mark.parametrize("name", ["mcmc", "motion", "none"])
+@pytest.mark.parametrize("name", ["gaussian", "motion", "none"])
 def test_priors_that_are_no_flow_are_refused(name):
     row = replace(METHODS["fkp-dip"], prior=PRIORS[name])
     with pytest.raises(UserError, match=f"--prior {name}: this kernel is the latent of a flow"):

@@ -59,7 +59,7 @@ def small_prior(seed=0):
 
 @pytest.fixture(scope="module")
 def trained():
-    """A flow that learned round 7 x 7 Gaussians for some seconds."""
+    """A flow that learned round 7 x 7 Gaussians for about a minute on one core."""
     recipe = FlowRecipe(steps=1200, batch=250, pool=10000, levels=(4, 12), hidden=32)
     return train_flow(round_ones(), 2, recipe, generator=generator())
 

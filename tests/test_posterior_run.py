@@ -23,8 +23,8 @@ from blindsr.methods.parts import PRIORS
 from blindsr.methods.presets import PRESETS
 from blindsr.methods.table import METHODS
 from blindsr.operators.degradation import Degradation
-from blindsr.priors.gaussian import GaussianKernelPrior
-from blindsr.priors.normal import GaussianShape
+from blindsr.priors.normal import GaussianShape, LineShape
+from blindsr.priors.simplex import SimplexPrior
 
 SAMPLED = ("--sampler", "hmc", "--draws", 100, "--warmup", 50, "--chains", 2)
 MAP = ("--scale", 2, "--method", "fast-map", "--restorer", "bicubic")
@@ -215,8 +215,8 @@ def test_control_c_while_sampling(tmp_path: Path, toy: None, monkeypatch: pytest
 def test_the_family_of_the_kernel() -> None:
     d = Degradation(2)
     assert kernel_family(Sampling("hmc"), None, d, None) == GaussianShape(11, 2)
-    mcmc = kernel_family(Sampling("hmc", family="mcmc"), PRIORS["mcmc"].value, d, None)
-    assert isinstance(mcmc, GaussianKernelPrior)
+    for name, shape in (("gaussian", GaussianShape), ("line", LineShape), ("simplex", SimplexPrior)):
+        assert isinstance(kernel_family(Sampling("hmc", family=name), PRIORS[name].value, d, None), shape)
 
 
 def test_a_bad_target_is_one_line(tmp_path: Path) -> None:
@@ -316,10 +316,13 @@ def test_a_biased_sampler_leaves_a_trace(tmp_path: Path, sampler: str, target: s
         (("--sampler", "hmc", "--chains", 0), "--chains 0: at least 1 is needed"),
         (("--sampler", "hmc", "--warmup", 0), "--warmup 0: at least 1 is needed"),
         (("--sampler", "hmc", "--thin", -1), "--thin -1: at least 1 is needed"),
-        (("--sampler", "hmc", "--prior", "motion"), "the kernel prior motion has no density; leave out --prior"),
+        (
+            ("--sampler", "hmc", "--prior", "motion"),
+            "the kernel family motion has no density, only random draws; gaussian, line",
+        ),
         (
             ("--sampler", "hmc", "--method", "mlmc-motion"),
-            "the kernel prior motion has no density; choose another --method",
+            "the kernel family motion has no density, only random draws; gaussian, line",
         ),
         (("--restarts", 1), "--restarts 1: at least 2 are needed"),
     ],

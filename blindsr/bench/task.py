@@ -71,7 +71,7 @@ class Task:
             "crop": self.crop,
             "degrading": self.degrading
             and {name: v for name, v in self.degrading.items() if name not in ("name", "kernel")},
-            "kernel": d and (file_hash(d.kernel) if d.is_file else d.kernel),
+            "kernel": d and d.content(file_hash),
             "kernel_seed": self.kernel_seed if d else None,
             "oracle": [self.oracle["restorer"], self.oracle["weights"] and file_hash(self.oracle["weights"])],
             "threads": self.threads,

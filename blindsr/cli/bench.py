@@ -74,7 +74,7 @@ def bench(
     scales: Annotated[str | None, typer.Option(help="Separated by commas; default 4.")] = None,
     degradations: Annotated[
         str | None,
-        typer.Option(help="gaussian, wide, motion, line or a kernel file, each [+NOISE], separated by commas."),
+        typer.Option(help="wide, a kernel family, or a kernel file, each [+NOISE], separated by commas."),
     ] = None,
     seeds: Annotated[str | None, typer.Option(help="Separated by commas; default 0.")] = None,
     crop: Annotated[

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from blindsr.commands.interrupt import Interrupt
@@ -22,13 +21,11 @@ from blindsr.diagnostics import arviz_io, summary
 from blindsr.diagnostics import verdict as verdicts
 from blindsr.diagnostics.posterior import PosteriorResult, to_arviz
 from blindsr.errors import UserError
-from blindsr.estimators.loop import PriorFactory, Problem
 from blindsr.estimators.spectral import interior
 from blindsr.generators.kernel import KernelNetwork
 from blindsr.io.files import atomic_path
 from blindsr.likelihood.quadratic import LrErrorForm
 from blindsr.methods.base import Method
-from blindsr.methods.parts import spectral_draws
 from blindsr.methods.words import sampler_part
 from blindsr.operators.degradation import Degradation
 from blindsr.posteriors.base import Target, coordinate_names
@@ -175,27 +172,24 @@ def read_sampling(
 
 def _check_density(sampler: str, method: Method, prior: str | None, degradation: Degradation) -> None:
     factory = method.estimator.prior
-    nowhere = Problem(torch.zeros(1, 1, 8, 8), degradation)
-    if factory is None or factory is spectral_draws or isinstance(factory(nowhere), KernelDensity):
-        return
-    instead = "leave out --prior" if prior is not None else "choose another --method"
-    raise UserError(
-        f"--sampler {sampler}: the kernel prior {method.labels['prior']} has no density; {instead}, or name a prior "
-        "with sample_z, log_prob and kernel (mcmc, my_file.py:MyPrior)"
-    )
+    try:
+        if factory is not None:
+            factory.density(degradation)
+    except UserError as error:
+        instead = "leave out --prior" if prior is not None else "choose another --method"
+        raise UserError(f"--sampler {sampler}: {error}; {instead}, or name such a --prior") from error
 
 
 def kernel_family(
-    sampling: Sampling, factory: PriorFactory | None, degradation: Degradation, found: Any, y: Tensor
+    sampling: Sampling, factory: Any, degradation: Degradation, found: SpectralPosterior | None
 ) -> KernelDensity:
     """Return the kernel prior of a target: the one named, else that of the estimate, else Gaussians."""
     if sampling.family is not None and factory is not None:
-        prior = factory(Problem(y, degradation))
-        assert isinstance(prior, KernelDensity)  # `read_sampling` has checked it
-        return prior
+        named: KernelDensity | None = factory.density(degradation)
+        if named is not None:
+            return named
     if found is not None:
-        family: KernelDensity = found.family
-        return family
+        return found.family
     return GaussianShape(degradation.kernel_size, degradation.scale)
 
 
@@ -210,7 +204,7 @@ def sample_posterior(
     folder: Path,
     sampling: Sampling,
     scene: Scene,
-    factory: PriorFactory | None,
+    factory: Any,
     seed: int,
     interrupt: Interrupt,
     deadline: float,
@@ -240,7 +234,7 @@ def sample_posterior(
     if stopped():
         return entry | _nothing(interrupt)
     sampler = sampler_part(sampling.sampler, check=False).value
-    family = kernel_family(sampling, factory, scene.degradation, scene.found, scene.y)
+    family = kernel_family(sampling, factory, scene.degradation, scene.found)
     of = "posterior" if sampler.valid else "posterior, approximately"
     say(f"sampling the kernel's {of} ({sampling.target}): {sampling.sampler}, {sampling.chains} chains")
     try:

@@ -26,7 +26,7 @@ from blindsr.operators.kernels import width
 from blindsr.operators.luma import luma, luma_gain
 from blindsr.posteriors.laplace import minimise
 from blindsr.posteriors.spectral_laplace import SpectralPosterior
-from blindsr.priors.normal import SHAPES, shape
+from blindsr.priors.families import kernel_family, smooth_families
 from blindsr.restorers.half_quadratic import half_quadratic
 from blindsr.restorers.selfsimilar import SelfSimilarPrior, self_similar
 
@@ -51,7 +51,7 @@ class KernelEstimate:
     spectral : SpectralPosterior
         What the spectra alone say: mode, density, draws.
     family : str
-        Name of the kernel family in `priors.normal.SHAPES`.
+        Name of the kernel family in `priors.families`.
     z : Tensor
         The family's parameters, float64.
     noise_std : float
@@ -89,7 +89,7 @@ class KernelEstimator(Estimator):
     Parameters
     ----------
     families : tuple of str
-        Kernel families to choose from (`priors.normal.SHAPES`): the first, unless the spectral posterior of another is
+        Kernel families to choose from (`priors.families`): the first, unless the spectral posterior of another is
         higher by more than `MARGIN` nats.
     rounds : int, optional
         Image and kernel turns; 0 keeps the spectral mode. Default: `ROUNDS` of the scale.
@@ -127,9 +127,10 @@ class KernelEstimator(Estimator):
     stochastic = False
 
     def __post_init__(self) -> None:
-        unknown = [name for name in self.families if name not in SHAPES]
+        unknown = [name for name in self.families if name not in smooth_families()]
         if unknown or not self.families:
-            raise ValueError(f"kernel families {', '.join(unknown) or '(none)'}: choose from {', '.join(SHAPES)}")
+            known = ", ".join(smooth_families())
+            raise ValueError(f"kernel families {', '.join(unknown) or '(none)'}: choose from {known}")
         if not min(self.rounds or 0, self.model_error, self.noise_error) >= 0:
             raise ValueError("kernel estimator: need rounds, model_error and noise_error of 0 or more")
         if not self.error_variance > 0 or self.side < 64:
@@ -181,7 +182,7 @@ class KernelEstimator(Estimator):
             return self.families[0]
         few = SpectralSettings(max_windows=9)
         energies = {
-            name: SpectralPosterior.fit(y, degradation, shape(name, degradation), few).energy_at_mode
+            name: SpectralPosterior.fit(y, degradation, kernel_family(name).density(degradation), few).energy_at_mode
             for name in self.families
         }
         first = self.families[0]
@@ -230,7 +231,7 @@ class SpectralEstimation(Estimation):
     def _fit(self) -> None:
         s, y, degradation = self.settings, self.y, self.degradation
         self.family = s.family_of(y, degradation)
-        self.spectral = SpectralPosterior.fit(y, degradation, shape(self.family, degradation))
+        self.spectral = SpectralPosterior.fit(y, degradation, kernel_family(self.family).density(degradation))
         self.noise_std = self.spectral.noise_std if s.noise_std is None else s.noise_std
         self.crop = detailed_crop(luma(y), degradation, s.side // degradation.scale)
         self.noise = self.noise_std * luma_gain(y.shape[1])

@@ -29,11 +29,10 @@ from blindsr.optimizers.plain import Alternating, Joint
 from blindsr.optimizers.projected import ProjectedGradient
 from blindsr.optimizers.refit import RefitKernel
 from blindsr.posteriors.spectral_laplace import MomentEnergy
-from blindsr.priors.base import ImagePrior, KernelPrior
-from blindsr.priors.flow import SUFFIX, FlowPrior, flow_for
-from blindsr.priors.gaussian import GaussianKernelPrior
+from blindsr.priors.base import ImagePrior, KernelDensity, KernelPrior
+from blindsr.priors.families import FAMILIES, KernelFamily
+from blindsr.priors.flow import SUFFIX, FlowPrior
 from blindsr.priors.image import HyperLaplacian, NoPrior, Tikhonov, TotalVariation
-from blindsr.priors.motion import CameraShakePrior
 from blindsr.restorers.base import Restorer
 from blindsr.restorers.bicubic import BicubicRestorer, bicubic
 from blindsr.restorers.map import MapRestorer
@@ -63,41 +62,45 @@ def _table(*parts: Part[T]) -> dict[str, Part[T]]:
     return {p.name: p for p in parts}
 
 
-def gaussian_sampling(problem: Problem) -> KernelPrior:
-    """Random Gaussian kernels in the published sampling range."""
-    return GaussianKernelPrior.sampling(problem.degradation.scale, problem.degradation.kernel_size)
+@dataclass(frozen=True)
+class FamilyPrior:
+    """A kernel family as the prior of a method: what the Monte Carlo step draws from, or what decodes a latent.
+
+    Parameters
+    ----------
+    family : KernelFamily
+        The family.
+    """
+
+    family: KernelFamily
+
+    def __call__(self, problem: Problem) -> KernelPrior:
+        """Return the law that the Monte Carlo step draws from."""
+        return self.family.sampling(problem.degradation)
+
+    def density(self, degradation: Degradation) -> KernelDensity | None:
+        """Return the density that a sampler's target takes; UserError where the family has none."""
+        return self.family.density(degradation)
 
 
-def camera_shake(problem: Problem) -> KernelPrior:
-    """Random camera-shake kernels."""
-    return CameraShakePrior.protocol(problem.degradation.scale, problem.degradation.kernel_size)
-
-
-def spectral_draws(problem: Problem) -> KernelPrior:
+class SpectralDraws:
     """Kernels from the spectral posterior of y."""
-    return problem.spectral.spectral
+
+    def __call__(self, problem: Problem) -> KernelPrior:
+        """Return the posterior, which draws kernels."""
+        return problem.spectral.spectral
+
+    def density(self, degradation: Degradation) -> KernelDensity | None:
+        """None: a posterior is no prior of a target; the family that it was fitted in is taken."""
+        return None
 
 
-def gaussian_flow(problem: Problem) -> KernelPrior:
-    """Kernels of the flow that learned the protocol's Gaussians."""
-    return flow_for(problem.degradation, "gaussian")
-
-
-def motion_flow(problem: Problem) -> KernelPrior:
-    """Kernels of the flow that learned camera shake."""
-    return flow_for(problem.degradation, "motion")
-
-
-PRIORS: dict[str, Part[PriorFactory | None]] = _table(
-    Part("mcmc", gaussian_sampling),
-    Part("motion", camera_shake),
-    Part("spectral", spectral_draws),
-    Part("flow", gaussian_flow),
-    Part("flow-motion", motion_flow),
-    Part("none", None),
-)
-"""What the Monte Carlo step draws kernels from, and what a latent kernel is decoded by; `none` leaves the step and its
-warm-up out."""
+PRIORS: dict[str, Part[PriorFactory | None]] = {
+    **{name: Part(name, FamilyPrior(family)) for name, family in FAMILIES.items()},
+    **_table(Part("spectral", SpectralDraws()), Part("none", None)),
+}
+"""What the Monte Carlo step draws kernels from, and what decodes a latent kernel: the kernel families of
+`priors.families`, draws from the spectral posterior of y, or `none`, which leaves the step and its warm-up out."""
 
 
 @dataclass(frozen=True)

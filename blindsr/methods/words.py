@@ -6,6 +6,7 @@ import importlib.util
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,10 +14,21 @@ from blindsr import testing
 from blindsr.errors import UserError
 from blindsr.estimators.base import Estimator
 from blindsr.likelihood.noise import FixedNoise
-from blindsr.methods.parts import IMAGE_PRIORS, NOISES, OPTIMIZERS, PRIORS, RESTORERS, Part, Regularizer, noise_level
+from blindsr.methods.parts import (
+    IMAGE_PRIORS,
+    NOISES,
+    OPTIMIZERS,
+    PRIORS,
+    RESTORERS,
+    FamilyPrior,
+    Part,
+    Regularizer,
+    noise_level,
+)
 from blindsr.operators.degradation import Degradation
+from blindsr.priors.base import KernelPrior
+from blindsr.priors.families import ALIASES, KernelFamily, kernel_family, smooth_families
 from blindsr.priors.flow import SUFFIX, flow_for
-from blindsr.priors.normal import SHAPES
 from blindsr.restorers.external import (
     ONNX_SUFFIXES,
     TORCHSCRIPT_SUFFIXES,
@@ -108,36 +120,57 @@ def checked(word: str, check: Callable[[], None]) -> None:
         raise UserError(f"{word}: fails when checked ({type(error).__name__}: {error})") from error
 
 
-def prior_part(word: Any, degradation: Degradation) -> Part[Any]:
-    """Return the kernel prior that a word names: one of the table, a flow's file, or a user's own, which is checked.
+def family_named(word: str) -> KernelFamily:
+    """Return the kernel family that a word names: one of the registry, a flow's file, or a user's own.
 
-    Its value is None, or a function from the problem (`blindsr.estimators.loop.Problem`) to the prior.
-    """
-    if not isinstance(word, str):
-        return replace(_object(word), value=lambda problem: word)
-    if word.endswith(SUFFIX):
-        flow = flow_for(degradation, Path(word))
-        return Part(Path(word).name, lambda problem: flow, word)
-    if not is_reference(word):
-        return _from_table("prior", word, PRIORS)
-    prior = made(word, degradation)
-    checked(word, lambda: testing.check_kernel_prior(prior, degradation))
-    return Part(word, lambda problem: prior, _file(word))
-
-
-def family_part(word: Any) -> str:
-    """Return the name of the smooth kernel family that a word names, for an estimator that needs its density.
+    A file is read only when one of the family's laws is asked for; a user's own class is then called with the
+    `Degradation` and checked.
 
     Raises
     ------
     UserError
-        If there is none of that name.
+        If the registry has no family of that name.
     """
-    name = {"mcmc": "gaussian"}.get(word, word)
-    if name not in SHAPES:
+    if word.endswith(SUFFIX):
+        path = Path(word)
+        return KernelFamily(path.name, "a trained flow", cache(lambda d: flow_for(d, path)), file=word)
+    if not is_reference(word):
+        return kernel_family(word)
+
+    @cache
+    def own(degradation: Degradation) -> KernelPrior:
+        prior: KernelPrior = made(word, degradation)
+        checked(word, lambda: testing.check_kernel_prior(prior, degradation))
+        return prior
+
+    return KernelFamily(word, "your own", own, file=_file(word))
+
+
+def prior_part(word: Any, degradation: Degradation) -> Part[Any]:
+    """Return the kernel prior that a word names: one of the table, a flow's file, or a user's own, which is checked."""
+    if not isinstance(word, str):
+        own = _object(word)
+        return replace(own, value=FamilyPrior(KernelFamily(own.name, "your own", lambda d: word)))
+    if not word.endswith(SUFFIX) and not is_reference(word):
+        return _from_table("prior", ALIASES.get(word, word), PRIORS)
+    family = family_named(word)
+    family.sampling(degradation)  # a file that cannot be used is refused at once
+    return Part(family.name, FamilyPrior(family), family.file)
+
+
+def family_part(word: Any) -> str:
+    """Return the name of the kernel family that a word names, for an estimator that needs its smooth density.
+
+    Raises
+    ------
+    UserError
+        If there is none of that name, or it has no such density.
+    """
+    name = ALIASES.get(word, word)
+    if name not in smooth_families():
         raise UserError(
-            f"--prior {word}: the spectral estimate needs a family with few parameters and a density; choose "
-            f"{', '.join(SHAPES)}, or `--method mlmc --prior {word}` draws from it in the joint loop"
+            f"--prior {word}: the spectral estimate needs a family with a smooth density in few parameters; choose "
+            f"{', '.join(smooth_families())}, or `--method mlmc --prior {word}`, which draws kernels in the joint loop"
         )
     return str(name)
 
