@@ -20,7 +20,6 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
-from blindsr.generators.kernel import KernelNetwork
 from blindsr.likelihood.quadratic import LrErrorForm
 from blindsr.priors.base import KernelPrior
 
@@ -30,9 +29,9 @@ Pullback = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True, eq=False)
 class FlatNetwork:
-    """A `KernelNetwork` as a function of a flat vector of its parameters, for many vectors at once.
+    """A kernel network as a function of a flat vector of its parameters, for many vectors at once.
 
-    The order within a row is that of `KernelNetwork.parameters()`: weight (outputs, inputs) and bias of each layer.
+    The order within a row is that of `generators.kernel.KernelNetwork.parameters()`: weight (outputs, inputs) and bias of each layer.
 
     Parameters
     ----------
@@ -46,14 +45,14 @@ class FlatNetwork:
     widths: tuple[int, ...]
 
     @classmethod
-    def of(cls, module: KernelNetwork) -> FlatNetwork:
-        """Take the shape and the fixed input of a module; `flatten` takes its weights."""
-        linear = [m for m in module.layers if isinstance(m, nn.Linear)]
+    def of(cls, module: nn.Module) -> FlatNetwork:
+        """Take the shape and the fixed input of a `KernelNetwork`; `flatten` takes its weights."""
+        linear = [m for m in module.modules() if isinstance(m, nn.Linear)]
         widths = (linear[0].in_features, *(m.out_features for m in linear))
-        return cls(module.z[0].detach().double(), widths)
+        return cls(module.get_buffer("z")[0].detach().double(), widths)
 
     @staticmethod
-    def flatten(module: KernelNetwork) -> Tensor:
+    def flatten(module: nn.Module) -> Tensor:
         """The module's parameters as a row (1, dim), float64."""
         return torch.cat([p.detach().flatten() for p in module.parameters()])[None].double()
 
