@@ -148,6 +148,7 @@ def large(y, k, d, n):
 
 @pytest.mark.slow
 @posix
+@pytest.mark.slow
 def test_failures_and_crashes_are_recorded_and_the_rest_goes_on(hr: Path, tmp_path: Path) -> None:
     pictures(hr, ("a",), side=40)
     own = tmp_path / "own.py"
@@ -226,7 +227,7 @@ def test_a_run_that_was_killed_goes_on_from_its_checkpoint(
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(Row, "settings", lambda *args: replace(settings(*args), checkpoint_seconds=0.0))
+        patch.setattr(Row, "settings", lambda *args: replace(settings(*args), checkpoint_every=0.0))
         patch.setattr(Keeper, "save", deadly)
         with pytest.raises(KeyboardInterrupt):
             module.measure(task, tmp_path / "parts")
@@ -289,22 +290,19 @@ def test_time_left_knows_slow_rows_from_fast_ones(hr: Path) -> None:
 
 @pytest.mark.slow
 def test_the_followed_run_is_the_run_itself(hr: Path) -> None:
-    from blindsr.bench.row import Row
-    from blindsr.bench.task import settings_of
     from blindsr.diagnostics.metrics import kernel_psnr
-    from blindsr.estimators.loop import Solver
-    from blindsr.methods.table import assemble
 
     task = tasks_of(hr, methods=("mlmc:fast",), steps=15)[0]
     test = make_test_image(task)
     found = follow(task, test, Interrupt())
     assert found is not None and found.kernels.shape == (3, 11, 11) and found.sample_psnr.shape == (3, 5)
-    settings = settings_of(Row(**task.row), 2, None, task.seed, "cpu")
-    solver = Solver(assemble(settings.method, Degradation(2), settings.preset, test.y))
-    run = solver.init(test.y, task.seed)
-    for _ in solver.iterate(run, test.y, 15):
-        pass
-    kernel = solver.estimate(run).kernel[0, 0].double().numpy()
+    estimator = task.run_settings().composed.estimator
+    run = estimator.start(test.y, Degradation(2), seed=task.seed, device="cpu")
+    for _ in range(15):
+        run.advance()
+    estimated = run.estimate().kernel
+    assert estimated is not None
+    kernel = estimated[0, 0].double().numpy()
     assert np.array_equal(found.kernels[-1], kernel)  # looking on changes nothing
     assert found.psnr[-1] == kernel_psnr(kernel, test.kernel[0, 0].double().numpy())
     assert len(draw_convergence("t", [found]).axes) >= 6

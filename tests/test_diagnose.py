@@ -114,7 +114,7 @@ def test_energy():
 
 def test_few_chains():
     _, found, _ = judged(toy_chains(toy_draws(chains=1)))
-    assert any(r.startswith("one chain: nothing to compare it with") for r in found.reasons)
+    assert any(r.startswith("one chain: without others to compare it with") for r in found.reasons)
     assert np.isnan(found.rhat_max) and not found.converged
     _, found, _ = judged(toy_chains(toy_draws(chains=2, draws=1000)))
     assert found.converged and any(c.startswith("2 chains: a mode that all of them missed") for c in found.cautions)

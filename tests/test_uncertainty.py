@@ -382,7 +382,7 @@ NAN = torch.tensor(float("nan"))
         (lambda g: sparsification(torch.zeros(60), torch.zeros(60)), "zero throughout"),
         (lambda g: sparsification(NAN.expand(60), torch.ones(60)), "NaN or infinite"),
         (lambda g: ensemble(Y, K, D, 0.0, generator=g, members=1), "at least 2 members"),
-        (lambda g: LangevinSettings(steps=10, thin=10), "steps of at least twice that"),
+        (lambda g: LangevinSettings(steps=10, thin=10), "steps >= 2 thin"),
         (lambda g: WeightPosterior(nn.Identity(), Y, K, D, 0.0, 1.0), "must be above 0"),
     ],
 )
