@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from blindsr.commands.sampling import Sampling, SamplingOptions, read_sampling
 from blindsr.errors import UserError
 from blindsr.methods.base import Method
 from blindsr.methods.rows import Choice
@@ -17,40 +18,8 @@ from blindsr.operators.degradation import Alignment, Degradation, Padding
 
 
 @dataclass(frozen=True)
-class Sampling:
-    """Which posterior of the kernel is sampled after the estimate, and how.
-
-    Attributes
-    ----------
-    sampler : str
-        A name in `blindsr.samplers.SAMPLERS`, or a user's own, `my_file.py:MySampler`.
-    chains, draws, warmup, thin : int
-        Chains; kept draws of each; transitions left out before; transitions for each kept draw.
-    target : str
-        "spectral": given y, the image integrated out; "image": given y and the final image; "network": over the weights
-        of a kernel network, given y and the final image.
-    family : str or None
-        Name of the kernel prior that was asked for; None: the estimate's family, else Gaussians.
-    """
-
-    sampler: str
-    chains: int = 4
-    draws: int = 500
-    warmup: int = 200
-    thin: int = 1
-    target: str = "spectral"
-    family: str | None = None
-
-    def record(self) -> dict[str, Any]:
-        """Everything that decides the draws, as plain values; a user's own sampler with the hash of its file."""
-        file, _, name = self.sampler.rpartition(".py:")
-        own = {"sampler_sha256": hashlib.sha256(Path(f"{file}.py").read_bytes()).hexdigest()} if name and file else {}
-        return asdict(self) | own
-
-
-@dataclass(frozen=True)
-class RunSettings(Choice):
-    """The options of a run on one picture; those that compose its method are inherited from `Choice`.
+class RunSettings(SamplingOptions, Choice):
+    """The options of a run on one picture; those of its method and of sampling are inherited.
 
     Attributes
     ----------
@@ -70,10 +39,6 @@ class RunSettings(Choice):
         Whether to go on from a checkpoint; whether a result of other settings, or an unfinished run, may be replaced.
     checkpoint_every : float
         Seconds between two checkpoints, at least.
-    sampler, target : str or None
-        The kernel's posterior to sample after the estimate, if any, and given what.
-    chains, draws, warmup, thin : int or None
-        How long; None takes the defaults of `Sampling`.
     restarts : int or None
         Optimisations in all, each from a seed of its own, if more than one.
     bare : bool
@@ -95,12 +60,6 @@ class RunSettings(Choice):
     resume: bool = False
     overwrite: bool = False
     checkpoint_every: float = 15.0
-    sampler: str | None = None
-    chains: int | None = None
-    draws: int | None = None
-    warmup: int | None = None
-    thin: int | None = None
-    target: str | None = None
     restarts: int | None = None
     bare: bool = False
 
@@ -135,19 +94,7 @@ class RunSettings(Choice):
     @cached_property
     def sampling(self) -> Sampling | None:
         """Which posterior of the kernel is sampled, and how."""
-        from blindsr.commands.posterior import read_sampling
-
-        return read_sampling(
-            self.sampler,
-            self.chains,
-            self.draws,
-            self.warmup,
-            self.thin,
-            self.target,
-            prior=self.prior,
-            method=self.composed,
-            degradation=self.degradation,
-        )
+        return read_sampling(self, self.prior, self.composed, self.degradation)
 
     @property
     def steps(self) -> int:

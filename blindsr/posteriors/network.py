@@ -31,7 +31,7 @@ Pullback = Callable[[Tensor], Tensor]
 class FlatNetwork:
     """A kernel network as a function of a flat vector of its parameters, for many vectors at once.
 
-    The order within a row is that of `generators.kernel.KernelNetwork.parameters()`: weight (outputs, inputs) and bias of each layer.
+    The order within a row is that of `KernelNetwork.parameters()`: weight (outputs, inputs) and bias of each layer.
 
     Parameters
     ----------
