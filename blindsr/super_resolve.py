@@ -12,7 +12,6 @@ from blindsr.methods.presets import PRESETS, Preset
 from blindsr.methods.table import DEFAULT_METHOD, METHODS, Method, assemble, known_noise
 from blindsr.operators.degradation import Degradation
 from blindsr.posteriors.spectral_laplace import SpectralPrior
-from blindsr.restorers.base import needs_noise, seeded_restorer
 from blindsr.restorers.tiled import restore
 
 
@@ -59,7 +58,7 @@ def super_resolve(
         pass
     image, kernel = solver.estimate(run)
     if method.restorer.value is not None:
-        restorer = seeded_restorer(method.restorer.value, seed)
+        restorer = method.restorer.value.with_seed(seed)
         image = restore(restorer, y, kernel, degradation, restoration_noise(method, degradation, solver.found, y))
     return Estimate(image, kernel)
 
@@ -101,9 +100,9 @@ def check_method(method: Method, degradation: Degradation, y: Tensor) -> None:
 def restoration_noise(method: Method, degradation: Degradation, found: KernelEstimate | None, y: Tensor) -> float:
     """Noise level for the restorer: a known one where the method has it, else what the spectra of y show.
 
-    0 where the restorer makes no use of it.
+    0 where the restorer does not use it.
     """
-    if not needs_noise(method.restorer.value):
+    if method.restorer.value is not None and not method.restorer.value.needs_noise:
         return 0.0
     known = known_noise(method)
     if known is not None:

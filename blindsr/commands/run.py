@@ -32,8 +32,7 @@ from blindsr.generators.skip import has_bf16
 from blindsr.io import checkpoint
 from blindsr.io.images import MIN_SIDE, Picture, read_image
 from blindsr.io.kernels import read_kernel
-from blindsr.restorers.base import Restorer, needs_noise, seeded_restorer
-from blindsr.restorers.external import CallableRestorer, OnnxRestorer
+from blindsr.restorers.base import Restorer
 from blindsr.super_resolve import check_method, make_solver, restoration_noise
 
 KERNEL_WORDS = "applied by correlation; the nominal centre of mass is (kernel_size - scale) / 2 on both axes"
@@ -119,12 +118,13 @@ def run_image(
         first = Restart(settings.seed, image, kernel, trace, reason)
         found = solver.found
         tiles, ended = 0, None
-        restorer = seeded_restorer(settings.method.restorer.value, settings.seed)
+        restorer = settings.method.restorer.value
         if restorer is not None:
+            restorer = restorer.with_seed(settings.seed)
             noise = restoration_noise(settings.method, degradation, found, y)
             image, tiles, ended = restored(restorer, y, kernel, degradation, noise, interrupt, deadline, say)
             reason = ended or reason
-            if needs_noise(restorer):
+            if restorer.needs_noise:
                 record["noise_std"] = noise
     record |= {
         "kernel_found": None if found is None else described(found),
@@ -199,12 +199,8 @@ def _afterwards(
 def count_parameters(run: object | None, restorer: Restorer | None) -> int | None:
     """Count the numbers that a run fits and the weights of its restorer; None where the restorer does not tell them."""
     blocks = [] if run is None else [part for part in vars(run).values() if isinstance(part, nn.Module)]
-    if restorer is not None:
-        model = getattr(restorer, "network", getattr(restorer, "model", None))
-        if model is None and isinstance(restorer, OnnxRestorer | CallableRestorer):
-            return None
-        blocks += [] if model is None else [model]
-    return sum(p.numel() for block in blocks for p in block.parameters())
+    weights = 0 if restorer is None else restorer.parameters
+    return None if weights is None else weights + sum(p.numel() for block in blocks for p in block.parameters())
 
 
 def read_truth(settings: RunSettings, picture: Picture, truth_path: Path | None, kernel_path: Path | None) -> Truth:

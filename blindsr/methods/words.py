@@ -16,7 +16,6 @@ from blindsr.methods.parts import IMAGE_PRIORS, NOISES, OPTIMIZERS, PRIORS, REST
 from blindsr.methods.table import DEFAULT_METHOD, METHODS, Method
 from blindsr.operators.degradation import Degradation
 from blindsr.priors.flow import SUFFIX, flow_for
-from blindsr.restorers.base import needs_kernel
 from blindsr.restorers.external import (
     ONNX_SUFFIXES,
     TORCHSCRIPT_SUFFIXES,
@@ -29,9 +28,6 @@ from blindsr.restorers.spandrel_model import SPANDREL_SUFFIXES, SpandrelRestorer
 from blindsr.restorers.usrnet import UsrNetRestorer
 
 T = TypeVar("T")
-
-OWN_RHO = 0.2
-"""Weight ρ of a user's own image prior that has no attribute `rho`."""
 
 
 def load_object(reference: str) -> Any:
@@ -126,7 +122,7 @@ def image_prior_part(word: str) -> Part[Any]:
         return _from_table("image-prior", word, IMAGE_PRIORS)
     prior = _made(word)
     _checked(word, lambda: testing.check_image_prior(prior))
-    return Part(word, Regularizer(prior, float(getattr(prior, "rho", OWN_RHO))), _file(word))
+    return Part(word, Regularizer.of(prior), _file(word))
 
 
 def restorer_part(word: str, weights: Path | None, grid: Grid | None = None) -> Part[Any]:
@@ -236,7 +232,7 @@ def _check_parts(method: Method) -> None:
         raise UserError(
             f"--method {method.name}: needs --restorer: model.pt, model.onnx, weights.pth or my_file.py:restore"
         )
-    if not method.has_kernel and needs_kernel(restorer.value):
+    if not method.has_kernel and restorer.value is not None and restorer.value.needs_kernel:
         raise UserError(
             f"--restorer {restorer.name}: makes use of a kernel, and --method {method.name} has none; "
             f"--method {DEFAULT_METHOD} estimates one"

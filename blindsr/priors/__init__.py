@@ -6,6 +6,7 @@ from blindsr.priors.image import HyperLaplacian, NoPrior, Tikhonov, TotalVariati
 from blindsr.priors.motion import CameraShakePrior, LineKernelPrior
 from blindsr.priors.normal import DiskShape, GaussianShape, GeneralizedGaussianShape, LineShape
 from blindsr.priors.parametric import Delta
+from blindsr.priors.patch_groups import PatchGroups
 from blindsr.priors.simplex import SimplexPrior
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "LineKernelPrior",
     "LineShape",
     "NoPrior",
+    "PatchGroups",
     "SimplexPrior",
     "Tikhonov",
     "TotalVariation",

@@ -5,7 +5,7 @@ Four signs of uncertainty are read off the luma, each in units of the image:
 1. D, the standard deviation of draws of x, each with another kernel draw, under `scale_mixture.ConditionalGaussian` at
    the result x̂. It holds what A cannot see: in its null space the draws are the prior's, narrow in flat parts, wide
    at edges;
-2. G, the standard deviation within groups of similar patches (`restorers.selfsimilar`): where patches that look alike
+2. G, the standard deviation within groups of similar patches (`priors.patch_groups`): where patches that look alike
    differ, the detail of each is a guess;
 3. T, the difference between x̂ and the solution under total variation alone: what one prior says and another does not;
 4. V = sqrt(m (1 − m)) for a pixel of value m: no distribution on 0..1 of mean m has a larger standard deviation (Bhatia
@@ -31,12 +31,9 @@ from torch.nn import functional as F
 
 from blindsr.operators.degradation import Degradation
 from blindsr.operators.luma import luma, luma_gain
-from blindsr.restorers.half_quadratic import (
-    QUANTISATION_STD,
-    half_quadratic,
-)
+from blindsr.priors.patch_groups import Groups, PatchGroups
 from blindsr.restorers.map import MapRestorer
-from blindsr.restorers.selfsimilar import PatchGroups, SelfSimilarPrior
+from blindsr.restorers.splitting import QUANTISATION_STD, map_solution
 from blindsr.uncertainty.maps import RunningMoments, UncertaintyMap, check_inputs
 from blindsr.uncertainty.scale_mixture import ConditionalGaussian
 
@@ -45,8 +42,6 @@ MODEL_ERROR = 1 / 255
 
 FLOOR = 0.5 / 255
 """Signs below half a grey level count as that."""
-
-_CHUNK = 4096
 
 
 def smooth_rms(v: Tensor, std: float) -> Tensor:
@@ -59,20 +54,6 @@ def smooth_rms(v: Tensor, std: float) -> Tensor:
     padded = F.pad(v.square()[None, None], (reach,) * 4, mode="reflect")
     out: Tensor = F.conv2d(F.conv2d(padded, g.view(1, 1, -1, 1)), g.view(1, 1, 1, -1))[0, 0]
     return out.clamp_min(0).sqrt()
-
-
-def group_std(image: Tensor, prior: SelfSimilarPrior | None = None) -> Tensor:
-    """Standard deviation within groups of similar patches, averaged over the patches at a pixel: (H, W) to (H, W)."""
-    groups = PatchGroups(image, prior or SelfSimilarPrior())
-    padded = groups._pad(image)
-    total, weight = torch.zeros_like(padded).reshape(-1), torch.zeros_like(padded).reshape(-1)
-    for index in groups.index.split(_CHUNK):
-        pixels, _, deviations = groups._deviations(padded, index)
-        variance = deviations.square().mean(1, keepdim=True).expand_as(deviations).reshape(-1)
-        total.index_add_(0, pixels.reshape(-1), variance)
-        weight.index_add_(0, pixels.reshape(-1), torch.ones_like(variance))
-    out = (total / weight).view_as(padded)[: image.shape[0], : image.shape[1]]
-    return out.sqrt()
 
 
 @dataclass(frozen=True)
@@ -145,11 +126,11 @@ def gather(
         moments.add(ConditionalGaussian(y, kernel_draws[at : at + 1], degradation, noise, image).draw(generator))
         if interrupt is not None and interrupt() and moments.n >= 2:
             break
-    plain = half_quadratic(y, kernel, degradation, noise).image
+    plain = map_solution(y, kernel, degradation, noise).image
     width, picture = degradation.scale / 2, image[0, 0].double()
     return Evidence(
         draws=smooth_rms(moments.std[0, 0], width),
-        groups=group_std(image[0, 0].float()).double(),
+        groups=Groups(image[0, 0].float(), PatchGroups()).std(image[0, 0].float()).double(),
         disagreement=smooth_rms((plain - image)[0, 0].double(), width),
         bounds=(picture.clamp(0.02, 1) * (1 - picture).clamp(0.02, 1)).sqrt(),
         n=moments.n,

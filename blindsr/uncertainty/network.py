@@ -20,7 +20,7 @@ from torch.nn.utils import vector_to_parameters
 from blindsr.generators.skip import SkipNetwork, SkipSettings
 from blindsr.operators.degradation import Degradation
 from blindsr.random import draw_seed, seeded
-from blindsr.restorers.half_quadratic import QUANTISATION_STD
+from blindsr.restorers.splitting import QUANTISATION_STD
 from blindsr.samplers.sgld import PreconditionedSgld, Sgld
 from blindsr.uncertainty.maps import RunningMoments, UncertaintyMap, check_inputs
 
