@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from blindsr.errors import UserError
 from blindsr.estimators.base import Estimate, Estimation, Estimator, Metrics
 from blindsr.generators.kernel import KernelNetwork
 from blindsr.generators.pixels import Pixels
@@ -135,15 +136,34 @@ def check_kernel_density(prior: Any, degradation: Degradation) -> None:
             _need(g is not None and torch.isfinite(g).all(), f"{what} has no finite gradient in z")
 
 
-def check_image_prior(prior: Any) -> None:
-    """Check that `prior.energy(x)` maps images (B, C, H, W) to (B,) finite energies with a finite gradient.
+def check_image_prior(prior: Any, *, for_map: bool = False) -> None:
+    """Check an image prior: its `energy`, which the joint loop needs, and its `prox`, which MAP restoration needs.
+
+    `prior.energy(x)` must map images (B, C, H, W) to (B,) finite energies with a finite gradient. A `prox(x, step)`
+    must return finite images of the shape and type of x, go to x as the step goes to 0, and leave x as it is. One
+    without `prox` passes unless `for_map` is set; then it may lack `energy`.
 
     Raises
     ------
     ContractError
         If not.
     """
-    _need(hasattr(prior, "energy"), "an image prior needs a method energy(x)")
+    has_prox, has_energy = hasattr(prior, "prox"), hasattr(prior, "energy")
+    if for_map:
+        _need(
+            has_prox, "an image prior needs a method prox(x, step) in MAP restoration; the joint loop needs energy(x)"
+        )
+    else:
+        _need(
+            has_energy, "an image prior needs a method energy(x) in the joint loop; MAP restoration needs prox(x, step)"
+        )
+    if has_energy:
+        _check_energy(prior)
+    if has_prox:
+        _check_prox(prior)
+
+
+def _check_energy(prior: Any) -> None:
     x = torch.rand(2, 3, 12, 10, generator=torch.Generator().manual_seed(3)).requires_grad_()
     e = _call("energy(x)", prior.energy, x)
     _need(isinstance(e, Tensor) and tuple(e.shape) == (2,), "energy(x) must return one energy for each image, (B,)")
@@ -153,6 +173,77 @@ def check_image_prior(prior: Any) -> None:
         _need(g is not None and torch.isfinite(g).all(), "energy(x) has no finite gradient")
     else:
         _need(torch.equal(e[0], e[1]), "energy(x) depends on x but has no gradient; keep to torch operations on x")
+
+
+def _check_prox(prior: Any) -> None:
+    x = torch.rand(2, 3, 12, 10, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    before, step = x.clone(), 0.01
+    v = _call("prox(x, 0.01)", prior.prox, x, step)
+    _need(isinstance(v, Tensor), f"prox(x, step) returns {type(v).__name__}, not a tensor")
+    _need(v.shape == x.shape, f"prox(x, step) has shape {tuple(v.shape)}; that of x, {tuple(x.shape)}, is needed")
+    _need(v.dtype == x.dtype, f"prox(x, step) has type {v.dtype}; that of x, {x.dtype}, is needed")
+    _need(torch.isfinite(v).all(), "prox(x, step) holds values that are not finite")
+    _need(torch.equal(x, before), "prox(x, step) changes x; return another tensor")
+    small = _call("prox(x, 1e-12)", prior.prox, x, 1e-12)
+    _need((small - x).abs().max() < 1e-3, "prox(x, step) must go to x as step goes to 0")
+
+
+def check_restorer(restorer: Any) -> None:
+    """Check a restorer: what it returns, that it uses what it says it uses, and that it repeats itself.
+
+    `restorer(y, kernel, degradation, noise_std)` must return finite images (1, C, s h, s w) in 0..1 at scales 2 and 3,
+    for grey and colour (one that says so by a `UserError` may refuse a scale or a number of channels), twice the same,
+    and leave y, the kernel and torch's global random state alone. If its `needs_kernel` is True, another kernel must
+    change the image; if its `needs_noise` is False, another noise level must not.
+    `blindsr.restorers.CallableRestorer` makes a restorer of a function.
+
+    Raises
+    ------
+    ContractError
+        If not.
+    """
+    for name in ("needs_kernel", "needs_noise", "parameters", "with_seed"):
+        _need(hasattr(restorer, name), f"a restorer needs {name}; subclass blindsr.restorers.Restorer")
+    _need(callable(restorer), "a restorer must be callable: restorer(y, kernel, degradation, noise_std)")
+    served = sum(
+        _restores(restorer, Degradation(scale, 2 * scale + 3), channels) for scale in (2, 3) for channels in (1, 3)
+    )
+    _need(served, "the restorer refuses every scale and number of channels that it was tried with")
+
+
+def _restores(restorer: Any, degradation: Degradation, channels: int) -> bool:
+    """Check one scale and number of channels; return False where the restorer refuses them."""
+    source, size = torch.Generator().manual_seed(3), degradation.kernel_size
+    y = torch.rand(1, channels, 18, 15, generator=source)
+    kernels = torch.rand(2, 1, size, size, generator=source).pow(4)
+    kernels = kernels / kernels.sum((1, 2, 3), keepdim=True)
+    kernel, other = kernels.split(1)
+    keep, state = (y.clone(), kernel.clone()), torch.random.get_rng_state()
+    what = "restorer(y, kernel, degradation, noise_std)"
+    try:
+        x = restorer(y, kernel, degradation, 0.02)
+    except UserError:
+        return False
+    except Exception as error:
+        raise ContractError(f"{what} fails: {type(error).__name__}: {error}") from error
+    _need(isinstance(x, Tensor), f"{what} returns {type(x).__name__}, not a tensor")
+    wanted = (1, channels, degradation.scale * 18, degradation.scale * 15)
+    _need(tuple(x.shape) == wanted, f"{what} has shape {tuple(x.shape)}; (1, C, s h, s w) = {wanted} is needed")
+    _need(torch.isfinite(x).all(), f"{what} holds values that are not finite")
+    _need(float(x.min()) >= 0 and float(x.max()) <= 1, f"{what} holds values outside 0..1")
+    _need(torch.equal(y, keep[0]) and torch.equal(kernel, keep[1]), f"{what} changes y or the kernel")
+    _need(
+        torch.equal(state, torch.random.get_rng_state()),
+        "the restorer draws from torch's global random state; use a generator of its own (`with_seed`)",
+    )
+    _need(torch.equal(x, restorer(y, kernel, degradation, 0.02)), "the restorer gives another image for the same input")
+    if restorer.needs_kernel:
+        same = torch.equal(x, restorer(y, other, degradation, 0.02))
+        _need(not same, "needs_kernel is True, but another kernel gives the same image")
+    if not restorer.needs_noise:
+        same = torch.equal(x, restorer(y, kernel, degradation, 0.1))
+        _need(same, "needs_noise is False, but the restorer uses the noise level")
+    return True
 
 
 def check_optimizer(optimizer: Any) -> None:

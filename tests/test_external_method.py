@@ -17,7 +17,6 @@ from torch.nn import functional as F
 
 from blindsr.errors import UserError
 from blindsr.operators.degradation import Degradation
-from blindsr.restorers.base import needs_kernel, needs_noise
 from blindsr.restorers.spandrel_model import SpandrelRestorer
 
 OP = Degradation(2)
@@ -204,7 +203,7 @@ def test_bare_weights_by_spandrel(tmp_path, monkeypatch, gen):
     path = tmp_path / "rcan.pth"
     path.write_bytes(b"")
     restorer, y = SpandrelRestorer(path), torch.rand(1, 3, 6, 7, generator=gen)
-    assert not needs_kernel(restorer) and not needs_noise(restorer)
+    assert not restorer.needs_kernel and not restorer.needs_noise
     torch.testing.assert_close(restorer(y, KERNEL, OP, 0.0), SubPixel()(y).detach())
     grey = restorer(y[:, :1], KERNEL, OP, 0.0)
     torch.testing.assert_close(grey, SubPixel()(y[:, :1].expand(-1, 3, -1, -1)).detach().mean(1, keepdim=True))

@@ -17,14 +17,13 @@ from blindsr.generators.skip import SkipNetwork, SkipSettings
 from blindsr.operators.degradation import Alignment, Degradation, Padding
 from blindsr.operators.luma import luma
 from blindsr.priors import GaussianKernelPrior
+from blindsr.priors.patch_groups import Groups, PatchGroups, similar
 from blindsr.random import generator
-from blindsr.restorers.selfsimilar import SelfSimilarPrior, similar
 from blindsr.simulate import degrade
 from blindsr.uncertainty.image_posterior import (
     FLOOR,
     Evidence,
     gather,
-    group_std,
     restoration_uncertainty,
     smooth_rms,
 )
@@ -156,7 +155,7 @@ def test_smooth_rms_against_scipy(gen):
 
 def test_group_std_against_loops(gen):
     """Every patch of every group adds its group's pixel-wise variance to the place where it lies."""
-    prior = SelfSimilarPrior(patch=3, stride=2, radius=2, members=4)
+    prior = PatchGroups(patch=3, stride=2, radius=2, members=4)
     image = torch.rand(9, 11, generator=gen)
     total, count = torch.zeros(9, 11), torch.zeros(9, 11)
     for corners in similar(image, prior).tolist():
@@ -164,7 +163,7 @@ def test_group_std_against_loops(gen):
         for c in corners:
             total[c // 11 : c // 11 + 3, c % 11 : c % 11 + 3] += patches.var(0, correction=0)
             count[c // 11 : c // 11 + 3, c % 11 : c % 11 + 3] += 1
-    torch.testing.assert_close(group_std(image, prior), (total / count).sqrt())
+    torch.testing.assert_close(Groups(image, prior).std(image), (total / count).sqrt())
 
 
 def test_std_is_a_geometric_mean_within_the_bounds_of_0_and_1():

@@ -31,8 +31,6 @@ from blindsr.generators.starts import pixel_average
 from blindsr.io import checkpoint
 from blindsr.io.images import MIN_SIDE, Picture, read_image
 from blindsr.io.kernels import read_kernel
-from blindsr.restorers.base import Restorer, needs_noise
-from blindsr.restorers.external import CallableRestorer, OnnxRestorer
 
 KERNEL_WORDS = "applied by correlation; the nominal centre of mass is (kernel_size - scale) / 2 on both axes"
 
@@ -184,7 +182,7 @@ def _solved(path: Path, y: Tensor, where: Conditions, keeper: Keeper) -> tuple[R
         kernel = pixel_average(d) if found.kernel is None else found.kernel
         image, tiles, ended = restored(restorer, y, kernel, d, noise, where.interrupt, where.deadline, where.say)
         found, reason = replace(found, image=image), ended or reason
-        if needs_noise(restorer):
+        if restorer.needs_noise:
             facts["noise_std"] = noise
     facts |= run.facts() | {
         "kernel_found": found.description,
@@ -196,7 +194,7 @@ def _solved(path: Path, y: Tensor, where: Conditions, keeper: Keeper) -> tuple[R
         "stopped": reason,
         "kernel_convention": None if found.kernel is None else KERNEL_WORDS,
     }
-    weights = 0 if restorer is None else restorer_parameters(restorer)
+    weights = 0 if restorer is None else restorer.parameters
     facts["parameters"] = None if weights is None else facts["parameters"] + weights
     assert found.image is not None
     kernel = pixel_average(d) if found.kernel is None else found.kernel
@@ -238,14 +236,6 @@ def _afterwards(
             first, settings.restarts, again, where.stopped, folder, truth.kernel, where.say
         )
     return entries
-
-
-def restorer_parameters(restorer: Restorer) -> int | None:
-    """Count the weights of a restorer; None where it does not tell them."""
-    model = getattr(restorer, "network", getattr(restorer, "model", None))
-    if model is None:
-        return None if isinstance(restorer, OnnxRestorer | CallableRestorer) else 0
-    return int(sum(p.numel() for p in model.parameters()))
 
 
 def read_truth(settings: RunSettings, picture: Picture, truth_path: Path | None, kernel_path: Path | None) -> Truth:

@@ -26,9 +26,10 @@ from blindsr.operators.kernels import width
 from blindsr.operators.luma import luma, luma_gain
 from blindsr.posteriors.laplace import minimise
 from blindsr.posteriors.spectral_laplace import SpectralPosterior
+from blindsr.priors.base import ImagePrior
 from blindsr.priors.families import kernel_family, smooth_families
-from blindsr.restorers.half_quadratic import half_quadratic
-from blindsr.restorers.selfsimilar import SelfSimilarPrior, self_similar
+from blindsr.priors.patch_groups import PatchGroups
+from blindsr.restorers.splitting import PlugAndPlay, Splitting, map_solution
 
 ROUNDS = {2: 0}
 """Refinement rounds by scale. At scale 2 the spectra see most of the kernel, and MAP images add nothing to them."""
@@ -97,7 +98,7 @@ class KernelEstimator(Estimator):
         σ_e², what the MAP image gets wrong, in squared units of y, and the multiple of the noise level added to it in
         squares (images of noisy data are smooth, and smooth images ask for narrow kernels). Larger trusts the spectra
         more; above `MOST_ERROR` times error_variance no rounds are made.
-    image_prior : SelfSimilarPrior
+    image_prior : ImagePrior
         Of the MAP images (of the luma). Patch groups hardly drift; a gradient prior alone would, to narrow kernels.
     model_error : float
         Standard deviation added to the noise in the MAP images, so that they do not hide a wrong kernel, in units of
@@ -106,6 +107,8 @@ class KernelEstimator(Estimator):
         Factor on each kernel step: image and kernel in turn approach their common optimum slowly, from one side.
     side : int
         A larger y is cut to its most detailed square of this side (HR pixels) for the refinement.
+    splitting : Splitting, optional
+        How the MAP images are made, for `image_prior`; None takes what suits the prior (`splitting_for`).
     noise_std : float, optional
         Noise level where it is known, units of 0..1; else it is estimated from the spectra.
 
@@ -119,10 +122,11 @@ class KernelEstimator(Estimator):
     rounds: int | None = None
     error_variance: float = 1e-4
     noise_error: float = 15.0
-    image_prior: SelfSimilarPrior = field(default_factory=lambda: SelfSimilarPrior(steps=8))
+    image_prior: ImagePrior = field(default_factory=PatchGroups)
     model_error: float = 0.12
     relaxation: float = 2.0
     side: int = 192
+    splitting: Splitting | None = field(default_factory=lambda: PlugAndPlay(steps=8))
     noise_std: float | None = None
     stochastic = False
 
@@ -251,8 +255,10 @@ class SpectralEstimation(Estimation):
         s, (y, degradation) = self.settings, self.crop
         kernel = self.spectral.kernel(self.z[None]).float()
         if self.canvas is None:
-            self.canvas = half_quadratic(y, kernel, degradation, self.noise).canvas
-        solution = self_similar(y, kernel, degradation, self.assumed, prior=s.image_prior, start=self.canvas)
+            self.canvas = map_solution(y, kernel, degradation, self.noise).canvas
+        solution = map_solution(
+            y, kernel, degradation, self.assumed, prior=s.image_prior, splitting=s.splitting, start=self.canvas
+        )
         self.canvas = solution.canvas
         form = LrErrorForm.build(*interior(solution.image, y, degradation))
         with torch.enable_grad():

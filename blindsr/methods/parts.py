@@ -33,6 +33,7 @@ from blindsr.priors.base import ImagePrior, KernelDensity, KernelPrior
 from blindsr.priors.families import FAMILIES, KernelFamily
 from blindsr.priors.flow import SUFFIX, FlowPrior
 from blindsr.priors.image import HyperLaplacian, NoPrior, Tikhonov, TotalVariation
+from blindsr.priors.patch_groups import PatchGroups
 from blindsr.restorers.base import Restorer
 from blindsr.restorers.bicubic import BicubicRestorer, bicubic
 from blindsr.restorers.map import MapRestorer
@@ -50,12 +51,21 @@ class Part(Generic[T]):
     file: str | None = None
 
 
+PUBLISHED_RHO = HyperLaplacian.rho
+"""ρ of an image prior that states none."""
+
+
 @dataclass(frozen=True)
 class Regularizer:
-    """An image prior with its weight ρ (Eq. 39)."""
+    """An image prior with its weight ρ in the joint loop (Eq. 39); in a MAP image it has the weight `map_weight`."""
 
     prior: ImagePrior
     rho: float
+
+    @classmethod
+    def of(cls, prior: ImagePrior) -> Regularizer:
+        """Take ρ from the prior's attribute `rho`, or the published one."""
+        return cls(prior, float(getattr(prior, "rho", PUBLISHED_RHO)))
 
 
 def _table(*parts: Part[T]) -> dict[str, Part[T]]:
@@ -211,7 +221,7 @@ OPTIMIZERS: dict[str, Part[Optimizer]] = _table(
 RESTORERS: dict[str, Part[Restorer | None]] = _table(
     Part("none", None),
     Part("map", MapRestorer()),
-    Part("tv", MapRestorer(similar=None)),
+    Part("tv", MapRestorer(TotalVariation())),
     Part("bicubic", BicubicRestorer()),
     Part("zssr", ZssrRestorer()),
 )
@@ -219,11 +229,13 @@ RESTORERS: dict[str, Part[Restorer | None]] = _table(
 
 
 IMAGE_PRIORS: dict[str, Part[Regularizer]] = _table(
-    Part("hyper-laplacian", Regularizer(HyperLaplacian(), 0.2)),
-    Part("tv", Regularizer(TotalVariation(), 0.2)),
-    Part("tikhonov", Regularizer(Tikhonov(), 2.0)),
-    Part("none", Regularizer(NoPrior(), 0.0)),
+    Part("hyper-laplacian", Regularizer.of(HyperLaplacian())),
+    Part("tv", Regularizer.of(TotalVariation())),
+    Part("tikhonov", Regularizer.of(Tikhonov())),
+    Part("patch-groups", Regularizer.of(PatchGroups())),
+    Part("none", Regularizer.of(NoPrior())),
 )
+"""Image priors, of the joint loop and of MAP images alike."""
 
 
 NOISES: dict[str, Part[NoiseModel]] = _table(

@@ -280,6 +280,14 @@ class LoopRow(Row):
         return _finished(self.name, estimator, row.restorer, parts, noise_std=known_level(noise), labels=labels)
 
 
+def _map_under(part: Part[Regularizer]) -> MapRestorer:
+    """Return the MAP restorer under an image prior."""
+    try:
+        return MapRestorer(part.value.prior)
+    except ValueError as error:
+        raise UserError(f"--image-prior {part.name}: {error}") from error
+
+
 @dataclass(frozen=True)
 class SpectralRow(Row):
     """The kernel from y alone by `KernelEstimator`, then a restorer.
@@ -314,10 +322,10 @@ class SpectralRow(Row):
         if choice.restorer is not None or choice.weights is not None:
             restorer = restorer_part(choice.restorer or "usrnet", choice.weights)
         if choice.image_prior is not None:
-            part = image_prior_part(choice.image_prior)
-            if not isinstance(restorer.value, MapRestorer):
+            part = image_prior_part(choice.image_prior, for_map=True)
+            if restorer is not self.restorer and restorer.name != "map":
                 raise UserError(f"--image-prior {part.name}: goes with --restorer map, not with {restorer.name}")
-            restorer = replace(restorer, value=restorer.value.with_prior(part.value.prior))
+            restorer = replace(restorer, value=_map_under(part))
             labels["image_prior"] = part.name
             parts.append(part)
         made = _stepped(self.name, estimator, choice.iterations)

@@ -44,9 +44,6 @@ from blindsr.samplers.table import SAMPLERS
 
 T = TypeVar("T")
 
-OWN_RHO = 0.2
-"""Weight ρ of a user's own image prior that has no attribute `rho`."""
-
 
 def load_object(reference: str) -> Any:
     """Import what `file.py:Name` names.
@@ -186,15 +183,15 @@ def optimizer_part(word: Any) -> Part[Any]:
     return Part(word, optimizer, _file(word))
 
 
-def image_prior_part(word: Any) -> Part[Any]:
-    """Return the image prior that a word names; a user's own is called without arguments and checked."""
+def image_prior_part(word: Any, *, for_map: bool = False) -> Part[Any]:
+    """Return the image prior that a word names, for the joint loop or for a MAP image; a user's own is checked."""
     if not isinstance(word, str):
-        return Part(type(word).__name__, Regularizer(word, float(getattr(word, "rho", OWN_RHO))))
+        return Part(type(word).__name__, Regularizer.of(word))
     if not is_reference(word):
         return _from_table("image-prior", word, IMAGE_PRIORS)
     prior = made(word)
-    checked(word, lambda: testing.check_image_prior(prior))
-    return Part(word, Regularizer(prior, float(getattr(prior, "rho", OWN_RHO))), _file(word))
+    checked(word, lambda: testing.check_image_prior(prior, for_map=for_map))
+    return Part(word, Regularizer.of(prior), _file(word))
 
 
 def sampler_part(word: Any, *, check: bool = True) -> Part[Sampler]:

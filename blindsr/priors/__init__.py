@@ -11,6 +11,7 @@ from blindsr.priors.image import HyperLaplacian, NoPrior, Tikhonov, TotalVariati
 from blindsr.priors.motion import CameraShakePrior, LineKernelPrior
 from blindsr.priors.normal import DiskShape, GaussianShape, GeneralizedGaussianShape, LineShape, SmoothKernels
 from blindsr.priors.parametric import Delta, ParametricKernels
+from blindsr.priors.patch_groups import PatchGroups
 from blindsr.priors.shaped import DiskKernelPrior, GeneralizedGaussianKernelPrior
 from blindsr.priors.simplex import SimplexPrior
 
@@ -39,6 +40,7 @@ __all__ = [
     "LineShape",
     "NoPrior",
     "ParametricKernels",
+    "PatchGroups",
     "SimplexPrior",
     "SmoothKernels",
     "Tikhonov",

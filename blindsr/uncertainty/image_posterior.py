@@ -5,7 +5,7 @@ Four indicators of uncertainty are computed from the luma, each in units of the 
 1. D, the standard deviation of draws of x, each with its own kernel draw, under `scale_mixture.ConditionalGaussian` at
    the result x̂. It includes the null space of the operator A, where the draws follow the prior: narrow in flat
    regions, wide at edges;
-2. G, the standard deviation within groups of similar patches (`restorers.selfsimilar`): where patches that look alike
+2. G, the standard deviation within groups of similar patches (`priors.patch_groups`): where patches that look alike
    differ, the detail of each is uncertain;
 3. T, the difference between x̂ and the solution under total variation alone: where two priors disagree;
 4. V = sqrt(m (1 − m)) for a pixel of value m: no distribution on 0..1 with mean m has a larger standard deviation
@@ -33,9 +33,9 @@ from torch.nn import functional as F
 from blindsr.diagnostics.moments import RunningMoments
 from blindsr.operators.degradation import Degradation
 from blindsr.operators.luma import luma, luma_gain
-from blindsr.restorers.half_quadratic import QUANTISATION_STD, half_quadratic
+from blindsr.priors.patch_groups import Groups, PatchGroups
 from blindsr.restorers.map import MapRestorer
-from blindsr.restorers.selfsimilar import PatchGroups, SelfSimilarPrior
+from blindsr.restorers.splitting import QUANTISATION_STD, map_solution
 from blindsr.uncertainty.maps import UncertaintyMap, check_inputs
 from blindsr.uncertainty.scale_mixture import ConditionalGaussian
 
@@ -44,8 +44,6 @@ MODEL_ERROR = 1 / 255
 
 FLOOR = 0.5 / 255
 """Indicators below half a grey level count as half a grey level."""
-
-_CHUNK = 4096
 
 
 def smooth_rms(v: Tensor, std: float) -> Tensor:
@@ -58,20 +56,6 @@ def smooth_rms(v: Tensor, std: float) -> Tensor:
     padded = F.pad(v.square()[None, None], (reach,) * 4, mode="reflect")
     out: Tensor = F.conv2d(F.conv2d(padded, g.view(1, 1, -1, 1)), g.view(1, 1, 1, -1))[0, 0]
     return out.clamp_min(0).sqrt()
-
-
-def group_std(image: Tensor, prior: SelfSimilarPrior | None = None) -> Tensor:
-    """Return the standard deviation (H, W) within groups of similar patches, averaged over the patches at a pixel."""
-    groups = PatchGroups(image, prior or SelfSimilarPrior())
-    padded = groups._pad(image)
-    total, weight = torch.zeros_like(padded).reshape(-1), torch.zeros_like(padded).reshape(-1)
-    for index in groups.index.split(_CHUNK):
-        pixels, _, deviations = groups._deviations(padded, index)
-        variance = deviations.square().mean(1, keepdim=True).expand_as(deviations).reshape(-1)
-        total.index_add_(0, pixels.reshape(-1), variance)
-        weight.index_add_(0, pixels.reshape(-1), torch.ones_like(variance))
-    out = (total / weight).view_as(padded)[: image.shape[0], : image.shape[1]]
-    return out.sqrt()
 
 
 @dataclass(frozen=True)
@@ -144,11 +128,11 @@ def gather(
         moments.add(ConditionalGaussian(y, kernel_draws[at : at + 1], degradation, noise, image).draw(generator))
         if interrupt is not None and interrupt() and moments.count >= 2:
             break
-    plain = half_quadratic(y, kernel, degradation, noise).image
+    plain = map_solution(y, kernel, degradation, noise).image
     width, picture = degradation.scale / 2, image[0, 0].double()
     return Evidence(
         draws=smooth_rms(moments.std(1)[0], width),
-        groups=group_std(image[0, 0].float()).double(),
+        groups=Groups(image[0, 0].float(), PatchGroups()).std(image[0, 0].float()).double(),
         disagreement=smooth_rms((plain - image)[0, 0].double(), width),
         bounds=(picture.clamp(0.02, 1) * (1 - picture).clamp(0.02, 1)).sqrt(),
         n=moments.count,

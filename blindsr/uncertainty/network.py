@@ -22,7 +22,7 @@ from blindsr.generators.skip import SkipNetwork, SkipSettings
 from blindsr.operators.degradation import Degradation
 from blindsr.posteriors.base import value_and_gradient
 from blindsr.random import draw_seed, seeded
-from blindsr.restorers.half_quadratic import QUANTISATION_STD
+from blindsr.restorers.splitting import QUANTISATION_STD
 from blindsr.samplers.sgld import PreconditionedSgld, Sgld
 from blindsr.uncertainty.maps import UncertaintyMap, as_map, check_inputs
 

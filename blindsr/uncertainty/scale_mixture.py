@@ -1,8 +1,8 @@
 """Draws of an image given y, the kernel and local gradient weights: the conditional Gaussian of a scale mixture.
 
-A sparse gradient prior is a scale mixture of Gaussians. Given the weights of the mixture, computed at an image x̂,
+Total variation is a scale mixture of Gaussians. Given the weights of the mixture, computed at an image x̂,
 
-    p(x | y, k, w) ∝ exp(−‖y − A x‖²/2σ² − ½ Σ_u w(u) |∇x(u)|² − ½ a ‖x − x̂‖²),    w = λ γ (|∇x̂|² + ε²)^(γ/2 − 1),
+    p(x | y, k, w) ∝ exp(−‖y − A x‖²/2σ² − ½ Σ_u w(u) |∇x(u)|² − ½ a ‖x − x̂‖²),    w = λ (|∇x̂|² + ε²)^(−1/2),
 
 with a small a that determines the mean. A draw is the mode of the same problem with perturbed data and gradients
 (Papandreou & Yuille, "Gaussian sampling by local perturbations", NeurIPS 2010), found by conjugate gradients.
@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 
 from blindsr.operators.degradation import Degradation, Padding
+from blindsr.priors.image import TotalVariation
 from blindsr.restorers.canvas import Canvas
-from blindsr.restorers.half_quadratic import GradientPrior, difference_filters
+from blindsr.restorers.splitting import difference_filters
 
 _CG_STEPS, _CG_TOLERANCE = 200, 1e-3
 
@@ -38,8 +39,8 @@ class ConditionalGaussian:
         σ > 0, units of 0..1.
     image : Tensor
         x̂ (1, 1, s h, s w), whose gradients give the weights.
-    prior : GradientPrior, optional
-        λ and γ. Default: total variation.
+    weight : float
+        λ of total variation.
     smoothing : float
         ε, units of 0..1.
     """
@@ -52,19 +53,18 @@ class ConditionalGaussian:
         noise_std: float,
         image: Tensor,
         *,
-        prior: GradientPrior | None = None,
+        weight: float = TotalVariation.map_weight,
         smoothing: float = 2 / 255,
     ) -> None:
         if not 0 < noise_std < math.inf:
             raise ValueError(f"noise level {noise_std}: a standard deviation above 0 is needed")
-        prior = prior or GradientPrior()
         self.canvas, self.variance = Canvas(y, kernel, degradation), noise_std**2
         whole = torch.zeros(1, 1, *self.canvas.lr_full)
         self.inverse = Canvas(whole, kernel, replace(degradation, padding=Padding.CIRCULAR))
-        self.filters = difference_filters(self.canvas.shape)
+        self.filters = difference_filters(self.canvas.shape, TotalVariation.offsets)
         x = self.canvas.fill(image).double()
         size = torch.stack(self._gradients(x)).square().sum(0)
-        self.weights = prior.weight * prior.exponent * (size + smoothing**2) ** (prior.exponent / 2 - 1)
+        self.weights = weight * (size + smoothing**2) ** -0.5
         typical = float(self.weights.median())
         self.anchor = 1e-3 * typical  # a weak pull towards x̂, which determines the mean
         self.center = x
