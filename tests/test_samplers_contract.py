@@ -430,6 +430,6 @@ def test_the_check_for_users_finds_a_biased_sampler():
         valid = True
 
     with pytest.raises(ContractError, match=r"the variance of z_. is off by .* standard errors"):
-        check_sampler(Langevin(1.5))
+        check_sampler(Langevin(0.1))
     with pytest.raises(ContractError, match="a sampler is an object"):
         check_sampler(Langevin)
