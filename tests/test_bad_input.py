@@ -11,7 +11,7 @@ import numpy as np
 import png
 import pytest
 import tifffile
-from helpers import call, error_line, gaussian_kernel, noise, run, save_png, smooth
+from helpers import LIGHT, call, error_line, gaussian_kernel, noise, run, save_png, smooth
 from PIL import Image
 
 from blindsr.errors import UserError
@@ -367,7 +367,7 @@ def test_bad_pictures_among_good_ones(tmp_path: Path) -> None:
     save_png(folder / "a.png")
     (folder / "b.png").write_bytes(b"no picture")
     save_png(folder / "c.png")
-    result = run(folder, tmp_path / "out", steps=1)
+    result = run(folder, tmp_path / "out", *LIGHT, steps=1)
     assert result.exit_code == 1 and result.stdout == ""
     errors = [line for line in result.stderr.splitlines() if line.startswith("blindsr: ")]
     assert len(errors) == 2 and "b.png: not a picture" in errors[0]

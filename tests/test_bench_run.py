@@ -145,6 +145,7 @@ def large(y, k, d, n):
 """
 
 
+@pytest.mark.slow
 @posix
 def test_failures_and_crashes_are_recorded_and_the_rest_goes_on(hr: Path, tmp_path: Path) -> None:
     pictures(hr, ("a",), side=40)
@@ -190,7 +191,7 @@ import os, time
 from pathlib import Path
 def restore(y, k, d, n):
     Path({file!r}).write_text(str(os.getpid()))
-    time.sleep(60)
+    time.sleep(600)
 """
 
 
@@ -261,7 +262,7 @@ def test_runs_do_not_outlive_a_killed_bench(hr: Path, tmp_path: Path) -> None:
         tmp_path / "out",
     ]
     process = subprocess.Popen([sys.executable, "-m", "blindsr", *map(str, words)], stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 600
     while not (file.exists() and file.read_text()) and time.monotonic() < deadline:
         time.sleep(0.05)
     run = int(file.read_text())

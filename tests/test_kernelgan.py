@@ -254,6 +254,7 @@ def leaves(side, count=3000):
     return x[None]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("angle", [0.6, 2.2])
 def test_the_width_of_the_kernel_of_a_self_similar_picture_is_found(angle):
     """Much closer to the truth than what bicubic shrinking or plain averaging would be.

@@ -1,6 +1,7 @@
 """The table of methods: every row runs, differs from MLMC where it says so, and holds the published numbers."""
 
 from dataclasses import fields, replace
+from functools import cache
 
 import pytest
 import torch
@@ -111,14 +112,20 @@ def test_presets_name_noise_models_that_exist():
     assert noise_level(0.04).name == "0.04"
 
 
+@cache
+def spectral_fit(op):
+    """The estimate of one picture of noise that all priors of this operator are made for."""
+    y = torch.rand(1, 1, 24, 24, generator=torch.Generator().manual_seed(0))
+    return KernelEstimator(rounds=0)(y, op)
+
+
 @pytest.mark.parametrize("name", [n for n, p in PRIORS.items() if p.value is not None])
 @pytest.mark.parametrize("scale", SCALES)
 def test_every_prior_of_the_table_keeps_the_contract(name, scale):
     if name.startswith("flow") and scale == 8:
         pytest.skip("no flow comes with the package for x8")
     op = Degradation(scale, 0 if name.startswith("flow") else 13)
-    y = torch.rand(1, 1, 24, 24, generator=torch.Generator().manual_seed(0))
-    check_kernel_prior(PRIORS[name].value(op, KernelEstimator(rounds=0)(y, op)), op)
+    check_kernel_prior(PRIORS[name].value(op, spectral_fit(op)), op)
 
 
 @pytest.mark.parametrize("name", IMAGE_PRIORS)

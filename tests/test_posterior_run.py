@@ -2,16 +2,15 @@ import json
 import os
 import re
 import signal
-import threading
-import time
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from helpers import call, error_line, gaussian_kernel, run, save_png, smooth
+from helpers import Clock, call, error_line, gaussian_kernel, run, save_png, smooth
 from PIL import Image
 from toy_chains import ToyTarget
 
@@ -43,13 +42,13 @@ def photo(path: Path, h: int = 40, w: int = 44) -> Path:
     return path
 
 
-class Slow(ToyTarget):
-    """A toy whose every evaluation takes a while."""
+class Watched(ToyTarget):
+    """A toy that calls `at_each` at every evaluation."""
 
-    pause = 0.01
+    at_each = staticmethod(lambda: None)
 
     def log_prob(self, z):
-        time.sleep(self.pause)
+        self.at_each()
         return -0.5 * ((z - torch.tensor([0.8, 0.1, -0.2, -4.0])) / 0.1).square().sum(1)
 
     def initial(self, n, *, generator):
@@ -57,9 +56,9 @@ class Slow(ToyTarget):
 
 
 @pytest.fixture
-def slow(monkeypatch: pytest.MonkeyPatch) -> None:
+def toy(monkeypatch: pytest.MonkeyPatch) -> None:
     def prepared(scene: Scene, family: Any) -> Prepared:
-        return Prepared(Slow(), torch.full((4,), 0.01, dtype=torch.float64))
+        return Prepared(Watched(), torch.full((4,), 0.01, dtype=torch.float64))
 
     monkeypatch.setitem(posterior.TARGETS, "spectral", prepared)
 
@@ -104,8 +103,7 @@ def test_a_run_with_its_posterior(tmp_path: Path, target: str) -> None:
 
 
 @pytest.mark.slow
-def test_the_same_seed_gives_the_same_draws(tmp_path: Path, slow: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Slow, "pause", 0.0)
+def test_the_same_seed_gives_the_same_draws(tmp_path: Path, toy: None) -> None:
     image = save_png(tmp_path / "a.png")
     draws = []
     for name, seed in (("one", 1), ("two", 1), ("three", 2)):
@@ -117,8 +115,7 @@ def test_the_same_seed_gives_the_same_draws(tmp_path: Path, slow: None, monkeypa
 
 
 @pytest.mark.slow
-def test_a_posterior_can_be_added_to_a_finished_run(tmp_path: Path, slow: None, monkeypatch: Any) -> None:
-    monkeypatch.setattr(Slow, "pause", 0.0)
+def test_a_posterior_can_be_added_to_a_finished_run(tmp_path: Path, toy: None) -> None:
     image = save_png(tmp_path / "a.png")
     assert run(image, tmp_path / "out", steps=2).exit_code == 0
     before = (tmp_path / "out/a/sr.png").read_bytes()
@@ -135,8 +132,7 @@ def test_a_posterior_can_be_added_to_a_finished_run(tmp_path: Path, slow: None, 
     assert not (tmp_path / "out/a/posterior.nc").exists() and not (tmp_path / "out/a/diagnostics").exists()
 
 
-def test_other_draws_are_other_settings(tmp_path: Path, slow: None, monkeypatch: Any) -> None:
-    monkeypatch.setattr(Slow, "pause", 0.0)
+def test_other_draws_are_other_settings(tmp_path: Path, toy: None) -> None:
     image = save_png(tmp_path / "a.png")
     assert run(image, tmp_path / "out", *SAMPLED, steps=1).exit_code == 0
     before = (tmp_path / "out/a/posterior.nc").read_bytes()
@@ -161,8 +157,13 @@ def test_without_a_transport_map_the_chains_are_made_all_the_same(tmp_path: Path
 # --- stopping early ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
-def test_time_limit_leaves_what_was_drawn(tmp_path: Path, slow: None) -> None:
+def test_time_limit_leaves_what_was_drawn(
+    tmp_path: Path, toy: None, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def takes_a_while() -> None:
+        clock.now += 0.01
+
+    monkeypatch.setattr(Watched, "at_each", staticmethod(takes_a_while))
     image = save_png(tmp_path / "a.png")
     result = run(
         image, tmp_path / "out", "--sampler", "rwm", "--draws", 50000, "--warmup", 10, "--time-limit", 10, steps=1
@@ -176,7 +177,7 @@ def test_time_limit_leaves_what_was_drawn(tmp_path: Path, slow: None) -> None:
     assert f"incomplete: {p['draws']} of 50000 draws" in call("diagnose", folder, "--no-figures").stdout
 
 
-def test_no_time_for_a_single_draw(tmp_path: Path, slow: None) -> None:
+def test_no_time_for_a_single_draw(tmp_path: Path, toy: None) -> None:
     image = save_png(tmp_path / "a.png")
     result = run(image, tmp_path / "out", *SAMPLED, "--time-limit", 0, steps=1)
     assert result.exit_code == 0 and "no draws: the time limit was reached before the first" in result.stderr
@@ -186,15 +187,15 @@ def test_no_time_for_a_single_draw(tmp_path: Path, slow: None) -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
-def test_control_c_while_sampling(tmp_path: Path, slow: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_control_c_while_sampling(tmp_path: Path, toy: None, monkeypatch: pytest.MonkeyPatch) -> None:
     image = save_png(tmp_path / "a.png")
-    real = posterior.sample
+    evaluations = count()
 
-    def interrupted(*arguments: Any, **words: Any) -> Any:
-        threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT)).start()
-        return real(*arguments, **words)
+    def interrupted() -> None:
+        if next(evaluations) == 400:
+            os.kill(os.getpid(), signal.SIGINT)
 
-    monkeypatch.setattr(posterior, "sample", interrupted)
+    monkeypatch.setattr(Watched, "at_each", staticmethod(interrupted))
     words = ("--sampler", "rwm", "--draws", 5000, "--warmup", 10)
     result = run(image, tmp_path / "out", *words, steps=1)
     assert result.exit_code == 130
@@ -204,8 +205,6 @@ def test_control_c_while_sampling(tmp_path: Path, slow: None, monkeypatch: pytes
     assert "incomplete" in call("diagnose", folder, "--no-figures").stdout
     line = error_line(run(image, tmp_path / "out", *words, steps=1))
     assert "an unfinished run; --resume goes on with it" in line
-    monkeypatch.setattr(posterior, "sample", real)
-    monkeypatch.setattr(Slow, "pause", 0.0)
     resumed = run(image, tmp_path / "out", *words, "--resume", steps=1)
     assert resumed.exit_code == 0 and record(folder)["posterior"]["complete"] and record(folder)["complete"]
 
@@ -228,7 +227,7 @@ def test_a_bad_target_is_one_line(tmp_path: Path) -> None:
         )
 
 
-def test_a_sampler_that_needs_the_prior_apart(tmp_path: Path, slow: None, monkeypatch: Any) -> None:
+def test_a_sampler_that_needs_the_prior_apart(tmp_path: Path, toy: None, monkeypatch: Any) -> None:
     monkeypatch.setitem(posterior.SAMPLERS, "smc", posterior.SAMPLERS["hmc"])
     with pytest.raises(posterior.UserError, match="smc needs prior and likelihood apart"):
         sample_posterior(tmp_path, Sampling("smc"), scene(), None, 0, Interrupt(), float("inf"), lambda line: None)

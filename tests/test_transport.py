@@ -86,6 +86,7 @@ def test_a_wrong_map_still_gives_the_target(name):
     torch.testing.assert_close(chains.log_prob, t.log_prob(chains.draws.flatten(0, 1)).view_as(chains.log_prob))
 
 
+@pytest.mark.slow
 def test_without_the_determinant_the_same_check_fails(monkeypatch):
     forward = Transport._forward
 
@@ -199,8 +200,11 @@ def test_the_posterior_over_w_is_nearly_standard_normal_and_the_draws_are_those_
     run = {"generator": torch.Generator().manual_seed(2), "chains": 16}
     over = Transported(t, m)
     w = sample(over, "hmc", draws=150, warmup=80, **run, covariance=torch.ones(m.dim, dtype=F64)).draws.flatten(0, 1)
-    skew = ((w - w.mean(0)) / w.std(0)).pow(3).mean(0)
-    assert float(w.std(0).max()) < 1.4 and float(w.std(0).min()) > 0.7 and float(skew.abs().max()) < 0.8
+    low, middle, high = torch.quantile(w, torch.tensor([0.05, 0.5, 0.95], dtype=F64), 0)
+    width, skew = (high - low) / 3.29, (low + high - 2 * middle) / (high - low)  # 1 and 0 for a standard normal
+    # of the same draws, whitened by the Laplace covariance alone: width 2.0, skew 0.39; with the map over seeds and
+    # processors 0.96 to 1.14 and 0.11 to 0.14. The third moment hangs on single draws: 0.4 to 1.4
+    assert 0.8 < float(width.min()) and float(width.max()) < 1.35 and float(skew.abs().max()) < 0.25
     mapped = sample(t, "hmc", draws=250, warmup=80, **run, transport=m).draws
     plain = sample(t, "hmc", draws=250, warmup=400, **run, covariance=t.laplace()[1]).draws
     for j, name in enumerate(t.names):

@@ -224,6 +224,7 @@ def degraded(data_folder, scale, alignment, padding):
     return op, k, y, op.crop(hr)[..., : scale * y.shape[-2], : scale * y.shape[-1]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("padding", list(Padding))
 @pytest.mark.parametrize("scale", [2, 4])
 def test_the_grids_agree(data_folder, published, scale, padding):
