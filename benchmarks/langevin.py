@@ -33,11 +33,9 @@ from set5c import load
 from torch import Tensor
 
 from blindsr import METHODS, PRESETS, Degradation, super_resolve
-from blindsr.estimators.loop import Solver
 from blindsr.generators.kernel import KernelNetwork
 from blindsr.io.kernels import read_kernel
 from blindsr.likelihood.quadratic import LrErrorForm, lr_errors
-from blindsr.methods.table import assemble
 from blindsr.operators.kernels import covariance
 from blindsr.posteriors import FlatNetwork, NetworkTarget, SpectralTarget, value_and_gradient
 from blindsr.priors.gaussian import GaussianKernelPrior, gaussian_kernel
@@ -419,15 +417,15 @@ def run_record(study: Study, seed: int) -> dict[str, object]:
     preset = PRESETS["fast"]
     if study.quick:
         preset = replace(preset, steps=20, warmup_steps=5, skip=replace(preset.skip, channels=8))
-    solver = Solver(assemble(METHODS["mlmc"], study.degradation, preset, study.test.y))
-    run = solver.init(study.test.y, seed)
+    estimation = METHODS["mlmc"].loop(preset).start(study.test.y, study.degradation, seed=seed, device="cpu")
+    run = estimation.run
     early, late = 2 * preset.inner_steps, preset.steps - preset.inner_steps
     rows, drawn = [], {}
     began = time.perf_counter()
     while run.step < preset.steps:
         if run.step in (early, late) and run.x is not None and run.k is not None:
             drawn["early" if run.step == early else "late"] = simulation(study, run.x, run.k, run.variance, seed)
-        m = solver.step(run, study.test.y)
+        m = estimation.advance()
         with torch.no_grad():
             values = study.statistics(run.kernel().double(), study.form("true"))[0]
         rows.append([m.loss, m.mse, m.monte_carlo if math.isfinite(m.monte_carlo) else None, *rounded(values[:4])])

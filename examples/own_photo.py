@@ -23,11 +23,13 @@ def main() -> None:
 
     picture = read_image(args.photo)
     degradation = Degradation(args.scale, alignment=Alignment.CENTERED, padding=Padding.VALID)
-    image, kernel = super_resolve(picture.pixels, degradation, METHODS[args.method], PRESETS[args.preset])
+    found = super_resolve(picture.pixels, degradation, args.method, preset=args.preset)
 
     args.output.mkdir(parents=True, exist_ok=True)
-    write_png(args.output / "sr.png", Picture(image, None, picture.bits, picture.icc))  # without alpha
-    print(f"{args.output / 'sr.png'}; the kernel is {float(width(kernel)):.2f} pixels wide (rms)")
+    write_png(args.output / "sr.png", Picture(found.image, None, picture.bits, picture.icc))  # without alpha
+    print(args.output / "sr.png")
+    if found.kernel is not None:
+        print(f"the kernel is {float(width(found.kernel)):.2f} pixels wide (rms)")
 
 
 if __name__ == "__main__":

@@ -173,7 +173,7 @@ OPTIONS = [
     ("--noise", "nan", "--noise nan: choose"),
     ("--noise", "inf", "--noise inf: choose"),
     ("--noise", "loud", "--noise loud: choose"),
-    ("--method", "magic", "--method magic: unknown; `blindsr methods` lists them: mlmc, "),
+    ("--method", "magic", "--method magic: unknown; `blindsr methods` lists them: fast-map, mlmc, "),
     (
         "--prior",
         "nonsense",
@@ -236,7 +236,7 @@ def test_truth_that_does_not_fit(tmp_path: Path) -> None:
 
 
 def test_memory_is_checked_before_it_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("blindsr.commands.device.available_memory", lambda: 2**20)
+    monkeypatch.setattr("blindsr.generators.memory.available_memory", lambda: 2**20)
     line = error_line(run(save_png(tmp_path / "a.png"), tmp_path / "out", "--device", "cpu"))
     assert "a result of 36x32 pixels needs about" in line and "GiB are free" in line
 

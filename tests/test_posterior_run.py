@@ -16,8 +16,9 @@ from toy_chains import ToyTarget
 
 from blindsr.commands import posterior, settings
 from blindsr.commands.interrupt import Interrupt
-from blindsr.commands.posterior import Prepared, Scene, kernel_family, sample_posterior
-from blindsr.commands.settings import Sampling
+from blindsr.commands.posterior import sample_posterior
+from blindsr.commands.sampling import Sampling
+from blindsr.commands.targets import Prepared, Scene, kernel_family
 from blindsr.diagnostics import arviz_io
 from blindsr.methods.parts import PRIORS
 from blindsr.methods.presets import PRESETS

@@ -109,8 +109,8 @@ class RunSettings(SamplingOptions, Choice):
             "kernel_size": d.kernel_size,
             "alignment": d.alignment,
             "padding": d.padding,
-            "method": m.name,
             **{name: m.labels.get(name) for name in LABELS},
+            "method": m.name,  # after the parts, so that a refused resume names the part that differs
             "estimator": {k: v for k, v in _plain(m.estimator).items() if k != "steps"},  # a run may be prolonged
             "image_by": _plain(m.restorer),
             "seed": self.seed,

@@ -154,8 +154,8 @@ def _finished(
     try:
         return Method(name, estimator, restorer.value, files=files, own_parts=own, labels=labels, **rest)
     except ValueError as error:
-        hint = "model.pt, model.onnx, weights.pth or my_file.py:restore" if not estimator.has_kernel else "map, for one"
-        raise UserError(f"--method {name}: {error} by --restorer ({hint})") from error
+        hint = "map" if estimator.has_kernel else "model.pt, model.onnx, weights.pth or my_file.py:restore"
+        raise UserError(f"--restorer {restorer.name}: {error}; for example --restorer {hint}") from error
 
 
 @dataclass(frozen=True)
