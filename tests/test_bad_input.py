@@ -235,7 +235,7 @@ def test_truth_that_does_not_fit(tmp_path: Path) -> None:
 
 
 def test_memory_is_checked_before_it_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("blindsr.commands.device.available_memory", lambda: 2**20)
+    monkeypatch.setattr("blindsr.device.available_memory", lambda: 2**20)
     line = error_line(run(save_png(tmp_path / "a.png"), tmp_path / "out", "--device", "cpu"))
     assert "a result of 36x32 pixels needs about" in line and "GiB are free" in line
 

@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 
 from blindsr.bench.figure import plain, wrapped
 from blindsr.bench.task import Task, operator
-from blindsr.commands.outputs import as_array
 from blindsr.io.images import read_image
 from blindsr.io.kernels import read_kernel
 from blindsr.priors.base import KernelPrior
 from blindsr.random import generator
 from blindsr.restorers.bicubic import bicubic
+from blindsr.results.files import as_array
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -20,7 +20,6 @@ from blindsr.bench.degrading import Degrading
 from blindsr.bench.row import Row
 from blindsr.bench.task import Oracle, Task, operator, plain_settings, settings_of
 from blindsr.commands.interrupt import Interrupt
-from blindsr.commands.outputs import as_array
 from blindsr.commands.progress import Silent
 from blindsr.commands.restore import restored
 from blindsr.commands.run import run_image
@@ -30,6 +29,7 @@ from blindsr.io.images import MIN_SIDE, Picture, read_image, write_png
 from blindsr.io.kernels import read_kernel, write_kernel
 from blindsr.operators.degradation import Degradation, Padding
 from blindsr.operators.luma import luma
+from blindsr.results.files import as_array
 from blindsr.simulate import Quantize, TestImage, degrade
 
 COPIED = {

@@ -11,8 +11,8 @@ from typing import Any
 from blindsr.bench.dataset import DataSet
 from blindsr.bench.degrading import Degrading
 from blindsr.bench.row import Row
-from blindsr.commands.device import choose_device
 from blindsr.commands.settings import RunSettings
+from blindsr.device import choose_device
 from blindsr.errors import UserError
 from blindsr.methods.words import restorer_part
 from blindsr.operators.degradation import Alignment, Degradation, Padding

@@ -12,8 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from blindsr.commands.interrupt import Interrupt
-from blindsr.commands.settings import Sampling
 from blindsr.diagnostics import arviz_io, summary
 from blindsr.diagnostics import verdict as verdicts
 from blindsr.diagnostics.posterior import PosteriorResult, to_arviz
@@ -41,6 +39,31 @@ DIAGNOSTICS = "diagnostics"
 
 MIN_DRAWS = 100
 """Fewer draws of a chain cannot pass the limit on the effective sample size, whatever the sampler."""
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Which posterior of the kernel is sampled after the estimate, and how.
+
+    Attributes
+    ----------
+    sampler : str
+        A name in `blindsr.samplers.table.SAMPLERS`.
+    chains, draws, warmup, thin : int
+        Chains; kept draws of each; transitions left out before; transitions for each kept draw.
+    target : str
+        "spectral": given y, the image integrated out; "image": given y and the final image.
+    family : str or None
+        Name of the kernel prior that was asked for; None: the estimate's family, else Gaussians.
+    """
+
+    sampler: str
+    chains: int = 4
+    draws: int = 500
+    warmup: int = 200
+    thin: int = 1
+    target: str = "spectral"
+    family: str | None = None
 
 
 @dataclass(frozen=True)
@@ -168,14 +191,12 @@ def sample_posterior(
     scene: Scene,
     factory: PriorFactory | None,
     seed: int,
-    interrupt: Interrupt,
-    deadline: float,
+    stopped: Callable[[], str | None],
     say: Callable[[str], None],
 ) -> dict[str, Any]:
     """Sample the kernel's posterior and save it beside the run; return the entry for run.json.
 
-    Ends early when interrupted or at the deadline (`time.perf_counter`): what was drawn until then is saved, and said
-    to be incomplete.
+    Ends early when `stopped` returns the reason for it: what was drawn until then is saved, and marked as incomplete.
 
     Raises
     ------
@@ -189,12 +210,49 @@ def sample_posterior(
         "chains": sampling.chains,
         "draws_asked": sampling.draws,
     }
+    why = stopped()
+    if why is not None:
+        return entry | _nothing(why)
+    try:
+        result = draw(sampling, scene, factory, seed, lambda: stopped() is not None, say)
+    except ValueError as error:
+        raise UserError(f"{folder}: {error}") from error
+    if result.chains.draws.shape[1] == 0:
+        return entry | _nothing(stopped() or "stopped")
+    family = type(kernel_family(sampling, factory, scene.degradation, scene.found, scene.y)).__name__
+    return entry | save_posterior(folder, result, family, start)
 
-    def stopped() -> bool:
-        return interrupt.raised or time.perf_counter() > deadline
 
-    if stopped():
-        return entry | _nothing(interrupt)
+def draw(
+    sampling: Sampling,
+    scene: Scene,
+    factory: PriorFactory | None,
+    seed: int,
+    stopped: Callable[[], bool] | None = None,
+    say: Callable[[str], None] = lambda line: None,
+) -> PosteriorResult:
+    """Sample the kernel's posterior.
+
+    Parameters
+    ----------
+    sampling : Sampling
+        Which posterior, and how.
+    scene : Scene
+        What its target is made from.
+    factory : callable or None
+        Makes the kernel prior, where `sampling` names one.
+    seed : int
+        Of all draws.
+    stopped : callable, optional
+        Returns True when time is up; the draws made until then come back, perhaps none.
+    say : callable
+        Takes one-line notes for the user.
+
+    Raises
+    ------
+    UserError
+        If the target cannot be made or sampled.
+    """
     family = kernel_family(sampling, factory, scene.degradation, scene.found, scene.y)
     say(f"sampling the kernel's posterior ({sampling.target}): {sampling.sampler}, {sampling.chains} chains")
     try:
@@ -214,10 +272,8 @@ def sample_posterior(
             deadline=stopped,
         )
     except ValueError as error:
-        raise UserError(f"{folder}: --sampler {sampling.sampler}, --target {sampling.target}: {error}") from error
-    if chains.draws.shape[1] == 0:
-        return entry | _nothing(interrupt)
-    result = PosteriorResult(
+        raise UserError(f"--sampler {sampling.sampler}, --target {sampling.target}: {error}") from error
+    return PosteriorResult(
         chains,
         prepared.target,
         coordinate_names(family),
@@ -227,7 +283,6 @@ def sample_posterior(
         sampling.draws,
         seed=seed,
     )
-    return entry | save_posterior(folder, result, type(family).__name__, start)
 
 
 def _map_for(prepared: Prepared, sampler: str, say: Callable[[str], None]) -> Transport | None:
@@ -241,8 +296,7 @@ def _map_for(prepared: Prepared, sampler: str, say: Callable[[str], None]) -> Tr
         return None
 
 
-def _nothing(interrupt: Interrupt) -> dict[str, Any]:
-    why = "interrupted" if interrupt.raised else "the time limit was reached"
+def _nothing(why: str) -> dict[str, Any]:
     return {"draws": 0, "complete": False, "converged": False, "verdict": [f"no draws: {why} before the first"]}
 
 
