@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -128,8 +129,32 @@ def draw(page: Overview) -> Figure:
     return figure
 
 
+def draw_strip(page: Overview) -> Figure:
+    """Lay out the LR image, the result and the kernel, if there is one, side by side."""
+    from matplotlib.figure import Figure
+
+    height, width = page.result.shape[:2]
+    panels = 2 if page.kernel is None else 3
+    size = (3.2 * panels, 3.2 * min(max(height / width, 0.5), 1.8) + 0.4)
+    axes = Figure(figsize=size, layout="constrained", dpi=100).subplots(1, panels)
+    captions = page.captions or {}
+    _image(axes[0], page.lr, f"LR image\n{captions.get('lr', '')}")
+    _image(axes[1], page.result, f"blindsr\n{captions.get('result', '')}")
+    if page.kernel is not None:
+        _kernel(axes[2], page.kernel, f"Kernel\n{captions.get('kernel', '')}")
+    figure: Figure = axes[0].figure
+    return figure
+
+
 def render(page: Overview) -> bytes:
     """Return the page as the bytes of a PNG file."""
+    return as_png(draw(page))
+
+
+def as_png(figure: Figure) -> bytes:
+    """Return a figure as the bytes of a PNG file."""
     out = io.BytesIO()
-    draw(page).savefig(out, format="png")
+    with warnings.catch_warnings():  # letters of a file's name that the font does not have
+        warnings.filterwarnings("ignore", message=".*[Gg]lyph")
+        figure.savefig(out, format="png")
     return out.getvalue()

@@ -9,7 +9,6 @@ import json
 import math
 import platform
 import time
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
@@ -168,9 +167,7 @@ def save_result(folder: Path, result: Result, truth: Truth, record: dict[str, An
         remove_kernel(folder)
     write_text(folder / "trace.csv", trace_csv(result.trace))
     if page:
-        with warnings.catch_warnings():  # letters of the file's name that the font does not have
-            warnings.filterwarnings("ignore", message=".*[Gg]lyph")
-            overview = render(_overview(result, truth, record))
+        overview = render(overview_of(result, truth, record))
         with atomic_path(folder / "overview.png") as temporary:
             temporary.write_bytes(overview)
     save_record(folder, record)
@@ -181,7 +178,8 @@ def save_record(folder: Path, record: dict[str, Any]) -> None:
     write_text(folder / "run.json", to_json(record) + "\n")
 
 
-def _overview(result: Result, truth: Truth, record: dict[str, Any]) -> Overview:
+def overview_of(result: Result, truth: Truth, record: dict[str, Any]) -> Overview:
+    """Return what overview.png shows of a finished run and its record."""
     scores = record["metrics"]
     border = "s2" if "psnr_border_s2" in scores else "s"
     captions = {"lr": f"{result.picture.pixels.shape[-1]} x {result.picture.pixels.shape[-2]}"}
