@@ -16,7 +16,6 @@ from scipy.ndimage import map_coordinates
 from torch import Tensor
 from torch.nn import functional as F
 
-from blindsr.commands.outputs import as_array
 from blindsr.diagnostics.metrics import kernel_psnr, psnr
 from blindsr.estimators.base import Estimate
 from blindsr.estimators.loop import free_kernel
@@ -27,6 +26,7 @@ from blindsr.io.kernels import read_kernel
 from blindsr.methods.presets import PRESETS
 from blindsr.methods.table import METHODS
 from blindsr.operators.degradation import Degradation
+from blindsr.results.files import as_array
 
 SCALE, COARSE = 4, 11
 

@@ -6,13 +6,12 @@ python examples/own_photo.py photo.jpg --scale 4 --output out
 import argparse
 from pathlib import Path
 
-from blindsr import METHODS, PRESETS, Alignment, Degradation, Padding, super_resolve
-from blindsr.io.images import Picture, read_image, write_png
+from blindsr import METHODS, PRESETS, super_resolve
 from blindsr.operators.kernels import width
 
 
 def main() -> None:
-    """Read, solve, write."""
+    """Estimate, save, report."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("photo", type=Path)
     parser.add_argument("--scale", type=int, default=4)
@@ -21,15 +20,13 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("blindsr-out"))
     args = parser.parse_args()
 
-    picture = read_image(args.photo)
-    degradation = Degradation(args.scale, alignment=Alignment.CENTERED, padding=Padding.VALID)
-    found = super_resolve(picture.pixels, degradation, args.method, preset=args.preset)
-
-    args.output.mkdir(parents=True, exist_ok=True)
-    write_png(args.output / "sr.png", Picture(found.image, None, picture.bits, picture.icc))  # without alpha
-    print(args.output / "sr.png")
-    if found.kernel is not None:
-        print(f"the kernel is {float(width(found.kernel)):.2f} pixels wide (rms)")
+    result = super_resolve(
+        args.photo, args.scale, method=args.method, preset=args.preset, alignment="centered", padding="valid"
+    )
+    folder = result.save(args.output, overwrite=True)
+    line = f"{folder / 'sr.png'}: {result.image.width}x{result.image.height} pixels in {result.seconds:.0f} s"
+    kernel = result.estimate.kernel
+    print(line if kernel is None else f"{line}; the kernel is {float(width(kernel)):.2f} pixels wide (rms)")
 
 
 if __name__ == "__main__":

@@ -65,7 +65,7 @@ def done(made: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, An
 @pytest.fixture(autouse=True)
 def no_page(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave overview.png blank, for speed; `done`, made before this, has a real one."""
-    monkeypatch.setattr("blindsr.commands.outputs.render", lambda page: b"")
+    monkeypatch.setattr("blindsr.results.files.render", lambda page: b"")
 
 
 @pytest.fixture
@@ -130,7 +130,7 @@ def test_overview_has_no_empty_panel(done: tuple[Path, Any], monkeypatch: pytest
     with Image.open(done[0] / "overview.png") as page:
         assert min(page.size) > 500
     pages = []
-    monkeypatch.setattr("blindsr.commands.outputs.render", lambda page: pages.append(page) or b"")
+    monkeypatch.setattr("blindsr.results.files.render", lambda page: pages.append(page) or b"")
     output = done[0].parent.parent / "again"
     assert fast_map(Path(record(done[0])["image"]), output / "x").exit_code == 0
     figure = overview.draw(pages[0])

@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 
 from blindsr.bench.figure import plain, wrapped
 from blindsr.bench.task import Task
-from blindsr.commands.outputs import as_array
 from blindsr.diagnostics.style import new_figure, panels, show_kernel, show_picture
 from blindsr.io.images import read_image
 from blindsr.io.kernels import read_kernel
 from blindsr.priors.base import KernelPrior
 from blindsr.random import generator
 from blindsr.restorers.bicubic import bicubic
+from blindsr.results.files import as_array
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

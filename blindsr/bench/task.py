@@ -10,12 +10,12 @@ from typing import Any
 
 from blindsr.bench.degrading import Degrading
 from blindsr.bench.row import Row
-from blindsr.commands.device import choose_device
 from blindsr.commands.settings import RunSettings
 from blindsr.errors import UserError
 from blindsr.methods.words import restorer_part
 from blindsr.operators.degradation import Alignment, Degradation, Padding
 from blindsr.restorers.base import Restorer
+from blindsr.results.device import choose_device
 
 
 @dataclass(frozen=True)

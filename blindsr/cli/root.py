@@ -130,8 +130,8 @@ def degrade(
     json: JsonOption = False,
 ) -> None:
     """Make a low-resolution test picture and its true kernel by the paper's protocol."""
-    from blindsr.commands.outputs import to_json
     from blindsr.commands.synthesis import DegradeSettings, degrade_file
+    from blindsr.results.files import to_json
 
     settings = DegradeSettings(scale, kernel, noise_level, seed, quantize, alignment, padding, kernel_size)
     with one_line_errors():
@@ -152,8 +152,8 @@ def evaluate(
     json: JsonOption = False,
 ) -> None:
     """PSNR and SSIM on the Y channel, and kernel PSNR."""
-    from blindsr.commands.outputs import to_json
     from blindsr.commands.synthesis import evaluate_files
+    from blindsr.results.files import to_json
 
     with one_line_errors():
         record = evaluate_files(image, truth, scale=scale, border=border, kernel=kernel, true_kernel=true_kernel)
@@ -186,8 +186,8 @@ def restore(
     json: JsonOption = False,
 ) -> None:
     """Super-resolve a picture whose kernel is known."""
-    from blindsr.commands.outputs import to_json
     from blindsr.commands.restore import RestoreSettings, restore_file
+    from blindsr.results.files import to_json
 
     settings = RestoreSettings(scale, kernel, restorer, weights, noise, alignment, padding, ground_truth, overwrite)
     with one_line_errors():
@@ -216,7 +216,7 @@ def diagnose(
 ) -> None:
     """Say whether a run's chains have converged: a table, a verdict, and figures in diagnostics/."""
     from blindsr.commands.diagnose import diagnose as look
-    from blindsr.commands.outputs import to_json
+    from blindsr.results.files import to_json
 
     with one_line_errors():
         record, lines = look(result, everything=everything, figures=figures)
@@ -233,8 +233,8 @@ def uncertainty(
 ) -> None:
     """Map how uncertain each pixel of a run's picture is: uncertainty.png, .npy and .json in its folder."""
     from blindsr.commands.interrupt import Interrupt
-    from blindsr.commands.outputs import to_json
     from blindsr.commands.uncertainty import uncertainty_of_run
+    from blindsr.results.files import to_json
 
     with one_line_errors(), Interrupt().listening() as interrupt:
         record = uncertainty_of_run(
@@ -261,8 +261,8 @@ def train_flow(
     json: JsonOption = False,
 ) -> None:
     """Train a flow, a kernel prior learned from kernels: then `blindsr run --prior FILE`."""
-    from blindsr.commands.outputs import to_json
     from blindsr.commands.train_flow import TrainFlow, train_flow_file
+    from blindsr.results.files import to_json
 
     with one_line_errors():
         record = train_flow_file(TrainFlow(out, prior, scale, kernel_size, steps, seed, overwrite), say=say)

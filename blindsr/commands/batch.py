@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from blindsr.commands.interrupt import Interrupt
-from blindsr.commands.outputs import to_json
-from blindsr.commands.posterior import sampled_words
 from blindsr.commands.progress import for_terminal
 from blindsr.commands.run import run_image
 from blindsr.commands.settings import RunSettings
@@ -18,6 +16,8 @@ from blindsr.errors import UserError
 from blindsr.io.images import SUFFIXES, find_images
 from blindsr.io.kernels import KERNEL_SUFFIXES
 from blindsr.operators.degradation import Alignment
+from blindsr.results.files import to_json
+from blindsr.results.posterior import sampled_words
 
 INTERRUPTED = 130
 SOME_FAILED = 1

@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from blindsr.commands.posterior import BIASED, DIAGNOSTICS, POSTERIOR, RESTARTS
 from blindsr.diagnostics import arviz_io, chain_plots, kernel_plots, summary
 from blindsr.diagnostics import verdict as verdicts
 from blindsr.diagnostics.moments import NAMES, principal_axes
 from blindsr.errors import UserError
 from blindsr.io.files import atomic_path
+from blindsr.results.posterior import BIASED, DIAGNOSTICS, POSTERIOR, RESTARTS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -9,12 +9,12 @@ from typing import Any
 
 import torch
 
-from blindsr.commands.outputs import finite
 from blindsr.commands.settings import AFTERWARDS
 from blindsr.errors import UserError
 from blindsr.estimators.base import Estimation, Metrics
 from blindsr.io import checkpoint
 from blindsr.io.files import OWN_PREFIX
+from blindsr.results.files import finite
 
 CHECKPOINT = "checkpoint.pt"
 RECORD = "run.json"

@@ -12,7 +12,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from blindsr.commands.posterior import RESTARTS
 from blindsr.diagnostics import arviz_io
 from blindsr.diagnostics.arviz_io import Group
 from blindsr.diagnostics.metrics import kernel_psnr
@@ -20,6 +19,7 @@ from blindsr.diagnostics.moments import NAMES, RunningMoments, kernel_moments
 from blindsr.estimators.base import Metrics
 from blindsr.io.files import atomic_path
 from blindsr.operators.kernels import width
+from blindsr.results.posterior import RESTARTS
 
 Array = NDArray[Any]
 

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from blindsr import __version__
 from blindsr.commands.interrupt import Interrupt
-from blindsr.commands.outputs import Result, Truth, enlarged_picture, score, to_json
 from blindsr.commands.settings import default_degradation
 from blindsr.errors import UserError
 from blindsr.io.files import write_text
@@ -26,6 +25,7 @@ from blindsr.posteriors.spectral_laplace import SpectralPosterior
 from blindsr.priors.normal import GaussianShape
 from blindsr.restorers.base import Restorer
 from blindsr.restorers.tiled import Mosaic
+from blindsr.results.files import Result, Truth, enlarged_picture, score, to_json
 
 
 def restored(

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
-import platform
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,12 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from blindsr import __version__
-from blindsr.commands.device import choose_device, peak_memory_mib
 from blindsr.commands.folder import CHECKPOINT, Keeper, check_folder
 from blindsr.commands.interrupt import Interrupt
-from blindsr.commands.outputs import Result, Truth, save_record, save_result, score
-from blindsr.commands.posterior import Scene, forget, sample_posterior
 from blindsr.commands.progress import Progress
 from blindsr.commands.restarts import Restart, repeat
 from blindsr.commands.restore import read_hr, restored, try_out
@@ -31,8 +25,19 @@ from blindsr.generators.starts import pixel_average
 from blindsr.io import checkpoint
 from blindsr.io.images import MIN_SIDE, Picture, read_image
 from blindsr.io.kernels import read_kernel
-
-KERNEL_WORDS = "applied by correlation; the nominal centre of mass is (kernel_size - scale) / 2 on both axes"
+from blindsr.results.device import choose_device
+from blindsr.results.files import (
+    Result,
+    Truth,
+    estimate_record,
+    image_hash,
+    save_record,
+    save_result,
+    score,
+    surroundings,
+)
+from blindsr.results.posterior import forget, sample_posterior
+from blindsr.results.targets import Scene
 
 
 @dataclass(frozen=True)
@@ -67,7 +72,13 @@ class Conditions:
 
     def stopped(self) -> bool:
         """Whether to end early."""
-        return self.interrupt.raised or time.perf_counter() > self.deadline
+        return self.why_stopped() is not None
+
+    def why_stopped(self) -> str | None:
+        """Return why to end early, None to go on."""
+        if self.interrupt.raised:
+            return "interrupted"
+        return "the time limit was reached" if time.perf_counter() > self.deadline else None
 
 
 def run_image(
@@ -124,7 +135,7 @@ def run_image(
 
     with faults_of(settings.composed.own_parts):
         first, found, facts = _solved(path, y, where, keeper)
-    record |= facts | {"image": str(path), "seconds": seconds()} | _surroundings(where)
+    record |= facts | {"image": str(path), "seconds": seconds()} | surroundings(where.device)
     kernel = found.kernel
     assert found.image is not None
     loss = settings.composed.estimator.loss_name
@@ -149,16 +160,13 @@ def run_image(
 def _checked(path: Path, picture: Picture, where: Conditions) -> dict[str, Any]:
     """Check that the method can serve the picture; return what decides the result, for run.json."""
     settings, y = where.settings, picture.pixels
-    size, (h, w) = settings.degradation.kernel_size, (settings.scale * n for n in y.shape[-2:])
-    if size > min(h, w):
-        raise UserError(f"{path}: a kernel of {size} pixels is larger than the result ({w}x{h})")
     try:
-        settings.composed.estimator.check(y, settings.degradation, where.device)
+        settings.composed.check(y, settings.degradation, where.device)
     except UserError:
         raise
     except ValueError as error:
         raise UserError(f"{path}: {error}") from error
-    return settings.record() | {"image_sha256": hashlib.sha256(y.numpy().tobytes()).hexdigest()}
+    return settings.record() | {"image_sha256": image_hash(y)}
 
 
 def _solved(path: Path, y: Tensor, where: Conditions, keeper: Keeper) -> tuple[Restart, Estimate, dict[str, Any]]:
@@ -184,32 +192,15 @@ def _solved(path: Path, y: Tensor, where: Conditions, keeper: Keeper) -> tuple[R
         found, reason = replace(found, image=image), ended or reason
         if restorer.needs_noise:
             facts["noise_std"] = noise
-    facts |= run.facts() | {
-        "kernel_found": found.description,
-        "kernel_assumed": found.assumed,
+    facts |= estimate_record(run, found, restorer) | {
         "tiles": tiles,
         "complete": ended is None,
-        "steps": run.step,
         "resumed_at": first_step or None,
         "stopped": reason,
-        "kernel_convention": None if found.kernel is None else KERNEL_WORDS,
     }
-    weights = 0 if restorer is None else restorer.parameters
-    facts["parameters"] = None if weights is None else facts["parameters"] + weights
     assert found.image is not None
     kernel = pixel_average(d) if found.kernel is None else found.kernel
     return Restart(settings.seed, found.image, kernel, trace, reason), found, facts
-
-
-def _surroundings(where: Conditions) -> dict[str, Any]:
-    """What a run was made with, for run.json."""
-    return {
-        "peak_memory_mib": round(peak_memory_mib(where.device), 1),
-        "device": str(where.device),
-        "threads": torch.get_num_threads(),
-        "versions": {"blindsr": __version__, "torch": torch.__version__, "python": platform.python_version()},
-        "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-    }
 
 
 def _afterwards(
@@ -221,7 +212,7 @@ def _afterwards(
     if settings.sampling is not None:
         scene = Scene(y, first.image.cpu(), first.kernel.cpu(), d, found.posterior, truth.kernel)
         entries["posterior"] = sample_posterior(
-            folder, settings.sampling, scene, estimator.prior, settings.seed, where.interrupt, where.deadline, where.say
+            folder, settings.sampling, scene, estimator.prior, settings.seed, where.why_stopped, where.say
         )
     if settings.restarts is not None:
 

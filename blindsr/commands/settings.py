@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
-from blindsr.commands.sampling import Sampling, SamplingOptions, read_sampling
 from blindsr.errors import UserError
 from blindsr.methods.base import Method
 from blindsr.methods.rows import Choice
 from blindsr.methods.table import compose
-from blindsr.operators.degradation import Alignment, Degradation, Padding
+from blindsr.operators.degradation import Alignment, Degradation, Padding, default_degradation
+from blindsr.results.files import method_record
+from blindsr.results.sampling import Sampling, SamplingOptions, read_sampling
 
 
 @dataclass(frozen=True)
@@ -103,57 +101,10 @@ class RunSettings(SamplingOptions, Choice):
 
     def record(self) -> dict[str, Any]:
         """Return everything that decides the result, as plain values."""
-        d, m = self.degradation, self.composed
-        record = {
-            "scale": d.scale,
-            "kernel_size": d.kernel_size,
-            "alignment": d.alignment,
-            "padding": d.padding,
-            **{name: m.labels.get(name) for name in LABELS},
-            "method": m.name,  # after the parts, so that a refused resume names the part that differs
-            "estimator": {k: v for k, v in _plain(m.estimator).items() if k != "steps"},  # a run may be prolonged
-            "image_by": _plain(m.restorer),
-            "seed": self.seed,
-            "sampling": None if self.sampling is None else self.sampling.record(),
-            "restarts": self.restarts,
-            "files_sha256": {name: hashlib.sha256(Path(name).read_bytes()).hexdigest() for name in m.files},
-        }
-        plain: dict[str, Any] = json.loads(json.dumps(record))  # enums to words, tuples to lists
-        return plain
+        made = method_record(self.composed, self.degradation, self.seed)
+        sampling = None if self.sampling is None else self.sampling.record()
+        return made | {"sampling": sampling, "restarts": self.restarts}
 
-
-LABELS = ("image", "kernel", "prior", "optimizer", "image_prior", "noise", "preset", "restorer")
-"""Columns whose part is on record by its name, where a method has one."""
 
 AFTERWARDS = ("sampling", "restarts")
 """Entries of `RunSettings.record` that do not touch the first optimisation: its checkpoint serves others too."""
-
-
-def _plain(part: Any) -> Any:
-    """Describe a part by its class and settings; numbers stay numbers."""
-    if part is None or isinstance(part, int | float | str):
-        return part
-    if is_dataclass(part) and not isinstance(part, type):
-        return {"class": type(part).__name__} | {f.name: _plain(getattr(part, f.name)) for f in fields(part)}
-    if isinstance(part, dict):
-        return {str(k): _plain(v) for k, v in part.items()}
-    if isinstance(part, tuple | list):
-        return [_plain(v) for v in part]
-    return getattr(part, "__name__", type(part).__name__)
-
-
-def default_degradation(
-    scale: int, kernel_size: int = 0, alignment: Alignment | None = None, padding: Padding | None = None
-) -> Degradation:
-    """Build the operator; the paper's grid, and the padding that goes with the grid, where none is named.
-
-    Raises
-    ------
-    UserError
-        If a number does not fit.
-    """
-    grid = alignment or Alignment.FKP
-    try:
-        return Degradation(scale, kernel_size, grid, padding or grid.usual_padding)
-    except ValueError as error:
-        raise UserError(str(error)) from error

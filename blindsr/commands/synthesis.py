@@ -10,7 +10,6 @@ import numpy as np
 from torch import Tensor
 
 from blindsr import __version__
-from blindsr.commands.outputs import as_array, to_json
 from blindsr.commands.settings import default_degradation
 from blindsr.diagnostics.metrics import Border, kernel_psnr, psnr, ssim
 from blindsr.errors import UserError
@@ -24,6 +23,7 @@ from blindsr.priors.base import KernelPrior
 from blindsr.priors.motion import CameraShakePrior
 from blindsr.priors.parametric import ParametricKernels
 from blindsr.random import generator
+from blindsr.results.files import as_array, to_json
 from blindsr.simulate import Quantize, degrade
 
 WRITTEN = ("lr.png", "lr.npy", "hr.png", "kernel.npy", "kernel.mat", "kernel.png", "degradation.json")

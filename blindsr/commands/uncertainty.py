@@ -14,7 +14,6 @@ from torch import Tensor
 
 from blindsr.commands.folder import RECORD
 from blindsr.commands.interrupt import Interrupt
-from blindsr.commands.posterior import POSTERIOR
 from blindsr.commands.restore import read_hr
 from blindsr.diagnostics import arviz_io
 from blindsr.errors import UserError
@@ -25,6 +24,7 @@ from blindsr.operators.degradation import Alignment, Degradation, Padding
 from blindsr.operators.luma import luma
 from blindsr.posteriors.spectral_laplace import SpectralPosterior
 from blindsr.random import generator
+from blindsr.results.posterior import POSTERIOR
 from blindsr.uncertainty.image_posterior import restoration_uncertainty
 from blindsr.uncertainty.maps import (
     UncertaintyMap,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -105,8 +106,29 @@ def draw(page: Overview) -> Figure:
     return figure
 
 
+def draw_strip(page: Overview) -> Figure:
+    """Lay out the LR image, the result and the kernel, if there is one, side by side."""
+    height, width = page.result.shape[:2]
+    panels = 2 if page.kernel is None else 3
+    figure = new_figure(3.2 * panels, 3.2 * min(max(height / width, 0.5), 1.8) + 0.4, dpi=100)
+    axes = figure.subplots(1, panels)
+    captions = page.captions or {}
+    show_picture(axes[0], page.lr, f"LR image\n{captions.get('lr', '')}")
+    show_picture(axes[1], page.result, f"blindsr\n{captions.get('result', '')}")
+    if page.kernel is not None:
+        show_kernel(axes[2], page.kernel, f"Kernel\n{captions.get('kernel', '')}")
+    return figure
+
+
 def render(page: Overview) -> bytes:
     """Return the page as the bytes of a PNG file."""
+    return as_png(draw(page))
+
+
+def as_png(figure: Figure) -> bytes:
+    """Return a figure as the bytes of a PNG file."""
     out = io.BytesIO()
-    draw(page).savefig(out, format="png")
+    with warnings.catch_warnings():  # letters of a file's name that the font does not have
+        warnings.filterwarnings("ignore", message=".*[Gg]lyph")
+        figure.savefig(out, format="png")
     return out.getvalue()

@@ -14,6 +14,20 @@ OWN_PREFIX = ".blindsr-"
 """Names of temporary files begin with this; a killed process may leave one behind."""
 
 
+def as_path(path: str | os.PathLike[str]) -> Path:
+    """Return a path that was given as str or Path.
+
+    Raises
+    ------
+    UserError
+        If it is neither.
+    """
+    try:
+        return Path(path)
+    except TypeError:
+        raise UserError(f"{type(path).__name__} is no path: give a str or a pathlib.Path") from None
+
+
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; if the block succeeds, sync it and rename it to `path`.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 import warnings
 import zlib
 from collections.abc import Iterator
@@ -12,13 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from blindsr.errors import UserError
-from blindsr.io.files import atomic_path
-from blindsr.io.picture import Picture, from_array, from_pillow, upright
+from blindsr.io.files import as_path, atomic_path
+from blindsr.io.picture import Picture, channels, from_array, from_pillow, upright
 from blindsr.io.tiff import ORIENTATION, read_tiff
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
@@ -29,12 +29,12 @@ MAX_PIXELS = 50_000_000
 MIN_SIDE = 16
 
 
-def read_image(path: Path, *, min_side: int = 1) -> Picture:
+def read_image(path: str | os.PathLike[str], *, min_side: int = 1) -> Picture:
     """Read a picture.
 
     Parameters
     ----------
-    path : Path
+    path : str or Path
         PNG, JPEG, TIFF, BMP or WebP.
     min_side : int
         Smallest height and width that is accepted.
@@ -44,6 +44,7 @@ def read_image(path: Path, *, min_side: int = 1) -> Picture:
     UserError
         If the file is missing, empty, truncated, no picture, too large or too small, or holds NaN or infinite values.
     """
+    path = as_path(path)
     try:
         if not path.exists():
             raise UserError(f"{path}: no such file")
@@ -61,9 +62,16 @@ def read_image(path: Path, *, min_side: int = 1) -> Picture:
     except Exception as error:  # decoders raise many kinds on damaged files
         raise UserError(f"{path}: cannot be read (truncated or damaged picture)") from error
     h, w = picture.pixels.shape[-2:]
-    if min(h, w) < min_side:
-        raise UserError(f"{path}: {w}x{h} pixels is too small; at least {min_side}x{min_side} is needed")
+    check_size(h, w, f"{path}: ", min_side=min_side)
     return picture
+
+
+def check_size(h: int, w: int, where: str = "", *, min_side: int = MIN_SIDE) -> None:
+    """Raise UserError, its message begun by `where`, unless a picture of h rows and w columns may be taken."""
+    if min(h, w) < min_side:
+        raise UserError(f"{where}{w}x{h} pixels is too small; at least {min_side}x{min_side} is needed")
+    if w * h > MAX_PIXELS:
+        raise UserError(f"{where}{w}x{h} pixels is too large; at most {MAX_PIXELS // 10**6} million pixels")
 
 
 @contextmanager
@@ -91,8 +99,7 @@ def _read(path: Path) -> Picture:
         raise UserError(f"{path}: too large; at most {MAX_PIXELS // 10**6} million pixels") from error
     with image:
         w, h = image.size
-        if w * h > MAX_PIXELS:
-            raise UserError(f"{path}: {w}x{h} pixels is too large; at most {MAX_PIXELS // 10**6} million pixels")
+        check_size(h, w, f"{path}: ", min_side=0)
         if image.format == "TIFF":
             return read_tiff(path, image, MAX_PIXELS)
         if image.format == "PNG" and _png_bit_depth(path) == 16:
@@ -123,9 +130,8 @@ def _read_png16(path: Path, image: Image.Image) -> Picture:
 
 def to_array(picture: Picture) -> NDArray[Any]:
     """Return the pixels, alpha last, as (H, W, channels) of 8 or 16 bits."""
-    x = picture.pixels if picture.alpha is None else torch.cat([picture.pixels, picture.alpha], dim=1)
     top = 2**picture.bits - 1
-    a: NDArray[np.float64] = (x[0].double().clamp(0, 1) * top).round().permute(1, 2, 0).numpy()
+    a: NDArray[np.float64] = (channels(picture)[0].double().clamp(0, 1) * top).round().permute(1, 2, 0).numpy()
     return a.astype(np.uint16 if picture.bits == 16 else np.uint8)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from pathlib import Path
 from typing import NamedTuple
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from blindsr.errors import UserError
-from blindsr.io.files import atomic_path
+from blindsr.io.files import as_path, atomic_path
 from blindsr.io.images import read_image
 
 MAT_KEYS = ("kernel", "k", "psf", "blur_kernel", "blurkernel", "blur", "ker", "h", "f")
@@ -31,12 +32,12 @@ class LoadedKernel(NamedTuple):
     notes: tuple[str, ...]
 
 
-def read_kernel(path: Path, *, scale: int | None = None) -> LoadedKernel:
+def read_kernel(path: str | os.PathLike[str], *, scale: int | None = None) -> LoadedKernel:
     """Read a kernel and check it: 2-D, square, of odd size, finite, non-negative up to rounding; make its sum one.
 
     Parameters
     ----------
-    path : Path
+    path : str or Path
         .npy, .mat, .png or .txt.
     scale : int, optional
         If given, the alignment is known, and a kernel of even size gets a row and a column of zeros, on the side that
@@ -47,6 +48,7 @@ def read_kernel(path: Path, *, scale: int | None = None) -> LoadedKernel:
     UserError
         If the file cannot be read or the kernel fails a check.
     """
+    path = as_path(path)
     try:
         if not path.exists():
             raise UserError(f"{path}: no such file")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,10 +43,19 @@ def from_array(a: NDArray[Any], bits: int, icc: bytes | None, notes: list[str]) 
     a = a[..., None] if a.ndim == 2 else a
     top = float(np.iinfo(a.dtype).max) if a.dtype.kind == "u" else 1.0
     x = torch.from_numpy(np.ascontiguousarray(a).astype(np.float32) / np.float32(top)).permute(2, 0, 1).unsqueeze(0)
-    x = x.contiguous()
+    return from_tensor(x, bits, icc, notes)
+
+
+def from_tensor(x: Tensor, bits: int, icc: bytes | None = None, notes: Sequence[str] = ()) -> Picture:
+    """Make a picture of a tensor (1, 1 to 4 channels, H, W), float32 in 0..1; of 2 or 4 channels the last is alpha."""
     if x.shape[1] in (2, 4):
         return Picture(x[:, :-1].contiguous(), x[:, -1:].contiguous(), bits, icc, tuple(notes))
-    return Picture(x, None, bits, icc, tuple(notes))
+    return Picture(x.contiguous(), None, bits, icc, tuple(notes))
+
+
+def channels(picture: Picture) -> Tensor:
+    """Return the pixels, alpha last, as (1, channels, H, W)."""
+    return picture.pixels if picture.alpha is None else torch.cat([picture.pixels, picture.alpha], dim=1)
 
 
 def from_pillow(image: Image.Image, icc: bytes | None) -> Picture:

@@ -105,11 +105,27 @@ class Method:
         ValueError
             If y has the wrong shape, holds values that are not finite, or cannot be served.
         """
-        self.estimator.check(y, degradation, torch.device(device))
+        self.check(y, degradation, torch.device(device))
         run = self.estimator.start(y, degradation, seed=seed, device=device)
         for _ in run.iterate(self.steps_for(degradation)):
             pass
-        found = run.estimate()
+        return self.restored(run.estimate(), y, degradation, seed=seed)
+
+    def check(self, y: Tensor, degradation: Degradation, device: torch.device) -> None:
+        """Check, before anything is computed, that an LR image (1, C, h, w) can be served.
+
+        Raises
+        ------
+        ValueError
+            If not.
+        """
+        size, (h, w) = degradation.kernel_size, (degradation.scale * n for n in y.shape[-2:])
+        if size > min(h, w):
+            raise ValueError(f"a kernel of {size} pixels is larger than the result ({w}x{h})")
+        self.estimator.check(y, degradation, device)
+
+    def restored(self, found: Estimate, y: Tensor, degradation: Degradation, *, seed: int = 0) -> Estimate:
+        """Return an estimate of y (1, C, h, w) with the restorer's image, or as it is where there is no restorer."""
         restorer = self.restorer_for(seed)
         if restorer is None:
             return found

@@ -51,8 +51,9 @@ class Choice:
 
     Attributes
     ----------
-    method : str or None
-        A row of `METHODS`, or `my_file.py:MyEstimator`. None: the default, or the row that the named parts belong to.
+    method : str, Estimator or None
+        A row of `METHODS`, `my_file.py:MyEstimator`, or an estimator as an object. None: the default, or the row that
+        the named parts belong to.
     prior, optimizer, image_prior, noise, restorer
         Parts instead of the row's own: names in the tables of `methods.parts`, a user's `my_file.py:MyPart`, objects.
     weights : Path or None
@@ -67,7 +68,7 @@ class Choice:
         P, steps between two updates of the kernel (their Eq. 34), with the meta-learned optimizer.
     """
 
-    method: str | None = None
+    method: str | Estimator | None = None
     prior: Any = None
     optimizer: Any = None
     image_prior: Any = None

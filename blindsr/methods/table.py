@@ -11,6 +11,7 @@ from typing import Any
 
 from blindsr.errors import UserError
 from blindsr.estimators.assumed import NoKernel
+from blindsr.estimators.base import Estimator
 from blindsr.estimators.kernelgan.game import KernelGan
 from blindsr.estimators.spectral import KernelEstimator
 from blindsr.estimators.stopping import MovingVariance
@@ -146,7 +147,7 @@ def compose(choice: Choice, degradation: Degradation) -> Method:
         name = LOOP_METHOD if given else DEFAULT_METHOD
         if given:
             notes = (f"{', '.join(given)}: composed into the joint loop, --method {LOOP_METHOD}",)
-    row = _user_row(name) if is_reference(name) else METHODS.get(name)
+    row = _user_row(name) if is_reference(name) or isinstance(name, Estimator) else METHODS.get(name)
     if row is None:
         raise UserError(f"--method {name}: unknown; `blindsr methods` lists them: {', '.join(METHODS)}")
     canonical = row.canonical(choice, degradation, METHODS.values())
@@ -164,8 +165,8 @@ def _loop_parts(choice: Choice) -> list[str]:
     return [f"--{n} {w if isinstance(w, str) else type(w).__name__}" for n, w in words.items() if w is not None]
 
 
-def _user_row(word: str) -> Row:
-    """Return the row of an estimator in a user's file: its kernel, and the MAP image unless it makes its own."""
+def _user_row(word: str | Estimator) -> Row:
+    """Return the row of a user's estimator: its kernel, and the MAP image unless it makes its own."""
     part = estimator_part(word)
     restorer = RESTORERS["none" if part.value.makes_image else "map"]
-    return OtherRow(word, "an estimator of your own", word, part.value, restorer)
+    return OtherRow(part.name, "an estimator of your own", part.name, part.value, restorer)

@@ -75,9 +75,9 @@ def load_object(reference: str) -> Any:
     return getattr(module, name)
 
 
-def is_reference(word: str) -> bool:
+def is_reference(word: Any) -> bool:
     """Whether a word names a part in a user's Python file."""
-    return ".py:" in word
+    return isinstance(word, str) and ".py:" in word
 
 
 def _file(word: str) -> str:
@@ -274,14 +274,16 @@ def known_level(part: Part[Any] | None) -> float | None:
     return part.value.std if part and part.name != "none" and isinstance(part.value, FixedNoise) else None
 
 
-def estimator_part(word: str) -> Part[Estimator]:
-    """Return the estimator in a user's file; it is called without arguments and checked.
+def estimator_part(word: str | Estimator) -> Part[Estimator]:
+    """Return the estimator in a user's file, which is called without arguments and checked, or one given as an object.
 
     Raises
     ------
     UserError
         If it cannot be loaded or does not keep its contract.
     """
+    if isinstance(word, Estimator):
+        return _object(word)
     estimator = made(word)
     checked(word, lambda: testing.check_estimator(estimator))
     return Part(word, estimator, _file(word))

@@ -12,9 +12,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from blindsr.commands.interrupt import Interrupt
-from blindsr.commands.sampling import Sampling
-from blindsr.commands.targets import TARGETS, Prepared, Scene, kernel_family
 from blindsr.diagnostics import arviz_io, summary
 from blindsr.diagnostics import verdict as verdicts
 from blindsr.diagnostics.posterior import PosteriorResult, to_arviz
@@ -23,6 +20,8 @@ from blindsr.io.files import atomic_path
 from blindsr.methods.words import sampler_part
 from blindsr.posteriors.transport import Transport
 from blindsr.random import generator
+from blindsr.results.sampling import Sampling
+from blindsr.results.targets import TARGETS, Prepared, Scene, kernel_family
 from blindsr.samplers.sampler import Sampler
 from blindsr.samplers.table import sample
 
@@ -45,14 +44,12 @@ def sample_posterior(
     scene: Scene,
     factory: Any,
     seed: int,
-    interrupt: Interrupt,
-    deadline: float,
+    stopped: Callable[[], str | None],
     say: Callable[[str], None],
 ) -> dict[str, Any]:
     """Sample the posterior, save the chains beside the run's other files, and return the entry for run.json.
 
-    If the run is interrupted or reaches the deadline (`time.perf_counter`), the draws so far are saved and marked as
-    incomplete.
+    If `stopped` returns a reason to end early, the draws so far are saved and marked as incomplete.
 
     Raises
     ------
@@ -66,16 +63,54 @@ def sample_posterior(
         "chains": sampling.chains,
         "draws_asked": sampling.draws,
     }
+    why = stopped()
+    if why is not None:
+        return entry | _nothing(why)
+    try:
+        result = draw(sampling, scene, factory, seed, lambda: stopped() is not None, say)
+    except ValueError as error:
+        raise UserError(f"{folder}: {error}") from error
+    if result.chains.draws.shape[1] == 0:
+        return entry | _nothing(stopped() or "stopped")
+    family = type(kernel_family(sampling.family is not None, factory, scene.degradation, scene.found)).__name__
+    return entry | save_posterior(folder, result, family, start)
 
-    def stopped() -> bool:
-        return interrupt.raised or time.perf_counter() > deadline
 
-    if stopped():
-        return entry | _nothing(interrupt)
-    sampler = sampler_part(sampling.sampler, check=False).value
+def draw(
+    sampling: Sampling,
+    scene: Scene,
+    factory: Any,
+    seed: int,
+    stopped: Callable[[], bool] | None = None,
+    say: Callable[[str], None] = lambda line: None,
+) -> PosteriorResult:
+    """Sample the kernel's posterior.
+
+    Parameters
+    ----------
+    sampling : Sampling
+        Which posterior, and how.
+    scene : Scene
+        What its target is built from.
+    factory : callable or None
+        Makes the kernel prior, where `sampling` names one.
+    seed : int
+        Of all draws.
+    stopped : callable, optional
+        Returns True when time is up; the draws so far are returned, perhaps none.
+    say : callable
+        Takes one-line notes for the user.
+
+    Raises
+    ------
+    UserError
+        If the target cannot be built or sampled.
+    """
+    part = sampler_part(sampling.sampler, check=False)
+    sampler = part.value
     family = kernel_family(sampling.family is not None, factory, scene.degradation, scene.found)
     of = "posterior" if sampler.valid else "posterior, approximately"
-    say(f"sampling the kernel's {of} ({sampling.target}): {sampling.sampler}, {sampling.chains} chains")
+    say(f"sampling the kernel's {of} ({sampling.target}): {part.name}, {sampling.chains} chains")
     try:
         prepared = TARGETS[sampling.target](scene, family)
         chains = sample(
@@ -91,10 +126,8 @@ def sample_posterior(
             deadline=stopped,
         )
     except ValueError as error:
-        raise UserError(f"{folder}: --sampler {sampling.sampler}, --target {sampling.target}: {error}") from error
-    if chains.draws.shape[1] == 0:
-        return entry | _nothing(interrupt)
-    result = PosteriorResult(
+        raise UserError(f"--sampler {part.name}, --target {sampling.target}: {error}") from error
+    return PosteriorResult(
         chains,
         prepared.target,
         prepared.kernel_coordinates,
@@ -104,7 +137,6 @@ def sample_posterior(
         sampling.draws,
         seed=seed,
     )
-    return entry | save_posterior(folder, result, type(family).__name__, start)
 
 
 def _map_for(prepared: Prepared, sampler: Sampler, say: Callable[[str], None]) -> Transport | None:
@@ -118,8 +150,7 @@ def _map_for(prepared: Prepared, sampler: Sampler, say: Callable[[str], None]) -
         return None
 
 
-def _nothing(interrupt: Interrupt) -> dict[str, Any]:
-    why = "interrupted" if interrupt.raised else "the time limit was reached"
+def _nothing(why: str) -> dict[str, Any]:
     return {"draws": 0, "complete": False, "converged": False, "verdict": [f"no draws: {why} before the first"]}
 
 

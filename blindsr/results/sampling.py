@@ -7,11 +7,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from blindsr.commands.targets import TARGETS
 from blindsr.errors import UserError
 from blindsr.methods.base import Method
 from blindsr.methods.words import sampler_part
 from blindsr.operators.degradation import Degradation
+from blindsr.results.targets import TARGETS
 from blindsr.samplers.table import SAMPLERS
 
 MIN_DRAWS = 100
@@ -24,8 +24,8 @@ class Sampling:
 
     Attributes
     ----------
-    sampler : str
-        A name in `blindsr.samplers.SAMPLERS`, or a user's own, `my_file.py:MySampler`.
+    sampler : str or Sampler
+        A name in `blindsr.samplers.SAMPLERS`, a user's own, `my_file.py:MySampler`, or a sampler as an object.
     chains, draws, warmup, thin : int
         Chains; kept draws of each; transitions left out before; transitions for each kept draw.
     target : str
@@ -35,7 +35,7 @@ class Sampling:
         Name of the kernel prior that was asked for; None: the estimate's family, else Gaussians.
     """
 
-    sampler: str
+    sampler: Any
     chains: int = 4
     draws: int = 500
     warmup: int = 200
@@ -45,7 +45,7 @@ class Sampling:
 
     def record(self) -> dict[str, Any]:
         """Everything that decides the draws, as plain values; a user's own sampler with the hash of its file."""
-        file, _, name = self.sampler.rpartition(".py:")
+        file, _, name = str(self.sampler).rpartition(".py:")
         own = {"sampler_sha256": hashlib.sha256(Path(f"{file}.py").read_bytes()).hexdigest()} if name and file else {}
         return asdict(self) | own
 
@@ -56,13 +56,13 @@ class SamplingOptions:
 
     Attributes
     ----------
-    sampler : str or None
+    sampler : str, Sampler or None
         The kernel's posterior is sampled after the estimate by this one, if any.
     chains, draws, warmup, thin, target
         See `Sampling`.
     """
 
-    sampler: str | None = None
+    sampler: Any = None
     chains: int | None = None
     draws: int | None = None
     warmup: int | None = None

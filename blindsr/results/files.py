@@ -3,29 +3,40 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 import math
-import warnings
+import platform
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from blindsr import __version__
 from blindsr.diagnostics.metrics import Border, kernel_psnr, psnr, ssim
 from blindsr.diagnostics.overview import Overview, render
-from blindsr.estimators.base import Metrics
+from blindsr.estimators.base import Estimate, Estimation, Metrics
 from blindsr.io.files import atomic_path, write_text
 from blindsr.io.images import Picture, write_png
 from blindsr.io.kernels import remove_kernel, write_kernel
+from blindsr.methods.base import Method
 from blindsr.operators.degradation import Degradation
 from blindsr.operators.kernels import center_of_mass, width
+from blindsr.restorers.base import Restorer
 from blindsr.restorers.bicubic import bicubic
+from blindsr.restorers.external import CallableRestorer, OnnxRestorer
+from blindsr.results.device import peak_memory_mib
 
+KERNEL_WORDS = "applied by correlation; the nominal centre of mass is (kernel_size - scale) / 2 on both axes"
+LABELS = ("image", "kernel", "prior", "optimizer", "image_prior", "noise", "preset", "restorer")
+"""Columns whose part is on record by its name, where a method has one."""
 SHIFT_GAIN = 1.0
 """A result that fits the truth this many dB better on the other alignment's grid earns a warning."""
 
@@ -156,9 +167,7 @@ def save_result(folder: Path, result: Result, truth: Truth, record: dict[str, An
         remove_kernel(folder)
     write_text(folder / "trace.csv", trace_csv(result.trace))
     if page:
-        with warnings.catch_warnings():  # letters of the file's name that the font does not have
-            warnings.filterwarnings("ignore", message=".*[Gg]lyph")
-            overview = render(_overview(result, truth, record))
+        overview = render(overview_of(result, truth, record))
         with atomic_path(folder / "overview.png") as temporary:
             temporary.write_bytes(overview)
     save_record(folder, record)
@@ -169,7 +178,8 @@ def save_record(folder: Path, record: dict[str, Any]) -> None:
     write_text(folder / "run.json", to_json(record) + "\n")
 
 
-def _overview(result: Result, truth: Truth, record: dict[str, Any]) -> Overview:
+def overview_of(result: Result, truth: Truth, record: dict[str, Any]) -> Overview:
+    """Return what overview.png shows of a finished run and its record."""
     scores = record["metrics"]
     border = "s2" if "psnr_border_s2" in scores else "s"
     captions = {"lr": f"{result.picture.pixels.shape[-1]} x {result.picture.pixels.shape[-2]}"}
@@ -200,3 +210,72 @@ def _overview(result: Result, truth: Truth, record: dict[str, Any]) -> Overview:
         true_kernel=None if truth.kernel is None else truth.kernel[0, 0].double().numpy(),
         captions=captions,
     )
+
+
+def method_record(method: Method, degradation: Degradation, seed: int) -> dict[str, Any]:
+    """Return everything that decides an estimate but the picture, as plain values."""
+    d = degradation
+    record = {
+        "scale": d.scale,
+        "kernel_size": d.kernel_size,
+        "alignment": d.alignment,
+        "padding": d.padding,
+        "method": method.name,
+        **{name: method.labels.get(name) for name in LABELS},
+        "estimator": {k: v for k, v in _plain(method.estimator).items() if k != "steps"},  # a run may be prolonged
+        "image_by": _plain(method.restorer),
+        "seed": seed,
+        "files_sha256": {name: hashlib.sha256(Path(name).read_bytes()).hexdigest() for name in method.files},
+    }
+    plain: dict[str, Any] = json.loads(json.dumps(record))  # enums to words, tuples to lists
+    return plain
+
+
+def _plain(part: Any) -> Any:
+    """Describe a part by its class and settings; numbers stay numbers."""
+    if part is None or isinstance(part, int | float | str):
+        return part
+    if is_dataclass(part) and not isinstance(part, type):
+        return {"class": type(part).__name__} | {f.name: _plain(getattr(part, f.name)) for f in fields(part)}
+    if isinstance(part, dict):
+        return {str(k): _plain(v) for k, v in part.items()}
+    if isinstance(part, tuple | list):
+        return [_plain(v) for v in part]
+    return getattr(part, "__name__", type(part).__name__)
+
+
+def estimate_record(run: Estimation, found: Estimate, restorer: Restorer | None) -> dict[str, Any]:
+    """Return what an estimation found and how many values it fitted, as plain values."""
+    facts = run.facts()
+    weights = 0 if restorer is None else restorer_parameters(restorer)
+    return facts | {
+        "kernel_found": found.description,
+        "kernel_assumed": found.assumed,
+        "steps": run.step,
+        "kernel_convention": None if found.kernel is None else KERNEL_WORDS,
+        "parameters": None if weights is None else facts["parameters"] + weights,
+    }
+
+
+def restorer_parameters(restorer: Restorer) -> int | None:
+    """Count the weights of a restorer; None where it does not tell them."""
+    model = getattr(restorer, "network", getattr(restorer, "model", None))
+    if model is None:
+        return None if isinstance(restorer, OnnxRestorer | CallableRestorer) else 0
+    return int(sum(p.numel() for p in model.parameters()))
+
+
+def image_hash(y: Tensor) -> str:
+    """Return the SHA-256 of an LR image's values, by which run.json tells pictures apart."""
+    return hashlib.sha256(y.numpy().tobytes()).hexdigest()
+
+
+def surroundings(device: torch.device) -> dict[str, Any]:
+    """Return what an estimate was made with: device, threads, memory, versions, date."""
+    return {
+        "peak_memory_mib": round(peak_memory_mib(device), 1),
+        "device": str(device),
+        "threads": torch.get_num_threads(),
+        "versions": {"blindsr": __version__, "torch": torch.__version__, "python": platform.python_version()},
+        "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    }
