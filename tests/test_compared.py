@@ -14,7 +14,7 @@ from blindsr.methods.table import METHODS
 from blindsr.operators.degradation import SCALES, Alignment, Degradation
 from blindsr.operators.kernels import center_of_mass, width
 from blindsr.restorers.bicubic import bicubic
-from blindsr.super_resolve import super_resolve
+from blindsr.results.super_resolve import super_resolve
 
 SMALL = replace(PRESETS["paper"], skip=SkipSettings(channels=16, skip_channels=4, levels=3))
 

@@ -17,7 +17,7 @@ LAYERS = [
     {"cli", "__main__"},
     {"bench"},
     {"commands"},
-    {"results", "super_resolve"},
+    {"results"},
     {"methods", "testing"},
     {"estimators", "uncertainty", "diagnostics"},
     {"optimizers"},
@@ -25,7 +25,7 @@ LAYERS = [
     {"posteriors"},
     {"generators", "priors"},
     {"likelihood"},
-    {"operators", "device", "random", "threads", "errors"},
+    {"operators", "random", "threads", "errors"},
 ]
 """Rooms from top to bottom: a module imports from its own row or from rows below."""
 

@@ -17,11 +17,11 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from blindsr import __version__
 from blindsr.bench.fork_server import ForkServer
 from blindsr.bench.task import Task
 from blindsr.commands.interrupt import Interrupt
 from blindsr.errors import UserError
+from blindsr.io.files import VERSION
 
 DEATHS = 5
 """Workers that may die during a run before it counts as failed; a scheduler that was named keeps its own setting."""
@@ -46,7 +46,7 @@ def perform(task: dict[str, Any], folder: str | None) -> tuple[dict[str, Any], f
 
 
 def _version() -> str:
-    return __version__
+    return VERSION
 
 
 def _distributed() -> Any:
@@ -64,11 +64,11 @@ def _connected(stack: ExitStack, workers: int | None, scheduler: str | None, say
             client = stack.enter_context(distributed.Client(scheduler, timeout=WAIT))
         except (OSError, ValueError) as error:
             raise UserError(f"--scheduler {scheduler}: cannot be reached ({error})") from error
-        others = {address: v for address, v in _versions(client).items() if v != __version__}
+        others = {address: v for address, v in _versions(client).items() if v != VERSION}
         if others:
             address, version = next(iter(others.items()))
             raise UserError(
-                f"--scheduler {scheduler}: worker {address} has blindsr {version}; install {__version__}, as here"
+                f"--scheduler {scheduler}: worker {address} has blindsr {version}; install {VERSION}, as here"
             )
         count = len(client.scheduler_info()["workers"])
         say(f"{scheduler}: {count} workers" + ("" if count else "; waiting for the first one"))

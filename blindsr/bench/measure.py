@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from blindsr import __version__
 from blindsr.bench.task import Task, file_hash, oracle_restorer, plain_settings
 from blindsr.commands.interrupt import Interrupt
 from blindsr.commands.progress import Silent
@@ -22,6 +21,7 @@ from blindsr.commands.restore import restored
 from blindsr.commands.run import run_image
 from blindsr.diagnostics.metrics import psnr
 from blindsr.errors import UserError
+from blindsr.io.files import VERSION
 from blindsr.io.images import MIN_SIDE, Picture, read_image, write_png
 from blindsr.io.kernels import read_kernel, write_kernel
 from blindsr.operators.degradation import Degradation, Padding
@@ -207,7 +207,7 @@ def provenance(degradation: Degradation, test: TestImage) -> dict[str, Any]:
         "hr_height": degradation.scale * test.y.shape[-2],
         "hr_width": degradation.scale * test.y.shape[-1],
         "versions": {
-            "blindsr": __version__,
+            "blindsr": VERSION,
             "torch": torch.__version__,
             "numpy": np.__version__,
             "python": platform.python_version(),

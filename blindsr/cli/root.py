@@ -8,7 +8,6 @@ from typing import Annotated
 
 import typer
 
-from blindsr import __version__
 from blindsr.cli.bench import bench, reproduce
 from blindsr.cli.console import one_line_errors, say
 from blindsr.cli.options import (
@@ -28,6 +27,7 @@ from blindsr.cli.options import (
     WarmupOption,
     WeightsOption,
 )
+from blindsr.io.files import VERSION
 from blindsr.methods.presets import PRESETS
 from blindsr.methods.table import DEFAULT_METHOD
 from blindsr.operators.degradation import Padding
@@ -298,7 +298,7 @@ app.command()(reproduce)
 
 def _version(asked: bool) -> None:
     if asked:
-        typer.echo(f"blindsr {__version__}")
+        typer.echo(f"blindsr {VERSION}")
         raise typer.Exit()
 
 

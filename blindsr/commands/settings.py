@@ -10,7 +10,8 @@ from blindsr.errors import UserError
 from blindsr.methods.base import Method
 from blindsr.methods.rows import Choice
 from blindsr.methods.table import compose
-from blindsr.operators.degradation import Alignment, Degradation, Padding, default_degradation
+from blindsr.methods.words import default_degradation
+from blindsr.operators.degradation import Alignment, Degradation, Padding
 from blindsr.results.files import method_record
 from blindsr.results.sampling import Sampling, SamplingOptions, read_sampling
 

@@ -9,14 +9,12 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from blindsr import __version__
-from blindsr.commands.settings import default_degradation
 from blindsr.diagnostics.metrics import Border, kernel_psnr, psnr, ssim
 from blindsr.errors import UserError
-from blindsr.io.files import atomic_path, write_text
+from blindsr.io.files import VERSION, atomic_path, write_text
 from blindsr.io.images import Picture, read_image, write_png
 from blindsr.io.kernels import KERNEL_SUFFIXES, read_kernel, write_kernel
-from blindsr.methods.words import family_named
+from blindsr.methods.words import default_degradation, family_named
 from blindsr.operators.degradation import Alignment, Degradation, Padding
 from blindsr.operators.kernels import center_of_mass, width
 from blindsr.priors.base import KernelPrior
@@ -152,7 +150,7 @@ def degrade_file(path: Path, folder: Path, settings: DegradeSettings) -> tuple[d
         "hr_size": list(test.x.shape[-2:]),
         "lr_size": list(test.y.shape[-2:]),
         "seed": settings.seed,
-        "version": __version__,
+        "version": VERSION,
     }
     bits = 16 if settings.quantize is Quantize.NONE else 8
     write_png(folder / "lr.png", Picture(test.y, None, bits, picture.icc))

@@ -11,11 +11,9 @@ from typing import Any
 
 import torch
 
-from blindsr import __version__
-from blindsr.commands.settings import default_degradation
 from blindsr.errors import UserError
-from blindsr.io.files import atomic_path
-from blindsr.methods.words import family_named
+from blindsr.io.files import VERSION, atomic_path
+from blindsr.methods.words import default_degradation, family_named
 from blindsr.operators.degradation import Alignment, Degradation, Padding
 from blindsr.priors.base import KernelPrior
 from blindsr.priors.flow import SUFFIX, FlowPrior, flow_bytes
@@ -126,6 +124,6 @@ def _trained(
         "seed": asked.seed,
         "scale": degradation.scale,
         "kernel_size": degradation.kernel_size,
-        "versions": {"blindsr": __version__, "torch": torch.__version__, "python": platform.python_version()},
+        "versions": {"blindsr": VERSION, "torch": torch.__version__, "python": platform.python_version()},
     }
     return flow_bytes(flow), flow.recipe, time.perf_counter() - start

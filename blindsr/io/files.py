@@ -1,4 +1,4 @@
-"""Atomic writing of files."""
+"""Atomic writing of files, and the version that is written into records."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 
 from blindsr.errors import UserError
 
+VERSION = version("blindsr")
+"""Of the package."""
 OWN_PREFIX = ".blindsr-"
 """Names of temporary files begin with this; a killed process may leave one behind."""
 

@@ -25,7 +25,7 @@ from blindsr.methods.parts import (
     Regularizer,
     noise_level,
 )
-from blindsr.operators.degradation import Degradation
+from blindsr.operators.degradation import DEFAULT_ALIGNMENT, Alignment, Degradation, Padding
 from blindsr.priors.base import KernelPrior
 from blindsr.priors.families import ALIASES, KernelFamily, kernel_family, smooth_families
 from blindsr.priors.flow import SUFFIX, flow_for
@@ -287,3 +287,20 @@ def estimator_part(word: str | Estimator) -> Part[Estimator]:
     estimator = made(word)
     checked(word, lambda: testing.check_estimator(estimator))
     return Part(word, estimator, _file(word))
+
+
+def default_degradation(
+    scale: int, kernel_size: int = 0, alignment: Alignment | None = None, padding: Padding | None = None
+) -> Degradation:
+    """Build the operator; `DEFAULT_ALIGNMENT`, and the padding that goes with the grid, where none is named.
+
+    Raises
+    ------
+    UserError
+        If a number does not fit.
+    """
+    grid = alignment or DEFAULT_ALIGNMENT
+    try:
+        return Degradation(scale, kernel_size, grid, padding or grid.usual_padding)
+    except ValueError as error:
+        raise UserError(str(error)) from error

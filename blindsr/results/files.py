@@ -19,11 +19,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from blindsr import __version__
 from blindsr.diagnostics.metrics import Border, kernel_psnr, psnr, ssim
 from blindsr.diagnostics.overview import Overview, render
 from blindsr.estimators.base import Estimate, Estimation, Metrics
-from blindsr.io.files import atomic_path, write_text
+from blindsr.io.files import VERSION, atomic_path, write_text
 from blindsr.io.images import Picture, write_png
 from blindsr.io.kernels import remove_kernel, write_kernel
 from blindsr.methods.base import Method
@@ -276,6 +275,6 @@ def surroundings(device: torch.device) -> dict[str, Any]:
         "peak_memory_mib": round(peak_memory_mib(device), 1),
         "device": str(device),
         "threads": torch.get_num_threads(),
-        "versions": {"blindsr": __version__, "torch": torch.__version__, "python": platform.python_version()},
+        "versions": {"blindsr": VERSION, "torch": torch.__version__, "python": platform.python_version()},
         "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
