@@ -291,19 +291,13 @@ def test_the_course_of_a_run_is_the_run_s_own(hr: Path) -> None:
     from blindsr.bench.row import Row
     from blindsr.bench.task import settings_of
     from blindsr.diagnostics.metrics import kernel_psnr
-    from blindsr.estimators.loop import Solver
-    from blindsr.methods.table import assemble
 
     task = tasks_of(hr, methods=("mlmc:fast",), steps=15)[0]
     test = scene(task)
     course = follow(task, test, Interrupt())
     assert course is not None and course.kernels.shape == (3, 11, 11) and course.sample_psnr.shape == (3, 5)
     settings = settings_of(Row(**task.row), 2, None, task.seed, "cpu")
-    solver = Solver(assemble(settings.method, Degradation(2), settings.preset, test.y))
-    run = solver.init(test.y, task.seed)
-    for _ in solver.iterate(run, test.y, 15):
-        pass
-    kernel = solver.estimate(run).kernel[0, 0].double().numpy()
+    kernel = settings.composed.solve(test.y, Degradation(2), seed=task.seed).kernel[0, 0].double().numpy()
     assert np.array_equal(course.kernels[-1], kernel)  # looking on changes nothing
     assert course.psnr[-1] == kernel_psnr(kernel, test.kernel[0, 0].double().numpy())
     assert len(draw_course("t", [course]).axes) >= 6

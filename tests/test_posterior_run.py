@@ -20,8 +20,6 @@ from blindsr.commands.posterior import Prepared, Scene, kernel_family, sample_po
 from blindsr.commands.settings import Sampling
 from blindsr.diagnostics import arviz_io
 from blindsr.methods.parts import PRIORS
-from blindsr.methods.presets import PRESETS
-from blindsr.methods.table import METHODS
 from blindsr.operators.degradation import Degradation
 from blindsr.priors.gaussian import GaussianKernelPrior
 from blindsr.priors.normal import GaussianShape
@@ -263,7 +261,7 @@ def test_options_that_make_no_sense(tmp_path: Path, words: tuple[object, ...], s
 
 def test_restarts_of_a_method_without_steps(tmp_path: Path) -> None:
     line = error_line(call("run", save_png(tmp_path / "a.png"), *MAP, "--restarts", 3, "--output", tmp_path / "out"))
-    assert "--restarts 3: " in line and "makes no steps, all would be the same" in line
+    assert "--restarts 3: " in line and "draws nothing, so all would be the same" in line
 
 
 def test_ones_own_prior_needs_a_density(tmp_path: Path) -> None:
@@ -284,7 +282,7 @@ def test_ones_own_prior_needs_a_density(tmp_path: Path) -> None:
 
 def test_records_of_runs_without_sampling_are_as_before() -> None:
     assert settings.AFTERWARDS == ("sampling", "restarts")
-    plain = settings.RunSettings(Degradation(2), METHODS["fast-map"], "fast", PRESETS["fast"])
+    plain = settings.RunSettings(scale=2)
     assert plain.record()["sampling"] is None and plain.record()["restarts"] is None
 
 
