@@ -155,6 +155,7 @@ class RunSettings(Choice):
             "kernel_size": d.kernel_size,
             "alignment": d.alignment,
             "padding": d.padding,
+            "image_generator": m.labels.get("image"),  # "image" is the picture's path
             **{name: m.labels.get(name) for name in LABELS},
             "method": m.name,  # after the parts, so that a refused resume names the part that differs
             "estimator": {k: v for k, v in _plain(m.estimator).items() if k != "steps"},  # a run may be prolonged
@@ -168,7 +169,7 @@ class RunSettings(Choice):
         return plain
 
 
-LABELS = ("image", "kernel", "prior", "optimizer", "image_prior", "noise", "preset", "restorer")
+LABELS = ("kernel", "prior", "optimizer", "image_prior", "noise", "preset", "restorer")
 """Columns whose part is on record by its name, where a method has one."""
 
 AFTERWARDS = ("sampling", "restarts")

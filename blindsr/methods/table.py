@@ -17,7 +17,7 @@ from blindsr.estimators.stopping import MovingVariance
 from blindsr.likelihood.data_term import GaussianLikelihood, SsimThenMse
 from blindsr.methods.base import Method
 from blindsr.methods.parts import IMAGE_PRIORS, IMAGES, KERNELS, NOISES, OPTIMIZERS, PRIORS, RESTORERS
-from blindsr.methods.presets import BSRDM
+from blindsr.methods.presets import BSRDM, find_preset
 from blindsr.methods.rows import Choice, LoopRow, OtherRow, Row, SpectralRow
 from blindsr.methods.words import estimator_part, is_reference
 from blindsr.operators.degradation import Degradation
@@ -149,6 +149,7 @@ def compose(choice: Choice, degradation: Degradation) -> Method:
     row = _user_row(name) if is_reference(name) else METHODS.get(name)
     if row is None:
         raise UserError(f"--method {name}: unknown; `blindsr methods` lists them: {', '.join(METHODS)}")
+    find_preset(choice.preset)  # also where the method makes no use of it
     canonical = row.canonical(choice, degradation, METHODS.values())
     return replace(row.compose(choice, degradation), name=canonical, notes=notes)
 
