@@ -158,7 +158,7 @@ class RunSettings(Choice):
             "image_generator": m.labels.get("image"),  # "image" is the picture's path
             **{name: m.labels.get(name) for name in LABELS},
             "method": m.name,  # after the parts, so that a refused resume names the part that differs
-            "estimator": {k: v for k, v in _plain(m.estimator).items() if k != "steps"},  # a run may be prolonged
+            "estimator": _without_steps(_plain(m.estimator)),
             "image_by": _plain(m.restorer),
             "seed": self.seed,
             "sampling": None if self.sampling is None else asdict(self.sampling),
@@ -174,6 +174,11 @@ LABELS = ("kernel", "prior", "optimizer", "image_prior", "noise", "preset", "res
 
 AFTERWARDS = ("sampling", "restarts")
 """Entries of `RunSettings.record` that do not touch the first optimisation: its checkpoint serves others too."""
+
+
+def _without_steps(estimator: Any) -> Any:
+    """Leave the number of steps out: a run may be prolonged. (A user's estimator may be no dataclass, and a name.)"""
+    return {k: v for k, v in estimator.items() if k != "steps"} if isinstance(estimator, dict) else estimator
 
 
 def _plain(part: Any) -> Any:
