@@ -177,7 +177,7 @@ AFTERWARDS = ("sampling", "restarts")
 
 
 def _without_steps(estimator: Any) -> Any:
-    """Leave the number of steps out: a run may be prolonged. (A user's estimator may be no dataclass, and a name.)"""
+    """Leave the number of steps out, since a run may be prolonged; a user's estimator may be a bare name."""
     return {k: v for k, v in estimator.items() if k != "steps"} if isinstance(estimator, dict) else estimator
 
 

@@ -151,7 +151,10 @@ def compose(choice: Choice, degradation: Degradation) -> Method:
         raise UserError(f"--method {name}: unknown; `blindsr methods` lists them: {', '.join(METHODS)}")
     find_preset(choice.preset)  # also where the method makes no use of it
     canonical = row.canonical(choice, degradation, METHODS.values())
-    return replace(row.compose(choice, degradation), name=canonical, notes=notes)
+    method = row.compose(choice, degradation)
+    if is_reference(name):
+        method = replace(method, files=(name.rpartition(":")[0], *method.files), own_parts=(name, *method.own_parts))
+    return replace(method, name=canonical, notes=notes)
 
 
 def _loop_parts(choice: Choice) -> list[str]:
