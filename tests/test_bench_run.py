@@ -225,7 +225,7 @@ def test_a_run_that_was_killed_goes_on_from_its_checkpoint(
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(Row, "settings", lambda *args: replace(settings(*args), checkpoint_seconds=0.0))
+        patch.setattr(Row, "settings", lambda *args: replace(settings(*args), checkpoint_every=0.0))
         patch.setattr(Keeper, "save", deadly)
         with pytest.raises(KeyboardInterrupt):
             module.measure(task, tmp_path / "parts")

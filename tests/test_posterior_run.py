@@ -212,8 +212,8 @@ def test_control_c_while_sampling(tmp_path: Path, toy: None, monkeypatch: pytest
 
 def test_the_family_of_the_kernel() -> None:
     d = Degradation(2)
-    assert kernel_family(Sampling("hmc"), None, d, None) == GaussianShape(11, 2)
-    mcmc = kernel_family(Sampling("hmc", family="mcmc"), PRIORS["mcmc"].value, d, None)
+    assert kernel_family(Sampling("hmc"), None, d, None, scene().y) == GaussianShape(11, 2)
+    mcmc = kernel_family(Sampling("hmc", family="mcmc"), PRIORS["mcmc"].value, d, None, scene().y)
     assert isinstance(mcmc, GaussianKernelPrior)
 
 
