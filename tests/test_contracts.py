@@ -1,16 +1,19 @@
 """`blindsr.testing`: each way to break a contract gets its own one-line message."""
 
+import itertools
 from functools import partial
 
 import pytest
 import torch
 
 from blindsr.errors import UserError
+from blindsr.estimators.base import Estimate, Estimation, Estimator, Metrics
 from blindsr.operators.degradation import Degradation
 from blindsr.optimizers.plain import Joint
 from blindsr.restorers import BicubicRestorer, CallableRestorer, MapRestorer
 from blindsr.testing import (
     ContractError,
+    check_estimator,
     check_image_prior,
     check_kernel_density,
     check_kernel_prior,
@@ -147,9 +150,9 @@ def test_good_parts_pass():
     check_image_prior(with_(object, energy=lambda self, x: torch.zeros(len(x))))
 
 
-@pytest.mark.parametrize("message", KERNEL_PRIORS)
-def test_bad_kernel_priors(message):
-    check_message(message, check_kernel_prior, KERNEL_PRIORS[message], OP)
+def test_bad_kernel_priors():
+    for message, prior in KERNEL_PRIORS.items():
+        check_message(message, check_kernel_prior, prior, OP)
 
 
 def test_a_prior_with_a_memory_of_its_own_is_found_out():
@@ -162,16 +165,15 @@ def test_a_prior_with_a_memory_of_its_own_is_found_out():
     check_message("other kernels for the same generator state", check_kernel_prior, Prior(drift), OP)
 
 
-@pytest.mark.parametrize("message", DENSITIES)
-def test_bad_densities(message):
-    check_message(message, check_kernel_density, DENSITIES[message], OP)
+def test_bad_densities():
+    for message, density in DENSITIES.items():
+        check_message(message, check_kernel_density, density, OP)
 
 
-@pytest.mark.parametrize("message", IMAGE_PRIORS)
-def test_bad_image_priors(message):
-    energy = IMAGE_PRIORS[message]
-    prior = object() if energy is None else with_(object, energy=lambda self, x: energy(x))
-    check_message(message, check_image_prior, prior)
+def test_bad_image_priors():
+    for message, energy in IMAGE_PRIORS.items():
+        prior = object() if energy is None else with_(object, energy=lambda self, x, energy=energy: energy(x))
+        check_message(message, check_image_prior, prior)
 
 
 PROXES = {
@@ -275,9 +277,82 @@ OPTIMIZERS = {
 }
 
 
-@pytest.mark.parametrize("message", OPTIMIZERS)
-def test_bad_optimizers(message):
-    check_message(message, check_optimizer, OPTIMIZERS[message])
+def test_bad_optimizers():
+    for message, optimizer in OPTIMIZERS.items():
+        check_message(message, check_optimizer, optimizer)
+
+
+class Walk(Estimation):
+    """Walks from one kernel to another; all that it needs to go on is its step."""
+
+    def __init__(self, settings, generator_state, step=0):
+        self.settings, self.state, self.step = settings, generator_state, step
+
+    def advance(self):
+        self.step += 1
+        return Metrics(self.step, *[0.0] * 6)
+
+    def estimate(self):
+        a, b = good_kernels(2, torch.Generator().set_state(self.state)).split(1)
+        return Estimate(None, a.lerp(b, self.step / 10))
+
+    def state_dict(self):
+        return {"state": self.state, "step": self.step}
+
+
+class Walker(Estimator):
+    def steps_for(self, degradation):
+        return 8
+
+    def start(self, y, degradation, *, seed, device):
+        return Walk(self, torch.Generator().manual_seed(seed).get_state())
+
+    def resume(self, y, degradation, state, *, device):
+        return Walk(self, state["state"], state["step"])
+
+
+def walks(**methods):
+    """An estimator whose estimation has other methods."""
+    walk = type("OwnWalk", (Walk,), methods)
+
+    def start(self, y, degradation, *, seed, device):
+        return walk(self, torch.Generator().manual_seed(seed).get_state())
+
+    return with_(Walker, start=start)
+
+
+COUNT = itertools.count()
+ESTIMATORS = {
+    "derives from blindsr.estimators": object(),
+    "steps_for.degradation. must return a number of steps": with_(Walker, steps_for=lambda self, d: None),
+    r"start\(y, degradation, ...\) fails: RuntimeError": with_(Walker, start=fails_on_purpose),
+    r"start\(\) returns NoneType, not an Estimation": with_(Walker, start=lambda self, y, d, *, seed, device: None),
+    r"advance\(\) returns NoneType, not Metrics": walks(advance=lambda self: setattr(self, "step", self.step + 1)),
+    r"estimate\(\) returns NoneType, not an Estimate": walks(estimate=lambda self: None),
+    "makes_image is set, but": with_(Walker, makes_image=True),
+    r"the image has shape \(1, 1, 4, 4\)": walks(estimate=lambda self: Estimate(torch.zeros(1, 1, 4, 4), None)),
+    "has_kernel does not say": with_(Walker, has_kernel=False),
+    "the estimated kernel: kernels must sum to one": walks(
+        estimate=lambda self: Estimate(None, 2 * Walk.estimate(self).kernel)
+    ),
+    "draws from torch's global random state": walks(
+        estimate=lambda self: Estimate(None, good_kernels(1, torch.default_generator))
+    ),
+    "the same seed gives another kernel": with_(
+        Walker,
+        start=lambda self, y, d, *, seed, device: Walk(self, torch.Generator().manual_seed(next(COUNT)).get_state()),
+    ),
+    "this estimator keeps no state to resume from": with_(Walker, resume=Estimator.resume),
+    "does not end as one that was not interrupted": with_(
+        Walker, resume=lambda self, y, d, state, *, device: Walk(self, state["state"], state["step"] + 3)
+    ),
+}
+
+
+def test_bad_estimators():
+    check_estimator(Walker())
+    for message, estimator in ESTIMATORS.items():
+        check_message(message, check_estimator, estimator)
 
 
 def test_checks_leave_the_global_random_state_alone():
@@ -285,4 +360,5 @@ def test_checks_leave_the_global_random_state_alone():
     check_kernel_prior(Density(), OP)
     check_image_prior(with_(object, energy=lambda self, x: x.square().sum((1, 2, 3))))
     check_optimizer(Joint())
+    check_estimator(Walker())
     assert torch.equal(before, torch.random.get_rng_state())

@@ -170,7 +170,10 @@ def test_what_does_not_go_together(tmp_path):
         ),
         (("external", "--restorer", "none"), "--restorer none: method external makes its image by a restorer"),
         (("external", "--restorer", tmp_path / "gone.pt"), "gone.pt: no such file"),
-        (("external", "--iterations", 3, "--restorer", "bicubic"), "--iterations 3: leave it out, external takes none"),
+        (
+            ("external", "--iterations", 3, "--restorer", "bicubic"),
+            "--iterations 3: leave it out; external: it has no steps",
+        ),
         (("dip", "--prior", "mcmc"), "this method's kernel is fixed: leave out --prior"),
         (("spectral-dip", "--prior", "mcmc"), "a kernel without parameters learns nothing from the Monte Carlo step"),
     ]

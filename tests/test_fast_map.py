@@ -10,7 +10,7 @@ import pytest
 import torch
 from helpers import call, error_line, gaussian_kernel, noise, run, save_png, smooth
 from PIL import Image
-from test_restore import BAD_FUNCTIONS, functions, pixels, small_tiles
+from test_restore import functions, pixels, small_tiles
 
 from blindsr.io.images import read_image, write_png
 from blindsr.io.picture import Picture
@@ -197,15 +197,17 @@ def test_pictures_of_no_detail(tmp_path: Path) -> None:
 def test_known_noise_reaches_the_restorer(tmp_path: Path, image: Path) -> None:
     for name, words, level in (("a", ("--noise", "0.03"), 0.03), ("b", (), None)):
         path = functions(tmp_path / name)
-        path.write_text(path.read_text() + f"\nwanted = {level}\n" + LEVEL)
+        path.write_text(path.read_text() + LEVEL)
         assert fast_map(image, tmp_path / name, *words, restorer=f"{path}:check").exit_code == 0
         r = record(tmp_path / name / "a")
-        assert r["noise_std"] == (level or r["kernel_found"]["noise_std"])
+        told = float((tmp_path / name / "told").read_text())
+        assert told == r["noise_std"] == (level or r["kernel_found"]["noise_std"])
 
 
 LEVEL = """
 def check(y, kernel, degradation, noise_std):
-    assert wanted is None or noise_std == wanted, noise_std
+    from pathlib import Path
+    Path(__file__).with_name("told").write_text(repr(noise_std))
     assert y.shape == (1, 3, 16, 16) and kernel.shape == (1, 1, 11, 11) and degradation.scale == 2
     return good(y, kernel, degradation, noise_std)
 """
@@ -274,15 +276,6 @@ def test_own_restorer_is_named_and_hashed(tmp_path: Path, image: Path) -> None:
     before = snapshot(tmp_path / "out" / "a")
     assert "holds a result of other settings" in error_line(fast_map(image, tmp_path / "out", restorer=word))
     assert snapshot(tmp_path / "out" / "a") == before
-
-
-@pytest.mark.parametrize(("name", "message"), BAD_FUNCTIONS.items())
-def test_functions_that_are_refused(tmp_path: Path, name: str, message: str) -> None:
-    word = f"{functions(tmp_path)}:{name}"
-    line = error_line(fast_map(save_png(tmp_path / "a.png", 16, 18), tmp_path / "out", restorer=word))
-    assert message in line and str(tmp_path) in line
-    left = {p.name for p in (tmp_path / "out").rglob("*")} if (tmp_path / "out").exists() else set()
-    assert left <= {"a", "checkpoint.pt"}, "no result"
 
 
 def test_function_that_fails_later_leaves_the_earlier_result(tmp_path: Path, wide: Path) -> None:
@@ -459,7 +452,7 @@ def test_options_that_are_refused(tmp_path: Path, image: Path) -> None:
     gone, damaged = tmp_path / "gone.pt", tmp_path / "damaged.pt"
     np.save(tmp_path / "k9.npy", gaussian_kernel(9))
     cases: list[tuple[tuple[object, ...], str]] = [
-        (("--iterations", 3), "--iterations 3: leave it out, fast-map takes none"),
+        (("--iterations", 3), "--iterations 3: leave it out; fast-map: it has no steps"),
         (("--method", "fast-map", "--optimizer", "am"), "`--method mlmc --optimizer am` puts it into the joint loop"),
         (("--prior", "magic"), "--prior magic: unknown; choose gaussian, motion, line, disk"),
         (("--restorer", "none"), "--restorer none: method fast-map makes its image by a restorer"),

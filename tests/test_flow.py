@@ -10,11 +10,11 @@ import torch
 from scipy import optimize, stats
 
 from blindsr.errors import UserError
-from blindsr.estimators.loop import Solver
+from blindsr.estimators.loop import Problem
 from blindsr.generators.skip import SkipSettings
 from blindsr.methods.parts import PRIORS
 from blindsr.methods.presets import PRESETS
-from blindsr.methods.table import METHODS, assemble
+from blindsr.methods.table import METHODS
 from blindsr.operators.degradation import Degradation
 from blindsr.operators.kernels import center_of_mass, covariance, tilted
 from blindsr.posteriors.base import KernelTarget, value_and_gradient
@@ -425,7 +425,7 @@ def test_a_missing_file_is_told(tmp_path):
 def test_a_size_without_a_flow_says_how_to_train_one(scale, size):
     op = Degradation(scale, size)
     with pytest.raises(UserError, match=f"train-flow --prior gaussian --scale {scale} --kernel-size {op.kernel_size} "):
-        PRIORS["flow"].value(op, None)
+        PRIORS["flow"].value(Problem(torch.zeros(1, 1, 16, 16), op))
 
 
 # --- what comes with the package ----------------------------------------------------------------------------------
@@ -506,9 +506,8 @@ TINY = replace(PRESETS["paper"], skip=SkipSettings(channels=4, skip_channels=2, 
 
 def test_the_monte_carlo_step_draws_from_it():
     op, _, y, _ = scene(side=16)
-    y = y.float()
-    row = assemble(replace(METHODS["mlmc"], prior=PRIORS["flow"]), op, TINY, y)
-    assert isinstance(row.monte_carlo.prior, FlowPrior)
-    solver = Solver(row)
-    metrics = list(solver.iterate(solver.init(y, seed=0), y, 6))
+    loop = replace(METHODS["mlmc"], prior=PRIORS["flow"]).loop(TINY)
+    run = loop.start(y.float(), op, seed=0, device="cpu")
+    assert isinstance(run.mcka.prior, FlowPrior)
+    metrics = list(run.iterate(6))
     assert math.isfinite(metrics[0].monte_carlo) and math.isfinite(metrics[5].monte_carlo)

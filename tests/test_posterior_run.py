@@ -17,8 +17,6 @@ from toy_chains import ToyTarget
 from blindsr.commands import settings
 from blindsr.diagnostics import arviz_io
 from blindsr.methods.parts import PRIORS
-from blindsr.methods.presets import PRESETS
-from blindsr.methods.table import METHODS
 from blindsr.operators.degradation import Degradation
 from blindsr.priors.normal import GaussianShape, LineShape
 from blindsr.priors.simplex import SimplexPrior
@@ -215,9 +213,9 @@ def test_control_c_while_sampling(tmp_path: Path, toy: None, monkeypatch: pytest
 
 def test_the_family_of_the_kernel() -> None:
     d = Degradation(2)
-    assert kernel_family(Sampling("hmc"), None, d, None) == GaussianShape(11, 2)
+    assert kernel_family(False, None, d, None) == GaussianShape(11, 2)
     for name, shape in (("gaussian", GaussianShape), ("line", LineShape), ("simplex", SimplexPrior)):
-        assert isinstance(kernel_family(Sampling("hmc", family=name), PRIORS[name].value, d, None), shape)
+        assert isinstance(kernel_family(True, PRIORS[name].value, d, None), shape)
 
 
 def test_a_bad_target_is_one_line(tmp_path: Path) -> None:
@@ -333,7 +331,7 @@ def test_options_that_make_no_sense(tmp_path: Path, words: tuple[object, ...], s
 
 def test_restarts_of_a_method_without_steps(tmp_path: Path) -> None:
     line = error_line(call("run", save_png(tmp_path / "a.png"), *MAP, "--restarts", 3, "--output", tmp_path / "out"))
-    assert "--restarts 3: " in line and "makes no steps, all would be the same" in line
+    assert "--restarts 3: " in line and "draws nothing, so all would be the same" in line
 
 
 def test_ones_own_prior_needs_a_density(tmp_path: Path) -> None:
@@ -354,7 +352,7 @@ def test_ones_own_prior_needs_a_density(tmp_path: Path) -> None:
 
 def test_records_of_runs_without_sampling_are_as_before() -> None:
     assert settings.AFTERWARDS == ("sampling", "restarts")
-    plain = settings.RunSettings(Degradation(2), METHODS["fast-map"], "fast", PRESETS["fast"])
+    plain = settings.RunSettings(scale=2)
     assert plain.record()["sampling"] is None and plain.record()["restarts"] is None
 
 

@@ -1,5 +1,6 @@
 """`blindsr restore`: a picture and its kernel in, sr.png and restore.json out; one line for whatever is wrong."""
 
+import itertools
 import json
 import sys
 import types
@@ -188,25 +189,24 @@ def test_noise_that_is_given(image: Path, kernel: Path, tmp_path: Path, value: s
     assert (tmp_path / "out/sr.png").read_bytes() != (tmp_path / "other/sr.png").read_bytes()
 
 
-@pytest.mark.parametrize("alignment", ["fkp", "centered"])
-@pytest.mark.parametrize("padding", [None, "circular", "replicate", "reflect", "valid"])
-def test_alignment_and_padding(image: Path, kernel: Path, tmp_path: Path, alignment: str, padding: str | None) -> None:
-    words = ("--alignment", alignment) + (("--padding", padding) if padding else ())
-    result = restore(image, kernel, tmp_path / "out", "--restorer", "tv", *words)
-    assert result.exit_code == 0, result.stderr
-    r = record(tmp_path / "out")
-    assert r["alignment"] == alignment
-    assert r["padding"] == (padding or {"fkp": "circular", "centered": "valid"}[alignment])
-    with Image.open(tmp_path / "out/sr.png") as sr:
-        assert sr.size == (36, 32)
+def test_alignment_and_padding(image: Path, kernel: Path, tmp_path: Path) -> None:
+    usual = {"fkp": "circular", "centered": "valid"}
+    for alignment, padding in itertools.product(usual, (None, "circular", "replicate", "reflect", "valid")):
+        words = ("--overwrite", "--alignment", alignment) + (("--padding", padding) if padding else ())
+        result = restore(image, kernel, tmp_path / "out", "--restorer", "tv", *words)
+        assert result.exit_code == 0, result.stderr
+        r = record(tmp_path / "out")
+        assert (r["alignment"], r["padding"]) == (alignment, padding or usual[alignment])
+        with Image.open(tmp_path / "out/sr.png") as sr:
+            assert sr.size == (36, 32)
 
 
-@pytest.mark.parametrize("scale", [2, 3, 4, 8])
-def test_every_scale_on_the_smallest_picture(tmp_path: Path, kernel: Path, scale: int) -> None:
+def test_every_scale_on_the_smallest_picture(tmp_path: Path, kernel: Path) -> None:
     small = save_png(tmp_path / "small.png", 16, 16)
-    assert restore(small, kernel, tmp_path / "out", "--restorer", "tv", scale=scale).exit_code == 0
-    with Image.open(tmp_path / "out/sr.png") as sr:
-        assert sr.size == (16 * scale, 16 * scale)
+    for scale in (2, 3, 4, 8):
+        assert restore(small, kernel, tmp_path, "--restorer", "tv", "--overwrite", scale=scale).exit_code == 0
+        with Image.open(tmp_path / "sr.png") as sr:
+            assert sr.size == (16 * scale, 16 * scale)
 
 
 @pytest.mark.parametrize("name", ["k.npy", "k.mat", "k.txt", "k.png"])
@@ -228,10 +228,10 @@ def test_kernel_files_of_every_kind(made: Path, image: Path, tmp_path: Path, nam
     assert record(tmp_path / "out")["kernel_width"] == pytest.approx(1.5, abs=0.05)
 
 
-@pytest.mark.parametrize("size", [1, 3, 31])
-def test_kernels_of_extreme_sizes(image: Path, tmp_path: Path, size: int) -> None:
-    np.save(tmp_path / "k.npy", gaussian_kernel(size, 1.0))
-    assert restore(image, tmp_path / "k.npy", tmp_path / "out", "--restorer", "tv").exit_code == 0
+def test_kernels_of_extreme_sizes(image: Path, tmp_path: Path) -> None:
+    for size in (1, 3, 31):
+        np.save(tmp_path / "k.npy", gaussian_kernel(size, 1.0))
+        assert restore(image, tmp_path / "k.npy", tmp_path / str(size), "--restorer", "tv").exit_code == 0
 
 
 @pytest.mark.parametrize(
@@ -278,11 +278,10 @@ def test_a_function_of_the_user(image: Path, kernel: Path, tmp_path: Path) -> No
     assert np.array_equal(x[::2, ::2], pixels(image)) and np.array_equal(x[1::2, 1::2], pixels(image))
 
 
-@pytest.mark.parametrize(("name", "message"), BAD_FUNCTIONS.items())
-def test_functions_that_are_refused(image: Path, kernel: Path, tmp_path: Path, name: str, message: str) -> None:
-    word = f"{functions(tmp_path)}:{name}"
-    line = error_line(restore(image, kernel, tmp_path / "out", "--restorer", word))
-    assert message in line and str(tmp_path) in line and not (tmp_path / "out").exists()
+def test_functions_that_are_refused(image: Path, kernel: Path, tmp_path: Path) -> None:
+    for name, message in BAD_FUNCTIONS.items():
+        line = error_line(restore(image, kernel, tmp_path / "out", "--restorer", f"{functions(tmp_path)}:{name}"))
+        assert message in line and str(tmp_path) in line and not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("folder", ["plain", "with a space"])
@@ -442,34 +441,19 @@ def test_pictures_that_are_refused(kernel: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize(
-    "words",
-    [
-        ("--noise", "-1"),
-        ("--noise", "nan"),
-        ("--noise", "loud"),
-        ("--scale", "x"),
-        ("--alignment", "left"),
-        ("--padding", "9"),
-        ("--no-such-option",),
-    ],
-)
-def test_usage_errors(image: Path, kernel: Path, tmp_path: Path, words: tuple[str, ...]) -> None:
-    result = restore(image, kernel, tmp_path / "out", *words)
-    assert result.exit_code == 2 and result.stdout == ""
-    assert words[0] in result.stderr and "Traceback" not in result.stderr
+def test_usage_errors(image: Path, kernel: Path, tmp_path: Path) -> None:
+    wrong = ("--noise -1", "--noise nan", "--noise loud", "--scale x", "--alignment left", "--padding 9", "--no-such")
+    for words in (*(line.split() for line in wrong), ["--kernel"]):
+        if words == ["--kernel"]:
+            result = call("restore", image, "--output", tmp_path / "out")
+        else:
+            result = restore(image, kernel, tmp_path / "out", *words)
+        assert result.exit_code == 2 and result.stdout == "", words
+        assert words[0] in result.stderr and "Traceback" not in result.stderr
+    for restorer in ("tv", "bicubic"):
+        line = error_line(restore(image, kernel, tmp_path / "out", "--restorer", restorer, "--noise", "inf"))
+        assert "--noise inf" in line
     assert not (tmp_path / "out").exists()
-
-
-def test_kernel_is_needed(image: Path, tmp_path: Path) -> None:
-    result = call("restore", image, "--output", tmp_path / "out")
-    assert result.exit_code == 2 and "--kernel" in result.stderr and not (tmp_path / "out").exists()
-
-
-@pytest.mark.parametrize("restorer", ["tv", "bicubic"])
-def test_infinite_noise(image: Path, kernel: Path, tmp_path: Path, restorer: str) -> None:
-    line = error_line(restore(image, kernel, tmp_path / "out", "--restorer", restorer, "--noise", "inf"))
-    assert "--noise inf" in line and not (tmp_path / "out").exists()
 
 
 def test_even_kernel_with_the_alignment_named(image: Path, tmp_path: Path) -> None:

@@ -1,8 +1,10 @@
 import json
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
-from helpers import error_line, run, save_png
+from helpers import FAST, call, error_line, run, save_png
 
 HEAD = """
 import torch
@@ -55,39 +57,87 @@ def write(folder: Path, text: str) -> Path:
     return path
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("option", GOOD)
-def test_good_parts_run_and_are_recorded(tmp_path: Path, option: str) -> None:
-    word = f"{write(tmp_path, GOOD[option])}:P"
-    image = save_png(tmp_path / "a.png")
-    result = run(image, tmp_path / "out", option, word)
-    assert result.exit_code == 0, result.stderr
-    record = json.loads((tmp_path / "out/a/run.json").read_text(encoding="utf-8"))
-    assert record[option[2:].replace("-", "_")] == word
-    assert run(image, tmp_path / "plain").exit_code == 0
-    assert (tmp_path / "out/a/trace.csv").read_bytes() != (tmp_path / "plain/a/trace.csv").read_bytes()
+def light(image: Path, output: Path, *words: object, steps: int = 2) -> Any:
+    """`blindsr run` by MLMC without its warm-up: no Monte Carlo step."""
+    return call("run", image, *FAST, "--prior", "none", "--iterations", steps, "--output", output, *words)
 
 
-@pytest.mark.slow
+def record(folder: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    return content
+
+
+def test_good_parts_run_and_are_recorded(tmp_path: Path) -> None:
+    image = save_png(tmp_path / "a.png", 16, 16)
+    assert light(image, tmp_path / "plain", steps=3).exit_code == 0
+    plain = (tmp_path / "plain/a/trace.csv").read_bytes()
+    for option, text in GOOD.items():
+        word, name = f"{write(tmp_path, text)}:P", option[2:].replace("-", "_")
+        result = light(image, tmp_path / name, option, word, steps=3)
+        assert result.exit_code == 0, result.stderr
+        assert record(tmp_path / name / "a")[name] == word
+        assert (tmp_path / name / "a/trace.csv").read_bytes() != plain
+
+
 def test_weight_of_an_image_prior_counts(tmp_path: Path) -> None:
-    image = save_png(tmp_path / "a.png")
+    image = save_png(tmp_path / "a.png", 16, 16)
     traces = []
     for rho in ("rho = 0.0", "rho = 0.5", "pass"):
         path = write(tmp_path, IMAGE_PRIOR.format(body=ENERGY, rho=rho))
-        assert run(image, tmp_path / rho, "--image-prior", f"{path}:P", steps=2).exit_code == 0
+        assert light(image, tmp_path / rho, "--image-prior", f"{path}:P").exit_code == 0
         traces.append((tmp_path / rho / "a/trace.csv").read_bytes())
     assert len(set(traces)) == 3
 
 
-@pytest.mark.slow
 def test_a_function_or_an_object_will_do(tmp_path: Path) -> None:
-    text = GOOD["--image-prior"] + "\nready = P()\ndef make():\n    return P()\n"
-    path = write(tmp_path, text)
+    path = write(tmp_path, GOOD["--image-prior"] + "\nready = P()\ndef make():\n    return P()\n")
     for name in ("ready", "make"):
-        assert (
-            run(save_png(tmp_path / "a.png"), tmp_path / name, "--image-prior", f"{path}:{name}", steps=1).exit_code
-            == 0
-        )
+        words = ("--image-prior", f"{path}:{name}")
+        assert light(save_png(tmp_path / "a.png", 16, 16), tmp_path / name, *words, steps=1).exit_code == 0
+
+
+ESTIMATOR = """
+from blindsr.estimators.base import Estimate, Estimation, Estimator, Metrics
+
+class Average(Estimation):
+    def __init__(self, degradation, step):
+        self.degradation, self.step = degradation, step
+    def advance(self):
+        self.step += 1
+        return Metrics(self.step, 1.0 / self.step, *[float("nan")] * 5)
+    def estimate(self):
+        from blindsr.generators.starts import pixel_average
+        return Estimate(None, pixel_average(self.degradation))
+    def state_dict(self):
+        return {"step": self.step}
+
+class MyEstimator(Estimator):
+    loss_name = "one over the step"
+    stochastic = False
+    def steps_for(self, degradation):
+        return 3
+    def start(self, y, degradation, *, seed, device):
+        return Average(degradation, 0)
+    def resume(self, y, degradation, state, *, device):
+        return Average(degradation, state["step"])
+
+class Broken(MyEstimator):
+    has_kernel = False
+"""
+
+
+def test_ones_own_estimator_is_a_method(tmp_path: Path) -> None:
+    path, image = write(tmp_path, ESTIMATOR), save_png(tmp_path / "a.png", 16, 16)
+    words = ("run", image, "--scale", 2, "--restorer", "tv", "--output", tmp_path / "out", "--method")
+    result = call(*words, f"{path}:MyEstimator")
+    assert result.exit_code == 0, result.stderr
+    r, kernel = record(tmp_path / "out/a"), np.load(tmp_path / "out/a/kernel.npy")
+    assert r["method"] == f"{path}:MyEstimator" and (r["steps"], r["restorer"]) == (3, "tv")
+    assert np.count_nonzero(kernel) == 4 and kernel.sum() == pytest.approx(1)
+    assert str(path) in r["files_sha256"], "an edited estimator does not go on with an old run"
+    assert len((tmp_path / "out/a/trace.csv").read_text().splitlines()) == 4
+    line = error_line(call(*words, f"{path}:Broken", "--overwrite"))
+    assert "Broken: has_kernel does not say whether estimate() holds a kernel" in line
 
 
 BAD_PRIORS = {
@@ -152,17 +202,18 @@ BAD += [("--optimizer", *v) for v in BAD_OPTIMIZERS.values()]
 BAD += [("--image-prior", *v) for v in BAD_IMAGE_PRIORS.values()]
 
 
-@pytest.mark.parametrize(("option", "text", "message"), BAD, ids=[*BAD_PRIORS, *BAD_OPTIMIZERS, *BAD_IMAGE_PRIORS])
-def test_bad_parts_are_refused_in_one_line(tmp_path: Path, option: str, text: str, message: str) -> None:
-    word = f"{write(tmp_path, text)}:P"
-    line = error_line(run(save_png(tmp_path / "a.png"), tmp_path / "out", option, word))
-    assert message in line and word in line
-    assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.parametrize("option", GOOD)
-def test_files_that_cannot_be_imported(tmp_path: Path, option: str) -> None:
+def test_bad_parts_are_refused_in_one_line(tmp_path: Path) -> None:
+    """(test_contracts.py has all of them; here is the way to the user.)"""
     image = save_png(tmp_path / "a.png")
+    for option, text, message in BAD:
+        word = f"{write(tmp_path, text)}:P"
+        line = error_line(run(image, tmp_path / "out", option, word))
+        assert message in line and word in line
+        assert not (tmp_path / "out").exists()
+
+
+def test_files_that_cannot_be_imported(tmp_path: Path) -> None:
+    image, option = save_png(tmp_path / "a.png"), "--prior"
     good = write(tmp_path, GOOD[option])
     cases = [
         (f"{tmp_path / 'gone.py'}:P", "gone.py: no such file (wanted P from it)"),
@@ -190,10 +241,9 @@ def test_a_part_that_fails_during_the_run_is_named_in_one_line(tmp_path: Path) -
     assert "P: fails during the run (RuntimeError: too many)" in error_line(result)
 
 
-@pytest.mark.slow
 def test_a_part_that_was_edited_does_not_go_on_with_an_old_run(tmp_path: Path) -> None:
-    path, image = write(tmp_path, GOOD["--prior"]), save_png(tmp_path / "a.png")
-    assert run(image, tmp_path / "out", "--prior", f"{path}:P", steps=2).exit_code == 0
+    path, image = write(tmp_path, GOOD["--image-prior"]), save_png(tmp_path / "a.png", 16, 16)
+    assert light(image, tmp_path / "out", "--image-prior", f"{path}:P").exit_code == 0
     path.write_text(path.read_text() + "# edited\n")
-    result = run(image, tmp_path / "out", "--prior", f"{path}:P", "--resume", steps=4)
+    result = light(image, tmp_path / "out", "--image-prior", f"{path}:P", "--resume", steps=4)
     assert "other settings (files_sha256" in error_line(result)

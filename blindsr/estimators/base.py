@@ -172,7 +172,7 @@ class Estimator(ABC):
         ValueError
             If the estimator decides on that itself.
         """
-        raise ValueError("it makes no steps, or decides on their number itself")
+        raise ValueError("it has no steps, or finds their number itself")
 
     def check(self, y: Tensor, degradation: Degradation, device: torch.device) -> None:  # noqa: B027
         """Check, before anything is computed, that an LR image (1, C, h, w) can be served.

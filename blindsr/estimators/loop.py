@@ -206,15 +206,17 @@ class JointLoop(Estimator):
         return replace(self, steps=steps)
 
     def check(self, y: Tensor, degradation: Degradation, device: torch.device) -> None:
-        """Check that the image generator fits into memory, where it knows what it needs.
+        """Let the image and kernel factories check what they can: their memory, and the kernel prior.
 
         Raises
         ------
         ValueError
-            If it does not.
+            If a check fails.
         """
         if (check := getattr(self.image, "check", None)) is not None:
             check(*degradation.hr_shape(*y.shape[-2:]), device)
+        if (check := getattr(self.kernel, "check", None)) is not None:
+            check(None if self.prior is None else self.prior(Problem(y, degradation)))
 
     def start(self, y: Tensor, degradation: Degradation, *, seed: int, device: torch.device | str) -> LoopEstimation:
         """Build both generators and warm the kernel up.

@@ -157,17 +157,18 @@ def explicit_gaussian(degradation: Degradation) -> nn.Module:
     return GaussianKernel(degradation.kernel_size, degradation.center, float(degradation.scale))
 
 
-def flow_latent(problem: Problem, prior: KernelPrior | None) -> KernelBlock:
-    """The kernel as a latent that the kernel prior, a flow, decodes; no Monte Carlo step is made then.
+class FlowLatent:
+    """The kernel as a latent that the kernel prior, a flow, decodes; no Monte Carlo step is made then."""
 
-    Raises
-    ------
-    UserError
-        If the prior is no flow.
-    """
-    if not isinstance(prior, FlowPrior):
+    def check(self, prior: KernelPrior | None) -> FlowPrior:
+        """Return the prior, or raise UserError where it is no flow."""
+        if isinstance(prior, FlowPrior):
+            return prior
         raise UserError(f"this method's kernel is the latent of a flow: give --prior flow, flow-motion or FILE{SUFFIX}")
-    return KernelBlock(SphericalLatent(prior))
+
+    def __call__(self, problem: Problem, prior: KernelPrior | None) -> KernelBlock:
+        """Build the latent."""
+        return KernelBlock(SphericalLatent(self.check(prior)))
 
 
 def estimated_kernel(problem: Problem, prior: KernelPrior | None) -> KernelBlock:
@@ -181,17 +182,18 @@ def estimated_kernel(problem: Problem, prior: KernelPrior | None) -> KernelBlock
     return KernelBlock(module, MomentEnergy.of(found.spectral), prior)
 
 
-def assumed_gaussian(problem: Problem, prior: KernelPrior | None) -> KernelBlock:
-    """The protocol's mean Gaussian, assumed and never changed.
+class AssumedGaussian:
+    """The protocol's mean Gaussian, assumed and never changed."""
 
-    Raises
-    ------
-    UserError
-        If there is a kernel prior.
-    """
-    if prior is not None:
-        raise UserError("this method's kernel is fixed: leave out --prior")
-    return KernelBlock(FixedKernel(protocol_mean(problem.degradation)), assumed=True)
+    def check(self, prior: KernelPrior | None) -> None:
+        """Raise UserError where there is a kernel prior."""
+        if prior is not None:
+            raise UserError("this method's kernel is fixed: leave out --prior")
+
+    def __call__(self, problem: Problem, prior: KernelPrior | None) -> KernelBlock:
+        """Build the kernel."""
+        self.check(prior)
+        return KernelBlock(FixedKernel(protocol_mean(problem.degradation)), assumed=True)
 
 
 KERNELS: dict[str, Part[KernelFactory]] = _table(
@@ -199,8 +201,8 @@ KERNELS: dict[str, Part[KernelFactory]] = _table(
     Part("spectral", estimated_kernel),
     Part("gaussian", free_kernel(explicit_gaussian)),
     Part("pixels", free_kernel(kernel_pixels)),
-    Part("isotropic", assumed_gaussian),
-    Part("latent", flow_latent),
+    Part("isotropic", AssumedGaussian()),
+    Part("latent", FlowLatent()),
 )
 """The kernel generator of the joint loop: `network` starts from random weights; `spectral` is a parametric kernel that
 starts at an estimate from y alone and keeps its density Φ in the objective; `gaussian` is explicit; `pixels` are free;

@@ -142,7 +142,7 @@ def _stepped(name: str, estimator: Estimator, iterations: int | None) -> Estimat
     try:
         return estimator.with_steps(iterations)
     except ValueError as error:
-        raise UserError(f"--iterations {iterations}: leave it out, {name} takes none ({error})") from error
+        raise UserError(f"--iterations {iterations}: leave it out; {name}: {error}") from error
 
 
 def _finished(
@@ -345,11 +345,14 @@ class OtherRow(Row):
         Finds the kernel, or does without.
     restorer : Part
         Makes the image.
+    file : str, optional
+        The user's file that holds the estimator, if it comes from one.
     """
 
     words: str
     estimator: Estimator
     restorer: Part[Restorer | None]
+    file: str | None = None
 
     @property
     def columns(self) -> tuple[str, str]:
@@ -367,7 +370,8 @@ class OtherRow(Row):
             grid = None if self.estimator.has_kernel else Grid.CENTERED
             restorer = restorer_part(choice.restorer or "usrnet", choice.weights, grid)
         estimator = _stepped(self.name, self.estimator, choice.iterations)
-        return _finished(self.name, estimator, restorer, (), noise_std=_level(self, choice))
+        own = Part(self.words, estimator, self.file)
+        return _finished(self.name, estimator, restorer, (own,), noise_std=_level(self, choice))
 
 
 def _level(row: Row, choice: Choice) -> float | None:

@@ -18,7 +18,7 @@ from blindsr.estimators.stopping import MovingVariance
 from blindsr.likelihood.data_term import GaussianLikelihood, SsimThenMse
 from blindsr.methods.base import Method
 from blindsr.methods.parts import IMAGE_PRIORS, IMAGES, KERNELS, NOISES, OPTIMIZERS, PRIORS, RESTORERS
-from blindsr.methods.presets import BSRDM
+from blindsr.methods.presets import BSRDM, find_preset
 from blindsr.methods.rows import Choice, LoopRow, OtherRow, Row, SpectralRow
 from blindsr.methods.words import estimator_part, is_reference
 from blindsr.operators.degradation import Degradation
@@ -147,9 +147,11 @@ def compose(choice: Choice, degradation: Degradation) -> Method:
         name = LOOP_METHOD if given else DEFAULT_METHOD
         if given:
             notes = (f"{', '.join(given)}: composed into the joint loop, --method {LOOP_METHOD}",)
-    row = _user_row(name) if is_reference(name) or isinstance(name, Estimator) else METHODS.get(name)
+    own = not isinstance(name, str) or is_reference(name)
+    row = _user_row(name) if own else METHODS.get(str(name))
     if row is None:
         raise UserError(f"--method {name}: unknown; `blindsr methods` lists them: {', '.join(METHODS)}")
+    find_preset(choice.preset)  # also where the method makes no use of it
     canonical = row.canonical(choice, degradation, METHODS.values())
     return replace(row.compose(choice, degradation), name=canonical, notes=notes)
 
@@ -169,4 +171,4 @@ def _user_row(word: str | Estimator) -> Row:
     """Return the row of a user's estimator: its kernel, and the MAP image unless it makes its own."""
     part = estimator_part(word)
     restorer = RESTORERS["none" if part.value.makes_image else "map"]
-    return OtherRow(part.name, "an estimator of your own", part.name, part.value, restorer)
+    return OtherRow(part.name, "an estimator of your own", part.name, part.value, restorer, part.file)

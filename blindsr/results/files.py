@@ -30,11 +30,10 @@ from blindsr.operators.degradation import Degradation
 from blindsr.operators.kernels import center_of_mass, width
 from blindsr.restorers.base import Restorer
 from blindsr.restorers.bicubic import bicubic
-from blindsr.restorers.external import CallableRestorer, OnnxRestorer
 from blindsr.results.device import peak_memory_mib
 
 KERNEL_WORDS = "applied by correlation; the nominal centre of mass is (kernel_size - scale) / 2 on both axes"
-LABELS = ("image", "kernel", "prior", "optimizer", "image_prior", "noise", "preset", "restorer")
+LABELS = ("kernel", "prior", "optimizer", "image_prior", "noise", "preset", "restorer")
 """Columns whose part is on record by its name, where a method has one."""
 SHIFT_GAIN = 1.0
 """A result that fits the truth this many dB better on the other alignment's grid earns a warning."""
@@ -219,9 +218,10 @@ def method_record(method: Method, degradation: Degradation, seed: int) -> dict[s
         "kernel_size": d.kernel_size,
         "alignment": d.alignment,
         "padding": d.padding,
-        "method": method.name,
+        "image_generator": method.labels.get("image"),  # "image" is the path of the picture
         **{name: method.labels.get(name) for name in LABELS},
-        "estimator": {k: v for k, v in _plain(method.estimator).items() if k != "steps"},  # a run may be prolonged
+        "method": method.name,  # after the parts, so that a refused resume names the part that differs
+        "estimator": _without_steps(_plain(method.estimator)),
         "image_by": _plain(method.restorer),
         "seed": seed,
         "files_sha256": {name: hashlib.sha256(Path(name).read_bytes()).hexdigest() for name in method.files},
@@ -243,10 +243,15 @@ def _plain(part: Any) -> Any:
     return getattr(part, "__name__", type(part).__name__)
 
 
+def _without_steps(estimator: Any) -> Any:
+    """Leave the number of steps out, since a run may be prolonged; a user's estimator may be a bare name."""
+    return {k: v for k, v in estimator.items() if k != "steps"} if isinstance(estimator, dict) else estimator
+
+
 def estimate_record(run: Estimation, found: Estimate, restorer: Restorer | None) -> dict[str, Any]:
     """Return what an estimation found and how many values it fitted, as plain values."""
     facts = run.facts()
-    weights = 0 if restorer is None else restorer_parameters(restorer)
+    weights = 0 if restorer is None else restorer.parameters
     return facts | {
         "kernel_found": found.description,
         "kernel_assumed": found.assumed,
@@ -254,14 +259,6 @@ def estimate_record(run: Estimation, found: Estimate, restorer: Restorer | None)
         "kernel_convention": None if found.kernel is None else KERNEL_WORDS,
         "parameters": None if weights is None else facts["parameters"] + weights,
     }
-
-
-def restorer_parameters(restorer: Restorer) -> int | None:
-    """Count the weights of a restorer; None where it does not tell them."""
-    model = getattr(restorer, "network", getattr(restorer, "model", None))
-    if model is None:
-        return None if isinstance(restorer, OnnxRestorer | CallableRestorer) else 0
-    return int(sum(p.numel() for p in model.parameters()))
 
 
 def image_hash(y: Tensor) -> str:
