@@ -52,7 +52,8 @@ class Choice:
     Attributes
     ----------
     method : str, Estimator or None
-        A row of `METHODS`, `my_file.py:MyEstimator`, or an estimator as an object. None: the default, or the row that the named parts belong to.
+        A row of `METHODS`, `my_file.py:MyEstimator`, or an estimator. None: the default, or the row that the named
+        parts belong to.
     prior, optimizer, image_prior, noise, restorer
         Parts instead of the row's own: names in the tables of `methods.parts`, a user's `my_file.py:MyPart`, objects.
     weights : Path or None
