@@ -45,9 +45,9 @@ from blindsr.likelihood.fields import degraded_field
 from blindsr.likelihood.spectral import SpectralSettings
 from blindsr.operators.kernels import covariance
 from blindsr.posteriors.fixed_image import FixedImageTarget
-from blindsr.posteriors.nested_laplace import nested_laplace
+from blindsr.posteriors.laplace_map import nested_laplace
 from blindsr.posteriors.spectral import SpectralTarget
-from blindsr.posteriors.spectral_laplace import SpectralPrior
+from blindsr.posteriors.spectral_laplace import SpectralPosterior
 from blindsr.priors.normal import GaussianShape
 from blindsr.random import generator
 from blindsr.restorers.usrnet import UsrNetRestorer
@@ -144,7 +144,7 @@ def normal_photo(test: object, scale: int, content: str) -> dict:
     """One photo: quantiles of the truth among draws of the normal approximation."""
     d = Degradation(scale)
     settings = SpectralSettings(content=POWER_LAW) if content == "power-law" else SpectralSettings()
-    found = SpectralPrior.fit(test.y, d, settings=settings)
+    found = SpectralPosterior.fit(test.y, d, settings=settings)
     m, true = moments(found.sample(1000, generator=generator(0))), moments(test.kernel)[0]
     return {"below": (m < true).double().mean(0).tolist(), "content": content, "truth": true.tolist()}
 
@@ -153,7 +153,7 @@ def bends(test: object, scale: int) -> dict:
     """What a photo adds to the second moments of its kernel: isotropic, cos 2φ, sin 2φ, in units of the bend."""
     d = Degradation(scale)
     without = {n: replace(t, mean=0.0, shared=0.0) if n.startswith("bend") else t for n, t in PHOTOGRAPH.items()}
-    found = SpectralPrior.fit(test.y, d, settings=SpectralSettings(content=without))
+    found = SpectralPosterior.fit(test.y, d, settings=SpectralSettings(content=without))
     c = (covariance(found.mode_kernel.double()) - covariance(test.kernel.double()))[0] * (math.pi / scale) ** 2
     return {"bend": [float(c[0, 0] + c[1, 1]) / 2, float(c[0, 0] - c[1, 1]) / 2, float(c[0, 1])]}
 

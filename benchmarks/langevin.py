@@ -33,21 +33,23 @@ from set5c import load
 from torch import Tensor
 
 from blindsr import METHODS, PRESETS, Degradation, super_resolve
-from blindsr.estimators.loop import Solver
 from blindsr.generators.kernel import KernelNetwork
 from blindsr.io.kernels import read_kernel
 from blindsr.likelihood.quadratic import LrErrorForm, lr_errors
-from blindsr.methods.table import assemble
 from blindsr.operators.kernels import covariance
-from blindsr.posteriors.network import FlatNetwork, NetworkTarget
-from blindsr.posteriors.spectral import SpectralTarget
+from blindsr.posteriors import FlatNetwork, NetworkTarget, SpectralTarget, value_and_gradient
 from blindsr.priors.gaussian import GaussianKernelPrior, gaussian_kernel
 from blindsr.random import generator, seeded
-from blindsr.samplers.base import Sampler
+from blindsr.samplers import (
+    MonteCarloKernelApproximation,
+    NetworkLangevin,
+    PreconditionedSgld,
+    Sgld,
+    Transition,
+    sample,
+)
 from blindsr.samplers.mcka import WEIGHTS
-from blindsr.samplers.network_langevin import Form, MonteCarloLoss, NetworkLangevin
-from blindsr.samplers.sgld import PreconditionedSgld, Sgld
-from blindsr.samplers.table import sample
+from blindsr.samplers.network_langevin import Form, MonteCarloLoss, NetworkLangevinTransition
 from blindsr.simulate import TestImage, degrade
 
 FIXED_VARIANCE = 5e-4
@@ -250,21 +252,23 @@ class Study:
             return position.new_zeros(len(position)), torch.zeros_like(position)
 
         rate = 1e-4 if case.network == "published" else 1e-2
-        warm = NetworkLangevin(nothing, towards, rate, rate, form=Form.ADAM)
+        warm = NetworkLangevinTransition(nothing, towards, NetworkLangevin(rate, rate))
         state = warm.init(torch.cat(rows))
         for _ in range(20 if self.quick else 300):
             state, _ = warm.step(state, generator(0))
         return state.position
 
-    def sampler(self, case: Case, target: NetworkTarget) -> Sampler:
+    def transition(self, case: Case, target: NetworkTarget) -> Transition:
         """The dynamics of a case."""
         if case.sampler == "sgld":
-            return Sgld(target, case.rate)
+            return Sgld(case.rate).on(value_and_gradient(target))
         if case.sampler == "psgld":
-            return PreconditionedSgld(target, case.rate, data_size=target.form.n)
-        pull = MonteCarloLoss(target, self.prior, case.kernels, WEIGHTS[case.weights]) if case.ratio else None
+            return PreconditionedSgld(case.rate, data_size=target.form.n).on(value_and_gradient(target))
+        mcka = MonteCarloKernelApproximation(self.prior, case.kernels, weights=WEIGHTS[case.weights])
+        pull = MonteCarloLoss(target, mcka) if case.ratio else None
         rates = case.rate, case.ratio * case.rate
-        return NetworkLangevin(target.error_and_gradient, pull, *rates, case.window, case.interval, Form(case.form))
+        settings = NetworkLangevin(*rates, case.window, case.interval, Form(case.form))
+        return NetworkLangevinTransition(target.error_and_gradient, pull, settings)
 
     def trace(self, case: Case) -> Tensor:
         """Statistics (chains, draws, 5) of a case, every tenth step (of hmc every draw after as many of warm-up)."""
@@ -278,7 +282,7 @@ class Study:
             )
             rows = chains.draws.flatten(0, 1)
             return self.statistics(target.kernel(rows), target.form).view(4, -1, len(STATISTICS))
-        sampler, kept = self.sampler(case, target), []
+        sampler, kept = self.transition(case, target), []
         state = sampler.init(self.starts(case, target))
         for i in range(40 if self.quick else case.steps):
             state, _ = sampler.step(state, g)
@@ -413,15 +417,15 @@ def run_record(study: Study, seed: int) -> dict[str, object]:
     preset = PRESETS["fast"]
     if study.quick:
         preset = replace(preset, steps=20, warmup_steps=5, skip=replace(preset.skip, channels=8))
-    solver = Solver(assemble(METHODS["mlmc"], study.degradation, preset, study.test.y))
-    run = solver.init(study.test.y, seed)
+    estimation = METHODS["mlmc"].loop(preset).start(study.test.y, study.degradation, seed=seed, device="cpu")
+    run = estimation.run
     early, late = 2 * preset.inner_steps, preset.steps - preset.inner_steps
     rows, drawn = [], {}
     began = time.perf_counter()
     while run.step < preset.steps:
         if run.step in (early, late) and run.x is not None and run.k is not None:
             drawn["early" if run.step == early else "late"] = simulation(study, run.x, run.k, run.variance, seed)
-        m = solver.step(run, study.test.y)
+        m = estimation.advance()
         with torch.no_grad():
             values = study.statistics(run.kernel().double(), study.form("true"))[0]
         rows.append([m.loss, m.mse, m.monte_carlo if math.isfinite(m.monte_carlo) else None, *rounded(values[:4])])

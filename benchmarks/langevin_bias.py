@@ -20,10 +20,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from blindsr.posteriors import value_and_gradient
 from blindsr.random import generator
-from blindsr.samplers.base import Sampler
-from blindsr.samplers.network_langevin import NetworkLangevin, RandomPull, negative_log_density
-from blindsr.samplers.sgld import PreconditionedSgld, Sgld
+from blindsr.samplers import NetworkLangevin, PreconditionedSgld, Sgld, Transition
+from blindsr.samplers.network_langevin import Form, NetworkLangevinTransition, RandomPull, negative_log_density
 
 CHAINS = 400
 
@@ -97,14 +97,15 @@ def funnel() -> Known:
 TARGETS = {"correlated Gaussian": gaussian, "skewed": skewed, "bimodal": bimodal, "funnel": funnel}
 
 
-def sampler(name: str, target: Known, step: float, reference: Tensor) -> Sampler:
-    """A sampler of a step size."""
+def transition(name: str, target: Known, step: float, reference: Tensor) -> Transition:
+    """The transition of a sampler with a step size."""
     if name == "sgld":
-        return Sgld(target, step)
+        return Sgld(step).on(value_and_gradient(target))
     if name == "psgld":
-        return PreconditionedSgld(target, step, damping=0.1)
+        return PreconditionedSgld(step, damping=0.1).on(value_and_gradient(target))
     pull = RandomPull(reference.mean(0), reference.std(0))
-    return NetworkLangevin(negative_log_density(target), pull, step, step)
+    settings = NetworkLangevin(step, step, form=Form.GRADIENT)
+    return NetworkLangevinTransition(negative_log_density(target), pull, settings)
 
 
 def record(kind: str, name: str, step: float, steps: int) -> dict[str, object]:
@@ -113,7 +114,7 @@ def record(kind: str, name: str, step: float, steps: int) -> dict[str, object]:
     g = generator(0)
     reference = target.draw(400_000, g)
     state, kept = None, []
-    made = sampler(name, target, step, reference)
+    made = transition(name, target, step, reference)
     state = made.init(target.draw(CHAINS, g))
     for i in range(steps):
         state, info = made.step(state, g)

@@ -17,13 +17,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from blindsr.diagnostics.metrics import kernel_psnr, psnr
-from blindsr.estimators.loop import Estimate, Solver
+from blindsr.estimators.base import Estimate
+from blindsr.estimators.loop import free_kernel
 from blindsr.generators.kernel import ScaledKernel
 from blindsr.generators.pixels import Pixels
 from blindsr.io.images import read_image
 from blindsr.io.kernels import read_kernel
 from blindsr.methods.presets import PRESETS
-from blindsr.methods.table import METHODS, assemble
+from blindsr.methods.table import METHODS
 from blindsr.operators.degradation import Degradation
 from blindsr.results.files import as_array
 
@@ -32,16 +33,17 @@ SCALE, COARSE = 4, 11
 
 def solve(y: Tensor, degradation: Degradation, steps: int, start: Estimate | None = None) -> Estimate:
     """Run `pam`, from an image and a kernel if they are given."""
-    assembly = assemble(METHODS["pam"], degradation, PRESETS["balanced"])
+    loop = METHODS["pam"].loop(PRESETS["balanced"])
     if start is not None:
-        assembly = replace(
-            assembly, image=lambda y, d: Pixels(start.image), kernel=lambda y, d: ScaledKernel.at(start.kernel)
+        loop = replace(
+            loop,
+            image=lambda problem: Pixels(start.image),
+            kernel=free_kernel(lambda d: ScaledKernel.at(start.kernel)),
         )
-    solver = Solver(assembly)
-    run = solver.init(y, seed=0)
-    for _ in solver.iterate(run, y, steps):
+    run = loop.start(y, degradation, seed=0, device="cpu")
+    for _ in run.iterate(steps):
         pass
-    return solver.estimate(run)
+    return run.estimate()
 
 
 def sampled(planes: Tensor, rows: np.ndarray, columns: np.ndarray, order: int, mode: str) -> Tensor:
@@ -84,7 +86,7 @@ def main() -> None:
         degradation, cells = Degradation(SCALE, kernel.shape[-1]), []
         for start in (None, coarse_start(y, kernel.shape[-1], args.steps)):
             found = solve(y, degradation, args.steps, start)
-            image = psnr(as_array(found.image), as_array(truth), SCALE**2)
+            image = psnr(as_array(found.image.clamp(0, 1)), as_array(truth), SCALE**2)
             cells.append(f"{image:.2f}, {kernel_psnr(found.kernel[0, 0].numpy(), kernel[0, 0].numpy()):.2f}")
         print(f"| {name} | {cells[0]} | {cells[1]} |", flush=True)
 

@@ -4,7 +4,7 @@
     python benchmarks/samplers.py --data DIR --samplers hmc mala rwm --images woman
     python benchmarks/samplers.py --data DIR --nuts pyro numpyro blackjax --over own map --nuts-draws 300
 
-Every sampler runs on the same density in the same process; ours over the transport map of `targets.nested_laplace`.
+Every sampler runs on the same density in the same process; ours over the transport map of `posteriors.nested_laplace`.
 NUTS of other libraries runs over the target's own coordinates (Pyro's scaled by the spread of the starts), or over the
 same map as ours; its mass matrix is diagonal, but Pyro's is dense where the warm-up is long enough to learn one. Bulk
 and tail ESS and R-hat are ArviZ's, the least over all parameters; seconds are wall time, the search for the mode, the
@@ -31,13 +31,9 @@ from torch import Tensor
 from blindsr import Degradation
 from blindsr.diagnostics import arviz_io
 from blindsr.io.images import read_image
-from blindsr.posteriors.base import value_and_gradient
-from blindsr.posteriors.nested_laplace import nested_laplace
-from blindsr.posteriors.spectral import SpectralTarget
-from blindsr.posteriors.transport import Transported
+from blindsr.posteriors import SpectralTarget, Transported, nested_laplace, value_and_gradient
 from blindsr.random import generator
-from blindsr.samplers.chains import Chains
-from blindsr.samplers.table import PRIOR_APART, sample
+from blindsr.samplers import SAMPLERS, Chains, sample
 
 SIZES = {
     "hmc": {"chains": 8, "draws": 320, "warmup": 90},
@@ -66,7 +62,8 @@ def ours(target: SpectralTarget, name: str, seed: int) -> tuple[Chains, float]:
     target.__dict__.pop("mode", None)
     target.__dict__.pop("_normal", None)
     start = time.perf_counter()
-    given = {"covariance": target.laplace()[1]} if name in PRIOR_APART else {"transport": nested_laplace(target)}
+    over = SAMPLERS[name].uses_transport
+    given = {"transport": nested_laplace(target)} if over else {"covariance": target.laplace()[1]}
     chains = sample(target, name, **SIZES[name], generator=generator(seed), **given)
     return chains, time.perf_counter() - start
 

@@ -22,15 +22,16 @@ import torch
 from PIL import Image
 
 from blindsr.diagnostics.metrics import kernel_psnr, psnr, ssim
-from blindsr.estimators.loop import Solver
 from blindsr.methods.parts import NOISES
 from blindsr.methods.presets import PRESETS, Preset
-from blindsr.methods.table import METHODS, assemble
+from blindsr.methods.table import METHODS
 from blindsr.operators.degradation import Degradation
 from blindsr.operators.kernels import width
 from blindsr.priors.gaussian import GaussianKernelPrior
 from blindsr.restorers.bicubic import bicubic
 from blindsr.simulate import degrade
+
+LOOP_METHODS = [name for name, row in METHODS.items() if row.loop_columns]
 
 
 def load(path: Path, crop: int | None) -> torch.Tensor:
@@ -44,7 +45,7 @@ def load(path: Path, crop: int | None) -> torch.Tensor:
 
 def array(x: torch.Tensor) -> np.ndarray:
     """Turn (1, C, H, W) into (H, W, C)."""
-    return x[0].permute(1, 2, 0).double().numpy()
+    return x[0].clamp(0, 1).permute(1, 2, 0).double().numpy()
 
 
 @dataclass(frozen=True)
@@ -76,11 +77,10 @@ def one(task: Task, path: Path, index: int, device: str) -> dict[str, object]:
     test = degrade(image, degradation, prior, noise_std=task.noise_level, seed=kernel_seed)
     row = replace(METHODS[task.method], noise=NOISES[task.noise_model])
     start = time.perf_counter()
-    solver = Solver(assemble(row, degradation, task.settings), device)
-    run = solver.init(test.y, task.seed)
-    for _ in solver.iterate(run, test.y, task.settings.steps):
+    run = row.loop(task.settings).start(test.y, degradation, seed=task.seed, device=device)
+    for _ in run.iterate(task.settings.steps):
         pass
-    x, k = solver.estimate(run)
+    x, k = run.estimate().image, run.estimate().kernel
     seconds = time.perf_counter() - start
     a, b = array(x), array(test.x)
     low = array(bicubic(test.y, task.scale, degradation.alignment))
@@ -115,7 +115,7 @@ def main() -> None:
     """Run what is not yet in the output file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder that holds Set5/")
-    parser.add_argument("--methods", nargs="+", default=["mlmc"], choices=list(METHODS))
+    parser.add_argument("--methods", nargs="+", default=["mlmc"], choices=LOOP_METHODS)
     parser.add_argument("--preset", default="fast", choices=list(PRESETS))
     parser.add_argument("--steps", type=int, help="inner steps, instead of the preset's")
     parser.add_argument("--simulations", type=int, help="Monte Carlo simulations per outer iteration, likewise")

@@ -27,11 +27,10 @@ from pathlib import Path
 import torch
 from set5c import array, load
 
-from blindsr import METHODS, PRESETS, Degradation, super_resolve
+from blindsr import Degradation, super_resolve
 from blindsr.diagnostics.metrics import kernel_psnr, psnr, ssim
 from blindsr.io.kernels import read_kernel
 from blindsr.priors import CameraShakePrior, GaussianKernelPrior, KernelPrior, LineKernelPrior
-from blindsr.restorers.bicubic import bicubic
 from blindsr.restorers.usrnet import UsrNetRestorer
 from blindsr.simulate import TestImage, degrade
 
@@ -77,10 +76,9 @@ def images(args: argparse.Namespace, scale: int, seed: int) -> Iterator[tuple[st
 
 def solve(word: str, test: TestImage, d: Degradation, seed: int) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Run `method` or `method:preset`."""
-    if word == "bicubic":
-        return bicubic(test.y, d.scale, d.alignment), None
     method, _, preset = word.partition(":")
-    return super_resolve(test.y, d, METHODS[method], PRESETS[preset or "balanced"], seed=seed)
+    found = super_resolve(test.y, d, method, preset=preset or "balanced", seed=seed)
+    return found.image, found.kernel
 
 
 def one(word: str, test: TestImage, scale: int, seed: int, oracle: UsrNetRestorer | None, noise: float) -> dict:

@@ -17,9 +17,8 @@ from dataclasses import replace
 
 import torch
 
-from blindsr.estimators.loop import Solver
 from blindsr.methods.presets import PRESETS, Preset
-from blindsr.methods.table import METHODS, assemble
+from blindsr.methods.table import METHODS
 from blindsr.operators.degradation import Degradation
 
 
@@ -38,15 +37,15 @@ def peak_mib() -> float:
 
 def actions(preset: Preset, scale: int, y: torch.Tensor) -> tuple[Callable[[], object], Callable[[], object]]:
     """Return the whole step and the bare pass of one run; steps are taken by whole outer iterations."""
-    solver = Solver(assemble(METHODS["mlmc"], Degradation(scale), preset))
-    run = solver.init(y, seed=0)
+    estimation = METHODS["mlmc"].loop(preset).start(y, Degradation(scale), seed=0, device="cpu")
+    run = estimation.run
 
     def bare() -> None:
         run.image.zero_grad(set_to_none=True)
         run.image().square().mean().backward()
         run.image.zero_grad(set_to_none=True)
 
-    return lambda: solver.step(run, y), bare
+    return estimation.advance, bare
 
 
 def main() -> None:

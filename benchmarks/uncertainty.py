@@ -26,9 +26,10 @@ from torch.nn import functional as F
 from blindsr import Degradation
 from blindsr.estimators.spectral import KernelEstimator
 from blindsr.operators.luma import luma, luma_gain
+from blindsr.priors.image import TotalVariation
 from blindsr.random import generator
-from blindsr.restorers.half_quadratic import QUANTISATION_STD
 from blindsr.restorers.map import MapRestorer
+from blindsr.restorers.splitting import QUANTISATION_STD
 from blindsr.simulate import TestImage
 from blindsr.uncertainty.image_posterior import (
     FACTOR,
@@ -69,7 +70,7 @@ def one(test: TestImage, d: Degradation, figures: Path | None) -> dict:
     done = time.perf_counter()
     y, x, truth = luma(test.y), luma(image), luma(test.x)
     grey = found.noise_std * luma_gain(test.y.shape[1])
-    plain = MapRestorer(similar=None, model_error=MODEL_ERROR)
+    plain = MapRestorer(TotalVariation(), model_error=MODEL_ERROR)
     kernels = uncertainty_map(y, draws, plain, d, grey, generator=generator(2))
     b = d.scale**2
     inner = (slice(b, -b), slice(b, -b))

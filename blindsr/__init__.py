@@ -10,20 +10,21 @@ from blindsr.errors import UserError
 from blindsr.estimators.base import Estimate, Estimation, Estimator, Metrics
 from blindsr.estimators.loop import JointLoop
 from blindsr.estimators.spectral import KernelEstimate, KernelEstimator
+from blindsr.io.files import VERSION
 from blindsr.methods.base import Method
 from blindsr.methods.presets import PRESETS, Preset
 from blindsr.methods.rows import Choice
 from blindsr.methods.table import METHODS, compose
 from blindsr.operators.degradation import Alignment, Degradation, Padding
-from blindsr.super_resolve import super_resolve
+from blindsr.results.super_resolve import super_resolve
 
 if TYPE_CHECKING:
     from blindsr.io.images import read_image, write_png
     from blindsr.io.kernels import read_kernel, write_kernel
     from blindsr.io.picture import Picture
-    from blindsr.results.super_resolved import SuperResolved, SuperResolvedBatch
+    from blindsr.results.result import SuperResolved, SuperResolvedBatch
 
-__version__ = "0.1.0"
+__version__ = VERSION
 
 __all__ = [
     "METHODS",
@@ -55,8 +56,8 @@ __all__ = [
 
 _LAZY = {
     "Picture": "blindsr.io.picture",
-    "SuperResolved": "blindsr.results.super_resolved",
-    "SuperResolvedBatch": "blindsr.results.super_resolved",
+    "SuperResolved": "blindsr.results.result",
+    "SuperResolvedBatch": "blindsr.results.result",
     "read_image": "blindsr.io.images",
     "read_kernel": "blindsr.io.kernels",
     "write_kernel": "blindsr.io.kernels",

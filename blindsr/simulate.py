@@ -1,4 +1,4 @@
-"""Making test images: y = (x ⊗ k)↓s + n by the literature's protocol, with everything that was drawn on record."""
+"""Simulate test images, y = (x ⊗ k)↓s + n, by the protocol of FKP, BSRDM and MLMC."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ class Quantize(StrEnum):
 
 @dataclass(frozen=True)
 class TestImage:
-    """A degraded image and what made it.
+    """A simulated LR image with its truth.
 
     Attributes
     ----------
     y, x : Tensor
-        LR (1, C, h, w) and the HR it was made from (1, C, s h, s w), cropped to a multiple of s; 0..1.
+        LR image (1, C, h, w), and the HR image (1, C, s h, s w) it was made from, cropped to a multiple of s; 0..1.
     kernel : Tensor
         (1, 1, K, K).
     """
@@ -62,17 +62,22 @@ def degrade(
     Parameters
     ----------
     x : Tensor
-        (1, C, H, W), 0..1; cropped at the right and the bottom to a size that the operator takes.
+        (1, C, H, W), 0..1; it is cropped at the right and the bottom to a size that the operator accepts.
     degradation : Degradation
         The operator.
     kernel : KernelPrior or Tensor
-        Where the true kernel is drawn from, or the kernel itself (1, 1, K, K).
+        The law of the true kernel, or the kernel itself (1, 1, K, K).
     noise_std : float
         Standard deviation of the Gaussian noise, units of 0..1, at least 0.
     seed : int
-        Seeds the kernel and the noise, each with its own stream: another noise level keeps the kernel.
+        Of kernel and noise, which have streams of their own, so that another noise level keeps the kernel.
     how : Quantize
         8-bit rule.
+
+    Raises
+    ------
+    ValueError
+        If the noise level is negative or not finite, or the image is too small.
     """
     if not 0 <= noise_std < float("inf"):
         raise ValueError(f"noise level {noise_std}: a standard deviation of 0 or more, in units of 0..1, is needed")

@@ -4,12 +4,11 @@ python examples/ablation.py --steps 300
 """
 
 import argparse
-from dataclasses import replace
 from pathlib import Path
 
 import skimage.data
 
-from blindsr import METHODS, PRESETS, Degradation, Solver, assemble
+from blindsr import PRESETS, Degradation, super_resolve
 from blindsr.diagnostics.metrics import kernel_psnr, psnr
 from blindsr.io.images import read_image
 from blindsr.priors import GaussianKernelPrior
@@ -29,16 +28,11 @@ def main() -> None:
     photo = photo[..., : args.side, 150 : 150 + args.side]
     degradation = Degradation(args.scale)
     test = degrade(photo, degradation, GaussianKernelPrior.truth(args.scale), seed=args.seed)
-    preset = replace(PRESETS["fast"], steps=args.steps)
 
     for name in ("mlmc", "mlmc-no-mc", "mlmc-no-meta"):
-        solver = Solver(assemble(METHODS[name], degradation, preset))
-        run = solver.init(test.y, args.seed)
-        for _ in solver.iterate(run, test.y, preset.steps):
-            pass
-        x, k = solver.estimate(run)
-        a, b = (v[0].permute(1, 2, 0).double().numpy() for v in (x, test.x))
-        kernels = (v[0, 0].double().numpy() for v in (k, test.kernel))
+        found = super_resolve(test.y, degradation, name, preset="fast", iterations=args.steps, seed=args.seed)
+        a, b = (v[0].permute(1, 2, 0).double().numpy() for v in (found.image, test.x))
+        kernels = (v[0, 0].double().numpy() for v in (found.kernel, test.kernel))
         print(f"{name:14s} image {psnr(a, b, args.scale):.2f} dB  kernel {kernel_psnr(*kernels):.2f} dB")
 
 

@@ -8,12 +8,14 @@ python examples/compose_solver.py --steps 200
 
 import argparse
 
-from blindsr import Assembly, Degradation, Solver
+from blindsr import Degradation, JointLoop
+from blindsr.estimators.loop import free_kernel
 from blindsr.generators.kernel import KernelNetwork
-from blindsr.generators.skip import SkipNetwork, SkipSettings
+from blindsr.generators.skip import SkipSettings
 from blindsr.io.images import read_image
 from blindsr.likelihood.data_term import GaussianLikelihood
 from blindsr.likelihood.noise import IidNoise
+from blindsr.methods.parts import SkipImage
 from blindsr.optimizers.meta import MetaLearned
 from blindsr.priors import LineKernelPrior, TotalVariation
 from blindsr.samplers.mcka import MonteCarloKernelApproximation, likelihood_weights
@@ -38,28 +40,25 @@ def main() -> None:
     lines = LineKernelPrior.protocol(degradation.scale, degradation.kernel_size)
     test = degrade(photo, degradation, lines, noise_std=0.01, seed=1)
 
-    skip = SkipSettings(channels=16, levels=4)
-    solver = Solver(
-        Assembly(
-            degradation=degradation,
-            image=lambda y, d: SkipNetwork(y.shape[1], *d.hr_shape(*y.shape[-2:]), skip),
-            kernel=lambda y, d: KernelNetwork(d.kernel_size),
-            optimizer=MetaLearned(interval=3),
-            data_term=GaussianLikelihood(),
-            image_prior=TotalVariation(),
-            noise=IidNoise(),
-            monte_carlo=MonteCarloKernelApproximation(lines, n_kernels=16, weights=likelihood_weights),
-        )
+    loop = JointLoop(
+        image=SkipImage(SkipSettings(channels=16, levels=4)),
+        kernel=free_kernel(lambda d: KernelNetwork(d.kernel_size)),
+        optimizer=MetaLearned(interval=3),
+        data_term=GaussianLikelihood(),
+        image_prior=TotalVariation(),
+        noise=IidNoise(),
+        prior=lambda problem: lines,
+        monte_carlo=lambda prior, scale: MonteCarloKernelApproximation(prior, n_kernels=16, weights=likelihood_weights),
     )
-    run = solver.init(test.y, seed=0)
-    for metrics in solver.iterate(run, test.y, args.steps):
+    run = loop.start(test.y, degradation, seed=0, device="cpu")
+    for metrics in run.iterate(args.steps):
         if metrics.step % 50 == 0 or metrics.step == args.steps:
             print(
                 f"step {metrics.step}: LR error {255 * metrics.mse**0.5:.2f}, noise {255 * metrics.noise_std:.2f} "
                 f"grey levels, kernel width {metrics.kernel_width:.2f} pixels"
             )
-    image, kernel = solver.estimate(run)
-    print(f"image {tuple(image.shape)}, kernel {tuple(kernel.shape)}")
+    found = run.estimate()
+    print(f"image {tuple(found.image.shape)}, kernel {tuple(found.kernel.shape)}")
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from blindsr import Degradation, KernelEstimator
 from blindsr.diagnostics.metrics import kernel_psnr, psnr
 from blindsr.io.images import read_image
 from blindsr.priors import GaussianKernelPrior
+from blindsr.priors.image import TotalVariation
 from blindsr.restorers.bicubic import BicubicRestorer
 from blindsr.restorers.map import MapRestorer
 from blindsr.simulate import degrade
@@ -38,10 +39,9 @@ def main() -> None:
     score = kernel_psnr(found.kernel[0, 0].double().numpy(), test.kernel[0, 0].double().numpy())
     print(f"family {found.family}, noise {255 * found.noise_std:.2f} grey levels, kernel PSNR {score:.1f} dB")
 
-    truth = test.x[0].permute(1, 2, 0).double().numpy()
-    for restorer in (BicubicRestorer(), MapRestorer(similar=None), MapRestorer()):
+    for restorer in (BicubicRestorer(), MapRestorer(TotalVariation()), MapRestorer()):
         image = restorer(test.y, found.kernel, degradation, found.noise_std)
-        value = psnr(image[0].permute(1, 2, 0).double().numpy(), truth, args.scale**2)
+        value = psnr(image.clamp(0, 1), test.x, args.scale**2)
         print(f"{type(restorer).__name__}: {value:.2f} dB")
 
 

@@ -2,8 +2,9 @@
 
 blindsr run photo.png --prior examples/my_prior.py:DiskPrior
 
-The class is called with the Degradation, which says the kernel's size and where its centre belongs. All that the
-Monte Carlo step needs is `sample`; `blindsr.testing.check_kernel_prior` tells whether it keeps the contract.
+The class is called with the Degradation, which holds the kernel's size and nominal centre. The Monte Carlo step needs
+no more than `sample`, and so do `blindsr degrade --kernel` and `blindsr train-flow --prior`;
+`blindsr.testing.check_kernel_prior` checks the contract.
 """
 
 import torch
@@ -32,4 +33,4 @@ class DiskPrior:
 if __name__ == "__main__":
     degradation = Degradation(scale=4)
     check_kernel_prior(DiskPrior(degradation), degradation)
-    print("the contract is kept")
+    print("DiskPrior keeps the contract of a kernel prior")

@@ -1,6 +1,7 @@
-"""What all tests share: reproducible property tests, tiny parts, the optional data folder."""
+"""What all tests share: reproducible property tests, a clock of their own, the optional data folder."""
 
 import os
+import time
 from pathlib import Path
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # one process a core, so one thread each
@@ -8,6 +9,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # one process a core, so one thread eac
 
 import pytest
 import torch
+from helpers import Clock
 from hypothesis import settings
 
 settings.register_profile("blindsr", deadline=None, derandomize=True, database=None, max_examples=60)
@@ -17,6 +19,14 @@ settings.load_profile("blindsr")
 @pytest.fixture
 def gen() -> torch.Generator:
     return torch.Generator().manual_seed(20240610)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """Put a clock that only the test moves in the place of `time.perf_counter`, so that no limit depends on speed."""
+    it = Clock()
+    monkeypatch.setattr(time, "perf_counter", it)
+    return it
 
 
 @pytest.fixture(scope="session")

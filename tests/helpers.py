@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,22 @@ from typer.testing import CliRunner
 
 from blindsr.cli.root import app
 
+
+@dataclass
+class Clock:
+    """A clock, in seconds, that stands still until it is moved; `tick` is added at each look at it."""
+
+    now: float = 0.0
+    tick: float = 0.0
+
+    def __call__(self) -> float:
+        self.now += self.tick
+        return self.now
+
+
 FAST = ("--scale", "2", "--method", "mlmc", "--preset", "fast")
+LIGHT = ("--method", "double-dip")
+"""For `run`, where the method does not matter: one that starts without a warm-up."""
 
 
 def call(*words: object) -> Any:
@@ -30,7 +46,7 @@ def run(image: Path, output: Path, *words: object, steps: int = 3) -> Any:
 
 def run_script(*arguments: object) -> str:
     """Run a Python script of the repository in a process of its own; return what it prints."""
-    done = subprocess.run([sys.executable, *map(str, arguments)], capture_output=True, text=True, timeout=300)
+    done = subprocess.run([sys.executable, *map(str, arguments)], capture_output=True, text=True, timeout=1800)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

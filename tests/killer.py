@@ -1,15 +1,16 @@
 """Start runs and kill them: argv is the picture, the output folder, steps, seed, then the moments.
 
-A moment is a number of seconds after the start, or `replace:N` / `fsync:N` for the N-th such call, before or after it
-(`replace-after:N`). After each death every file must be whole. Each life resumes the one before; the last is left to
-finish. Prints how each ended, as JSON.
+A moment is `call:N` for the N-th call of any function, or `replace:N` / `fsync:N` for the N-th such call, before or
+after it (`replace-after:N`). After each death every file must be whole. Each life resumes the one before; the last is
+left to finish. Prints how each ended, as JSON; on standard error, how many calls a life made that `call:N` did not end.
 """
 
 import json
 import os
 import signal
 import sys
-import time
+from collections.abc import Iterator
+from itertools import count as counting
 from pathlib import Path
 from typing import Any
 
@@ -42,23 +43,36 @@ def die_at(name: str, number: int) -> None:
     setattr(os, operation, deadly)
 
 
+def die_at_call(number: int) -> Iterator[int]:
+    """Count calls, and die at the one of this number; return the counter."""
+    calls = counting(1)
+
+    def profile(frame: Any, event: str, argument: Any) -> None:
+        if event.endswith("call") and next(calls) >= number:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.setprofile(profile)
+    return calls
+
+
 def live(words: list[str], moment: str) -> int:
     child = os.fork()
     if child == 0:
-        if ":" in moment:
-            name, _, number = moment.partition(":")
-            die_at(name, int(number))
         code = 70
+        name, _, number = moment.partition(":")
+        calls = die_at_call(int(number)) if name == "call" else None
+        if name and calls is None:
+            die_at(name, int(number))
         try:
             app(words)
         except SystemExit as leave:
             code = int(leave.code or 0)
         finally:
+            sys.setprofile(None)
+            if calls is not None:
+                print("calls", next(calls), file=sys.stderr)
             sys.stderr.flush()
             os._exit(code)
-    if moment and ":" not in moment:
-        time.sleep(float(moment))
-        os.kill(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
     return os.waitstatus_to_exitcode(status)
 

@@ -121,10 +121,14 @@ def test_running_moments_of_large_offsets_and_bad_use():
         running.add(part)
     running.add(values[:0])
     assert running.count == 1000 and torch.allclose(running.mean, values.mean(0), rtol=1e-14)
-    assert torch.allclose(running.std, values.std(0, correction=0), rtol=1e-8)
-    for name in ("mean", "std"):
-        with pytest.raises(ValueError, match="nothing was added"):
-            getattr(RunningMoments(), name)
+    assert torch.allclose(running.std(), values.std(0, correction=0), rtol=1e-8)
+    assert torch.allclose(running.std(1), values.std(0), rtol=1e-8)
+    with pytest.raises(ValueError, match="nothing was added"):
+        _ = RunningMoments().mean
+    single = RunningMoments()
+    single.add(values[:1])
+    with pytest.raises(ValueError, match="1 arrays were added; at least 2 are needed"):
+        single.std(1)
     with pytest.raises(ValueError, match="kernel moments: no draws"):
         kernel_moments(FAMILY.kernel, torch.zeros(0, 3))
 

@@ -11,7 +11,7 @@ import numpy as np
 import png
 import pytest
 import tifffile
-from helpers import call, error_line, gaussian_kernel, noise, run, save_png, smooth
+from helpers import LIGHT, call, error_line, gaussian_kernel, noise, run, save_png, smooth
 from PIL import Image
 
 from blindsr.errors import UserError
@@ -173,11 +173,12 @@ OPTIONS = [
     ("--noise", "nan", "--noise nan: choose"),
     ("--noise", "inf", "--noise inf: choose"),
     ("--noise", "loud", "--noise loud: choose"),
-    ("--method", "magic", "--method magic: unknown; `blindsr methods` lists them: mlmc, "),
+    ("--method", "magic", "--method magic: unknown; `blindsr methods` lists them: fast-map, mlmc, "),
     (
         "--prior",
         "nonsense",
-        "--prior nonsense: unknown; choose mcmc, motion, spectral, flow, flow-motion, none, or my_file.py:MyPart",
+        "--prior nonsense: unknown; choose gaussian, motion, line, disk, generalized-gaussian, simplex, flow, "
+        "flow-motion, spectral, none, or my_file.py:MyPart",
     ),
     ("--optimizer", "sgd", "--optimizer sgd: unknown; choose meta, am, joint, refit, projected, em, image-first, or"),
     ("--image-prior", "nice", "--image-prior nice: unknown; choose hyper-laplacian, tv"),
@@ -235,7 +236,7 @@ def test_truth_that_does_not_fit(tmp_path: Path) -> None:
 
 
 def test_memory_is_checked_before_it_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("blindsr.device.available_memory", lambda: 2**20)
+    monkeypatch.setattr("blindsr.generators.memory.available_memory", lambda: 2**20)
     line = error_line(run(save_png(tmp_path / "a.png"), tmp_path / "out", "--device", "cpu"))
     assert "a result of 36x32 pixels needs about" in line and "GiB are free" in line
 
@@ -367,7 +368,7 @@ def test_bad_pictures_among_good_ones(tmp_path: Path) -> None:
     save_png(folder / "a.png")
     (folder / "b.png").write_bytes(b"no picture")
     save_png(folder / "c.png")
-    result = run(folder, tmp_path / "out", steps=1)
+    result = run(folder, tmp_path / "out", *LIGHT, steps=1)
     assert result.exit_code == 1 and result.stdout == ""
     errors = [line for line in result.stderr.splitlines() if line.startswith("blindsr: ")]
     assert len(errors) == 2 and "b.png: not a picture" in errors[0]

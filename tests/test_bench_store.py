@@ -72,13 +72,13 @@ def test_two_writers_do_not_double(tmp_path: Path, task: Task) -> None:
 def test_foreign_files_are_left_alone(tmp_path: Path) -> None:
     text, other = tmp_path / "text.sqlite", tmp_path / "other.sqlite"
     text.write_text("no database, though long enough to look like one " * 20)
-    with pytest.raises(UserError, match="cannot be used as a file of results"):
+    with pytest.raises(UserError, match="cannot be used as the database of results"):
         Store(text)
     db = sqlite3.connect(other)
     db.execute("CREATE TABLE mine (x)")
     db.commit()
     before = other.read_bytes()
-    with pytest.raises(UserError, match="not one of blindsr bench; choose another --out"):
+    with pytest.raises(UserError, match="not of blindsr bench; choose another --out"):
         Store(other)
     assert other.read_bytes() == before
     db.close()

@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 import torch
 from scipy.ndimage import uniform_filter
-from test_solver import assembly, run_for, same, scene, skip_image, through_a_file
+from test_loop import advance, begin, check_resume, joint_loop, scene, skip_image
 
-from blindsr.estimators.loop import Solver
+from blindsr.estimators.loop import Problem, free_kernel
 from blindsr.generators.kernel import GaussianKernel
 from blindsr.likelihood.data_term import GaussianLikelihood, ssim
 from blindsr.likelihood.noise import FixedNoise, NoiseModel, PatchNoise
 from blindsr.methods.parts import NOISES
 from blindsr.methods.presets import PRESETS
-from blindsr.methods.table import METHODS, assemble
+from blindsr.methods.table import METHODS
 from blindsr.operators.degradation import Alignment, Degradation, Padding
 from blindsr.optimizers.base import Energy
 from blindsr.optimizers.em import MonteCarloEm, bilinear
@@ -98,10 +98,13 @@ def test_published_steps_do_not_sample_the_prior():
     assert float(z.var()) == pytest.approx(d ** (-1 / 3), rel=0.15)
 
 
-@pytest.mark.parametrize("bad", [{"steps": 0}, {"delta": 0.0}, {"limit": 0.0}])
-def test_impossible_langevin_settings_are_refused(bad):
-    with pytest.raises(ValueError, match="latent Langevin"):
-        LatentLangevin(**bad)
+def test_impossible_settings_are_refused():
+    for bad in ({"steps": 0}, {"delta": 0.0}, {"limit": 0.0}):
+        with pytest.raises(ValueError, match="latent Langevin"):
+            LatentLangevin(**bad)
+    for bad in ({"start_steps": -1}, {"clip": 0.0}):
+        with pytest.raises(ValueError, match="expectation maximisation"):
+            MonteCarloEm(**bad)
 
 
 # --- expectation maximisation -------------------------------------------------------------------------------------
@@ -109,12 +112,12 @@ def test_impossible_langevin_settings_are_refused(bad):
 
 def em(**parts):
     """A tiny BSRDM."""
-    return assembly(
+    return joint_loop(
         **{
             "optimizer": MonteCarloEm(start_steps=3),
             "image": skip_image(input_channels=2, input_std=1.0, normal_input=True),
-            "kernel": lambda y, op: GaussianKernel(op.kernel_size, op.center, 2.0),
-            "monte_carlo": None,
+            "kernel": free_kernel(lambda d: GaussianKernel(d.kernel_size, d.center, 2.0)),
+            "prior": None,
             "data_term": GaussianLikelihood(),
             "noise": PatchNoise(size=5),
             "inner_steps": 4,
@@ -135,7 +138,7 @@ def weights(module):
 
 
 def test_the_latent_is_standard_normal_and_no_parameter(grey):
-    run = Solver(em()).init(grey.y, 0)
+    run = begin(em(), grey.y).run
     z = run.image.z
     assert z.shape == (1, 2, 32, 32) and not z.requires_grad and "z" in dict(run.image.named_buffers())
     assert abs(float(z.mean())) < 4.5 / math.sqrt(z.numel())
@@ -144,21 +147,20 @@ def test_the_latent_is_standard_normal_and_no_parameter(grey):
 
 def test_steps_take_turns(grey):
     """M-steps move weights and kernel and leave z; the E-step before every fourth but the first moves z."""
-    solver = Solver(em())
-    run = solver.init(grey.y, 0)
-    moved = []
+    estimation = begin(em(), grey.y)
+    run, moved = estimation.run, []
     for _ in range(9):
         before = run.image.z.clone(), weights(run.image), weights(run.kernel)
-        solver.step(run, grey.y)
+        estimation.advance()
         after = run.image.z, weights(run.image), weights(run.kernel)
         moved.append(tuple(not torch.equal(a, b) for a, b in zip(before, after, strict=True)))
     assert moved == [(i in (4, 8), True, True) for i in range(9)]
 
 
 def test_an_e_step_moves_nothing_but_the_latent(grey):
-    solver = Solver(em())
-    run = solver.init(grey.y, 0)
-    run_for(solver, run, grey.y, 2)
+    estimation = begin(em(), grey.y)
+    advance(estimation, 2)
+    run = estimation.run
     old = weights(run.image), weights(run.kernel), run.image.z.clone()
     energy = Energy(grey.y, OP, GaussianLikelihood(), HyperLaplacian(), 0.2)
     MonteCarloEm().begin_outer(run, energy)
@@ -169,9 +171,9 @@ def test_an_e_step_moves_nothing_but_the_latent(grey):
 
 def test_the_e_step_descends_minus_the_log_posterior_of_the_latent(grey):
     """One step without noise, its direction by finite differences of ½ Σ r²/σ² + ρ Ω(x) + ½ ‖z‖²."""
-    solver = Solver(em(image=lambda y, op: Blend(op.hr_shape(*y.shape[-2:]))))
-    run = solver.init(grey.y, 0)
-    run_for(solver, run, grey.y, 2)
+    estimation = begin(em(image=lambda problem: Blend(OP.hr_shape(*problem.y.shape[-2:]))), grey.y)
+    advance(estimation, 2)
+    run = estimation.run
     run.variance = PatchNoise(5).update(run.variance, torch.randn(1, 1, 16, 16, generator=run.generator) / 9, None)
 
     def minus_log(z):
@@ -209,10 +211,9 @@ class Blend(torch.nn.Module):
 def test_the_start_brings_the_image_near_the_bilinear_one(grey):
     target, close = bilinear(grey.y, OP), []
     for steps in (0, 60):
-        solver = Solver(em(optimizer=MonteCarloEm(start_steps=steps)))
-        run = solver.init(grey.y, 0)
-        solver.step(run, grey.y)
-        close.append(float(ssim(run.x, target)))
+        estimation = begin(em(optimizer=MonteCarloEm(start_steps=steps)), grey.y)
+        estimation.advance()
+        close.append(float(ssim(estimation.run.x, target)))
     assert close[1] > close[0] + 0.3, close
 
 
@@ -232,9 +233,9 @@ def test_bilinear_enlargement_lies_on_the_operators_grid(scale, alignment):
 
 def test_the_gradient_of_the_weights_is_limited(grey):
     """In units of the published loss, which is the energy over 2σ̄²; seen by plain descent."""
-    solver, moves = Solver(em(noise=FixedNoise(0.05))), []
+    moves = []
     for clip in (None, 1e-3):
-        run = solver.init(grey.y, 0)
+        run = begin(em(noise=FixedNoise(0.05)), grey.y).run
         run.image_adam = torch.optim.SGD(run.image.parameters(), lr=1.0)
         before = weights(run.image)
         run.step = 1  # no start
@@ -246,41 +247,24 @@ def test_the_gradient_of_the_weights_is_limited(grey):
     assert float(cosine) > 0.99
 
 
-@pytest.mark.parametrize("bad", [{"start_steps": -1}, {"clip": 0.0}])
-def test_impossible_em_settings_are_refused(bad):
-    with pytest.raises(ValueError, match="expectation maximisation"):
-        MonteCarloEm(**bad)
-
-
-@pytest.mark.parametrize("noise", ["patch", "iid"])
+@pytest.mark.parametrize("noise", [PatchNoise(5), NOISES["iid"].value], ids=["patch", "iid"])
 def test_a_resumed_run_gives_the_same_bits(grey, noise):
-    parts = em(noise=PatchNoise(5) if noise == "patch" else NOISES["iid"].value)
-    solver, saved, metrics = Solver(parts), {}, []
-    straight = solver.init(grey.y, 11)
-    for step in range(11):
-        if step in (0, 2, 4, 5, 8):
-            saved[step] = through_a_file(solver.state_dict(straight))
-        metrics.append(solver.step(straight, grey.y))
-    for step, state in saved.items():
-        other = Solver(parts)
-        run = other.load_state_dict(grey.y, state)
-        later = run_for(other, run, grey.y, 11 - step)
-        assert list(map(str, later)) == list(map(str, metrics[step:]))
-        assert same(other.state_dict(run), solver.state_dict(straight))
+    check_resume(em(noise=noise), grey.y, OP, 11, (0, 2, 4, 5, 8))
 
 
 def test_the_row_holds_the_published_numbers():
-    for preset in PRESETS.values():
-        a = assemble(METHODS["bsrdm"], Degradation(4), preset)
-        image = a.image(torch.zeros(1, 3, 12, 12), Degradation(4))
+    problem = Problem(torch.zeros(1, 3, 12, 12), Degradation(4))
+    for preset in PRESETS:
+        a = METHODS["bsrdm"].method(preset).estimator
+        image = a.image(problem)
         s = image.settings
         assert (s.channels, s.skip_channels, s.levels, s.non_local_from, s.bf16) == (96, 16, 3, 3, False)
         assert image.z.shape == (1, 8, 48, 48) and (a.image_lr, a.kernel_lr) == (2e-3, 5e-3)
-        assert (a.inner_steps, a.noise_steps, METHODS["bsrdm"].steps) == (50, 50, 400)
+        assert (a.inner_steps, a.noise_steps, a.steps) == (50, 50, 400)
         assert (a.image_prior, a.rho, a.data_term) == (HyperLaplacian(0.67), 0.2, GaussianLikelihood())
         assert a.optimizer == MonteCarloEm(LatentLangevin(5, 1.0, 1.0, 2), 50, 10.0)
-        assert a.noise == PatchNoise(15, 0.01) and a.monte_carlo is None and a.average == 0
-        kernel = a.kernel(torch.zeros(1, 3, 12, 12), Degradation(4))
+        assert a.noise == PatchNoise(15, 0.01) and a.prior is None and a.average == 0
+        kernel = a.kernel(problem, None).module
         torch.testing.assert_close(kernel.precision(), torch.eye(2) / 16)
         assert kernel.center.tolist() == [7.5, 7.5]
 
@@ -291,11 +275,10 @@ def test_image_and_kernel_come_nearer_to_the_truth():
     image = skip_image(channels=16, input_channels=8, input_std=1.0, normal_input=True)
     truth = degrade(scene(64), OP, GaussianKernelPrior.truth(2), seed=3)
     y = truth.y
-    solver = Solver(em(image=image, optimizer=MonteCarloEm(), inner_steps=50, noise_steps=50, image_lr=2e-3))
-    run = solver.init(y, 0)
-    for metrics in solver.iterate(run, y, 200):
+    run = begin(em(image=image, optimizer=MonteCarloEm(), inner_steps=50, noise_steps=50, image_lr=2e-3), y)
+    for metrics in run.iterate(200):
         if metrics.step in (1, 200):
-            x, k = solver.estimate(run)
+            x, k = run.estimate().image, run.estimate().kernel
             (start if metrics.step == 1 else end).extend(
                 [float((x - truth.x).square().mean()), float((k - truth.kernel).square().mean())]
             )
@@ -342,21 +325,16 @@ def test_patch_noise_starts_alike_and_has_a_floor():
 
 
 def test_noise_is_estimated_once_in_noise_steps(grey):
-    solver = Solver(em(noise_steps=3))
-    run = solver.init(grey.y, 0)
-    changed = []
+    estimation, changed = begin(em(noise_steps=3), grey.y), []
     for _ in range(7):
-        before = run.variance
-        solver.step(run, grey.y)
-        changed.append(not torch.equal(before, run.variance))
+        before = estimation.run.variance
+        estimation.advance()
+        changed.append(not torch.equal(before, estimation.run.variance))
     assert changed == [False, False, True, False, False, True, False]
-    with pytest.raises(ValueError, match="noise_steps"):
-        em(noise_steps=0)
 
 
 def test_valid_padding_serves_too(grey):
     op = replace(OP, padding=Padding.VALID, alignment=Alignment.CENTERED)
-    solver = Solver(em(degradation=op))
-    run = solver.init(grey.y, 0)
-    assert math.isfinite(run_for(solver, run, grey.y, 5)[-1].loss)
-    assert solver.estimate(run).image.shape == (1, 1, 32, 32)
+    run = begin(em(), grey.y, op=op)
+    assert math.isfinite(advance(run, 5)[-1].loss)
+    assert run.estimate().image.shape == (1, 1, 32, 32)

@@ -330,7 +330,7 @@ NAN = torch.tensor(float("nan"))
         (lambda: coverage(torch.zeros(3, 1), torch.zeros(3, 9, 1), 0.5, groups="aab"), "needs a generator"),
         (
             lambda: coverage(torch.zeros(3, 1), torch.zeros(3, 9, 1), 0.5, groups="aaa", generator=generator(0)),
-            "one group tells nothing",
+            "one group tells nothing about",
         ),
         (
             lambda: predictive_check(torch.zeros(3), torch.zeros(3, 2), simulate, {}, generator=generator(0)),

@@ -1,16 +1,21 @@
 """`blindsr.testing`: each way to break a contract gets its own one-line message."""
 
+from functools import partial
+
 import pytest
 import torch
 
+from blindsr.errors import UserError
 from blindsr.operators.degradation import Degradation
 from blindsr.optimizers.plain import Joint
+from blindsr.restorers import BicubicRestorer, CallableRestorer, MapRestorer
 from blindsr.testing import (
     ContractError,
     check_image_prior,
     check_kernel_density,
     check_kernel_prior,
     check_optimizer,
+    check_restorer,
 )
 
 OP = Degradation(2)
@@ -66,6 +71,14 @@ def endless_gradient(self, z):
     return (z[:, 0] * 0).sqrt() - 1
 
 
+def late_negative(k):
+    """The 50th kernel of a draw, if there are as many, has a negative pixel, and still sums to one."""
+    k = k.clone()
+    k[49:50, 0, 0, 0] -= 0.1
+    k[49:50, 0, 0, 1] += 0.1
+    return k
+
+
 KERNEL_PRIORS = {
     "needs a method sample": object(),
     "fails: RuntimeError: out of kernels": Prior(fails_on_purpose),
@@ -76,6 +89,8 @@ KERNEL_PRIORS = {
     "holds values that are not finite": Prior(lambda k: k / 0),
     r"sample\(n\) holds values that are not finite": Prior(lambda k: (k * 0).long()),
     "has negative kernel values": Prior(lambda k: k - 0.01),
+    r"sample\(100\) has negative kernel values .*, in 1 of 100 kernels\)": Prior(late_negative),
+    r"sample\(1\) has shape \(1, 11, 11\)": Prior(lambda k: k.squeeze(0)),
     "must sum to one; they are off by up to 1": Prior(lambda k: 2 * k),
     "draws from torch's global random state": with_(Prior, sample=lambda self, n, *, generator: good_kernels(n, None)),
     "a density needs dim": with_(Prior, log_prob=Density.log_prob),
@@ -157,6 +172,75 @@ def test_bad_image_priors(message):
     energy = IMAGE_PRIORS[message]
     prior = object() if energy is None else with_(object, energy=lambda self, x: energy(x))
     check_message(message, check_image_prior, prior)
+
+
+PROXES = {
+    r"prox\(x, 0.01\) fails: RuntimeError: out of kernels": fails_on_purpose,
+    "returns NoneType, not a tensor": lambda x, step: None,
+    r"has shape \(3, 12, 10\); that of x": lambda x, step: x[0],
+    "has type torch.float32; that of x, torch.float64": lambda x, step: x.float(),
+    r"prox\(x, step\) holds values that are not finite": lambda x, step: x / 0,
+    "changes x": lambda x, step: x.mul_(0.5),
+    "must go to x as step goes to 0": lambda x, step: 0.5 * x,
+}
+
+
+@pytest.mark.parametrize("message", PROXES)
+def test_bad_proximal_maps(message):
+    prior = with_(object, prox=lambda self, x, step: PROXES[message](x, step))
+    check_message(message, partial(check_image_prior, for_map=True), prior)
+
+
+def test_what_an_image_prior_lacks_is_said():
+    energy, prox = with_(object, energy=lambda self, x: x.sum((1, 2, 3))), with_(object, prox=lambda self, x, step: x)
+    check_image_prior(energy)
+    check_image_prior(prox, for_map=True)
+    check_message(r"needs a method prox\(x, step\) in MAP", partial(check_image_prior, for_map=True), energy)
+    check_message(r"needs a method energy\(x\) in the joint loop", check_image_prior, prox)
+
+
+def enlarged(y, scale):
+    return y.repeat_interleave(scale, -1).repeat_interleave(scale, -2)
+
+
+RESTORERS = {
+    "needs needs_kernel; subclass blindsr.restorers.Restorer": lambda y, k, d, n: enlarged(y, d.scale),
+    "fails: RuntimeError: out of kernels": fails_on_purpose,
+    "returns NoneType, not a tensor": lambda y, k, d, n: None,
+    r"has shape \(1, 1, 18, 15\); \(1, C, s h, s w\) = \(1, 1, 36, 30\)": lambda y, k, d, n: y,
+    "values that are not finite": lambda y, k, d, n: enlarged(y, d.scale) / 0,
+    "values outside 0..1": lambda y, k, d, n: 255 * enlarged(y, d.scale),
+    "changes y or the kernel": lambda y, k, d, n: enlarged(y.mul_(0.5), d.scale),
+    "global random state": lambda y, k, d, n: torch.rand(1, y.shape[1], d.scale * 18, d.scale * 15),
+    "needs_kernel is True, but": lambda y, k, d, n: enlarged(y, d.scale),
+    "needs_noise is False, but": lambda y, k, d, n: enlarged(y, d.scale) * k.max() * (1 - n),
+}
+
+
+@pytest.mark.parametrize("message", RESTORERS)
+def test_bad_restorers(message):
+    class Own(MapRestorer):
+        needs_noise = False
+
+        def __call__(self, y, kernel, degradation, noise_std):
+            return RESTORERS[message](y, kernel, degradation, noise_std)
+
+    check_message(message, check_restorer, RESTORERS[message] if "subclass" in message else Own())
+
+
+def test_restorers_that_forget_or_refuse():
+    calls = []
+
+    def fades(y, kernel, degradation, noise_std):
+        calls.append(1)
+        return enlarged(y, degradation.scale) / len(calls)
+
+    def refuses(y, kernel, degradation, noise_std):
+        raise UserError("no picture is good enough")
+
+    check_message("another image for the same input", check_restorer, CallableRestorer(fades, "fades"))
+    check_message("refuses every scale", check_restorer, CallableRestorer(refuses, "refuses"))
+    check_restorer(BicubicRestorer())
 
 
 class KeepsImage(Joint):

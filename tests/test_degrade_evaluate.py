@@ -14,6 +14,7 @@ from skimage.metrics import structural_similarity
 import blindsr
 from blindsr.io.images import read_image
 from blindsr.io.kernels import read_kernel
+from blindsr.priors.families import FAMILIES
 
 
 def made(output: Path, image: Path, *words: object) -> dict[str, Any]:
@@ -34,7 +35,7 @@ def photo(tmp_path: Path) -> Path:
     return tmp_path / "photo.png"
 
 
-@pytest.mark.parametrize("kernel", ["gaussian", "motion"])
+@pytest.mark.parametrize("kernel", FAMILIES)
 def test_reproducible_by_its_seed(photo: Path, tmp_path: Path, kernel: str) -> None:
     words = ("--scale", 2, "--kernel", kernel, "--noise-level", 0.0392)
     for name, seed in (("a", 7), ("b", 7), ("c", 8)):
@@ -128,8 +129,10 @@ def test_bad_input_of_degrade(photo: Path, tmp_path: Path) -> None:
         (("--noise-level", -1), "noise level -1.0: a standard deviation of 0 or more"),
         (("--noise-level", "nan"), "noise level nan"),
         (("--noise-level", "inf"), "noise level inf"),
-        (("--kernel", "blurry"), "--kernel blurry: choose gaussian, motion, or a file"),
+        (("--kernel", "blurry"), "--kernel blurry: unknown kernel family; choose gaussian, motion, line"),
         (("--kernel", tmp_path / "gone.mat"), "gone.mat: no such file"),
+        (("--kernel", tmp_path / "gone.safetensors"), "gone.safetensors: no such file"),
+        (("--kernel", f"{tmp_path}/gone.py:Mine"), "gone.py: no such file (wanted Mine from it)"),
         (("--kernel-size", 4), "kernel size 4: an odd number"),
         (("--kernel-size", 43), "a kernel of 43 pixels is larger than the picture (50x41)"),
         (("--kernel-size", 9999), "larger than the picture"),

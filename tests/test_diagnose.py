@@ -13,7 +13,7 @@ from blindsr.commands.restarts import Restart, repeat
 from blindsr.diagnostics import PosteriorResult, arviz_io, summary, to_arviz, verdict
 from blindsr.diagnostics.arviz_io import Group
 from blindsr.diagnostics.chain_plots import autocorrelation
-from blindsr.estimators.loop import Metrics
+from blindsr.estimators.base import Metrics
 from blindsr.priors.normal import GaussianShape
 
 FAMILY = GaussianShape(11, 2)
@@ -114,7 +114,7 @@ def test_energy():
 
 def test_few_chains():
     _, found, _ = judged(toy_chains(toy_draws(chains=1)))
-    assert any(r.startswith("one chain: nothing to compare it with") for r in found.reasons)
+    assert any(r.startswith("one chain: without others to compare it with") for r in found.reasons)
     assert np.isnan(found.rhat_max) and not found.converged
     _, found, _ = judged(toy_chains(toy_draws(chains=2, draws=1000)))
     assert found.converged and any(c.startswith("2 chains: a mode that all of them missed") for c in found.cautions)
@@ -244,7 +244,7 @@ def test_biased_draws_are_a_trace(tmp_path):
     assert [p.name for p in (folder / "diagnostics").iterdir()] == ["trace.png"]
 
 
-def course(n, seed):
+def iterates(n, seed):
     loss = np.random.default_rng(seed).uniform(0.01, 1, n)
     return [Metrics(i + 1, *(float(loss[i]) for _ in Metrics._fields[1:])) for i in range(n)]
 
@@ -252,7 +252,7 @@ def course(n, seed):
 def restart(seed, reason="finished", steps=5):
     g = torch.Generator().manual_seed(seed)
     z = torch.tensor([[0.8, 0.1, -0.2]]) + 0.1 * torch.randn(1, 3, generator=g)
-    return Restart(seed, torch.rand(1, 3, 8, 8, generator=g), FAMILY.kernel(z), course(steps, seed), reason)
+    return Restart(seed, torch.rand(1, 3, 8, 8, generator=g), FAMILY.kernel(z), iterates(steps, seed), reason)
 
 
 def test_restarts_get_no_rhat(tmp_path):

@@ -33,7 +33,7 @@ def test_kernel_and_restorers():
 
 
 def test_my_prior():
-    assert "the contract is kept" in run_script(EXAMPLES / "my_prior.py")
+    assert "keeps the contract" in run_script(EXAMPLES / "my_prior.py")
 
 
 @pytest.mark.slow

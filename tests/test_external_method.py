@@ -17,7 +17,6 @@ from torch.nn import functional as F
 
 from blindsr.errors import UserError
 from blindsr.operators.degradation import Degradation
-from blindsr.restorers.base import needs_kernel, needs_noise
 from blindsr.restorers.spandrel_model import SpandrelRestorer
 
 OP = Degradation(2)
@@ -152,18 +151,27 @@ def test_what_does_not_go_together(tmp_path):
     image = save_png(tmp_path / "a.png")
     kernel = script(tmp_path / "kernel.pt", WithKernel())
     cases = [
-        (("external",), "--method external: needs --restorer: model.pt, model.onnx, weights.pth or my_file.py:restore"),
-        (("external", "--restorer", "map"), "--restorer map: makes use of a kernel, and --method external has none"),
-        (("bicubic", "--restorer", "zssr"), "--restorer zssr: makes use of a kernel, and --method bicubic has none"),
-        (("external", "--restorer", kernel), "kernel.pt@centered: makes use of a kernel"),
+        (
+            ("external",),
+            "external makes its image by a restorer: name one; for example --restorer model.pt",
+        ),
+        (
+            ("external", "--restorer", "map"),
+            "--restorer map: the restorer of method external needs a kernel",
+        ),
+        (
+            ("bicubic", "--restorer", "zssr"),
+            "the restorer of method bicubic needs a kernel",
+        ),
+        (("external", "--restorer", kernel), "kernel.pt@centered: the restorer of method external needs a kernel"),
         (
             ("external", "--restorer", f"{kernel}@nowhere"),
             "a file may be followed by its grid, @fkp, @corner, @centered",
         ),
-        (("external", "--restorer", "none"), "--restorer none: external makes its image by a restorer; choose one"),
+        (("external", "--restorer", "none"), "--restorer none: method external makes its image by a restorer"),
         (("external", "--restorer", tmp_path / "gone.pt"), "gone.pt: no such file"),
-        (("external", "--iterations", 3, "--restorer", "bicubic"), "--iterations 3: external makes no steps"),
-        (("dip", "--prior", "mcmc"), "--prior mcmc: the kernel of --method dip is fixed; leave it out"),
+        (("external", "--iterations", 3, "--restorer", "bicubic"), "--iterations 3: leave it out, external takes none"),
+        (("dip", "--prior", "mcmc"), "this method's kernel is fixed: leave out --prior"),
         (("spectral-dip", "--prior", "mcmc"), "a kernel without parameters learns nothing from the Monte Carlo step"),
     ]
     for words, message in cases:
@@ -204,7 +212,7 @@ def test_bare_weights_by_spandrel(tmp_path, monkeypatch, gen):
     path = tmp_path / "rcan.pth"
     path.write_bytes(b"")
     restorer, y = SpandrelRestorer(path), torch.rand(1, 3, 6, 7, generator=gen)
-    assert not needs_kernel(restorer) and not needs_noise(restorer)
+    assert not restorer.needs_kernel and not restorer.needs_noise
     torch.testing.assert_close(restorer(y, KERNEL, OP, 0.0), SubPixel()(y).detach())
     grey = restorer(y[:, :1], KERNEL, OP, 0.0)
     torch.testing.assert_close(grey, SubPixel()(y[:, :1].expand(-1, 3, -1, -1)).detach().mean(1, keepdim=True))

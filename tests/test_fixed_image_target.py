@@ -13,7 +13,7 @@ from blindsr.estimators.spectral import interior
 from blindsr.operators.degradation import Alignment, Degradation, Padding
 from blindsr.posteriors.base import BayesTarget, KernelTarget, Target, value_and_gradient
 from blindsr.posteriors.fixed_image import FixedImageTarget, LogNoisePrior
-from blindsr.posteriors.spectral_laplace import SpectralPrior
+from blindsr.posteriors.spectral_laplace import SpectralPosterior
 from blindsr.priors.gaussian import GaussianKernelPrior
 from blindsr.priors.motion import CameraShakePrior, LineKernelPrior
 from blindsr.priors.normal import DiskShape, GaussianShape, GeneralizedGaussianShape, LineShape
@@ -291,9 +291,9 @@ def test_exact_posteriors_of_simulated_data_are_calibrated():
 # --- refusals -----------------------------------------------------------------------------------------------------
 
 
-def test_a_prior_made_from_y_is_refused():
-    spectral = SpectralPrior(GaussianShape(11, 2), torch.zeros(3).double(), torch.eye(3).double(), 0.01, 0.0)
-    with pytest.raises(ValueError, match="SpectralPrior is made from y, which would enter twice; use its .family"):
+def test_a_posterior_is_no_prior():
+    spectral = SpectralPosterior(GaussianShape(11, 2), torch.zeros(3).double(), torch.eye(3).double(), 0.01, 0.0)
+    with pytest.raises(ValueError, match=r"SpectralPosterior is no kernel prior with a density: .* take its \.family"):
         FixedImageTarget(*scene(), D, spectral)
 
 
@@ -303,7 +303,7 @@ X, Y = scene()
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"prior": CameraShakePrior.protocol(2)}, "CameraShakePrior has no density (log_prob, sample_z, kernel, dim)"),
+        ({"prior": CameraShakePrior.protocol(2)}, "CameraShakePrior is no kernel prior with a density"),
         ({"prior": GaussianShape(15, 3)}, "the prior's kernels have side 15, not 11"),
         ({"noise_std": -0.1}, "noise level -0.1: a number of 0 or more, or None, is needed"),
         ({"noise_std": math.nan}, "noise level nan"),
@@ -318,7 +318,7 @@ X, Y = scene()
                 "prior": GaussianKernelPrior(11, Delta(2.0), None, Delta(0.0), (Delta(4.5), Delta(4.5))),
                 "noise_std": 0.1,
             },
-            "the kernel and the noise are both fixed, there is nothing to sample",
+            "the kernel and the noise level are both fixed, so there is nothing to sample",
         ),
     ],
 )

@@ -59,7 +59,7 @@ def small_prior(seed=0):
 
 @pytest.fixture(scope="module")
 def trained():
-    """A flow that learned round 7 x 7 Gaussians for some seconds."""
+    """A flow that learned round 7 x 7 Gaussians for about a minute on one core."""
     recipe = FlowRecipe(steps=1200, batch=250, pool=10000, levels=(4, 12), hidden=32)
     return train_flow(round_ones(), 2, recipe, generator=generator())
 
@@ -281,6 +281,7 @@ def test_kernels_of_another_size_have_no_density():
 # --- training -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_flow_learns_kernels_in_seconds(trained):
     """Draws pass as the (dequantised) kernels; wider ones would not."""
     n, gen = 1000, generator(5)
@@ -293,6 +294,7 @@ def test_a_flow_learns_kernels_in_seconds(trained):
     assert least_p(drawn, moments(wider)) < 1e-4
 
 
+@pytest.mark.slow
 def test_held_out_likelihood_beats_one_gaussian_on_the_same_logits(trained):
     gen = generator(6)
     train, test = (
@@ -468,6 +470,7 @@ def scene(scale=2, side=20, noise=0.01, seed=3):
     return op, x, y + noise * torch.randn(y.shape, generator=generator(seed), dtype=torch.float64), k
 
 
+@pytest.mark.slow
 def test_posterior_given_an_image_finds_the_kernel():
     """Target (b): short chains from the flow's latent end nearer to the truth than the prior's draws."""
     op, x, y, k = scene()

@@ -8,11 +8,12 @@ import torch
 from scipy.ndimage import map_coordinates
 
 from blindsr.operators.degradation import Alignment, Degradation, Padding
-from blindsr.restorers.base import Restorer, needs_kernel, needs_noise
+from blindsr.priors.image import TotalVariation
+from blindsr.restorers import CallableRestorer, MapRestorer, ZssrRestorer
 from blindsr.restorers.bicubic import BicubicRestorer, bicubic
 from blindsr.restorers.grid import Grid, OnGrid
-from blindsr.restorers.map import MapRestorer
 from blindsr.restorers.tiled import restore
+from blindsr.testing import check_restorer
 
 
 @dataclass
@@ -100,7 +101,7 @@ def test_a_restorer_that_uses_the_kernel_finds_the_same_scene(gen):
     kernel = torch.outer(axis, axis)[None, None]
     kernel = kernel / kernel.sum()
     y = op(x, kernel)
-    restorer = MapRestorer(similar=None)
+    restorer = MapRestorer(TotalVariation())
     plain, moved = (r(y, kernel, op, 0.001) for r in (restorer, OnGrid(restorer, Grid.CENTERED)))
     inside = (..., slice(8, -8), slice(8, -8))
     assert float((plain - moved)[inside].abs().max()) < 0.02
@@ -118,8 +119,14 @@ def test_large_pictures_have_no_seams():
 
 
 def test_what_the_other_one_needs():
-    assert isinstance(OnGrid(BicubicRestorer(), Grid.CENTERED), Restorer)
-    for restorer, wanted in ((BicubicRestorer(), False), (MapRestorer(), True), (lambda y, k, d, n: y, True)):
+    for restorer, wanted in ((BicubicRestorer(), False), (MapRestorer(), True)):
         wrapped = OnGrid(restorer, Grid.CENTERED)
-        assert needs_kernel(wrapped) == needs_kernel(restorer) == wanted
-        assert needs_noise(wrapped) == needs_noise(restorer) == wanted
+        assert wrapped.needs_kernel == restorer.needs_kernel == wanted
+        assert wrapped.needs_noise == restorer.needs_noise == wanted
+        check_restorer(wrapped)
+
+
+def test_what_the_other_one_has():
+    inner = ZssrRestorer(seed=1)
+    assert OnGrid(inner, Grid.CORNER).with_seed(3) == OnGrid(ZssrRestorer(seed=3), Grid.CORNER)
+    assert OnGrid(CallableRestorer(lambda y, k, d, n: y, "my.py:f"), Grid.CORNER).parameters is None

@@ -8,7 +8,7 @@ import png
 import pytest
 import tifffile
 import torch
-from helpers import noise, run, smooth
+from helpers import LIGHT, noise, run, smooth
 from PIL import Image, ImageCms, ImageOps
 
 from blindsr.errors import UserError
@@ -353,7 +353,7 @@ def test_result_is_a_picture_like_the_one_given(tmp_path: Path, kind: str) -> No
         case _:
             path = path.with_suffix(f".{kind}")
             Image.fromarray(a).save(path, icc_profile=ICC)
-    result = run(path, tmp_path / "out dir", steps=2)
+    result = run(path, tmp_path / "out dir", *LIGHT, steps=2)
     assert result.exit_code == 0, result.stderr
     sr = read_image(tmp_path / "out dir" / path.stem / "sr.png")
     assert sr.pixels.shape[-2:] == (34, 38) and sr.bits == bits
@@ -370,7 +370,7 @@ def test_result_is_a_picture_like_the_one_given(tmp_path: Path, kind: str) -> No
 
 def test_smallest_picture(tmp_path: Path) -> None:
     Image.fromarray(noise(16, 16)).save(tmp_path / "a.png")
-    assert run(tmp_path / "a.png", tmp_path / "out", steps=1).exit_code == 0
+    assert run(tmp_path / "a.png", tmp_path / "out", *LIGHT, steps=1).exit_code == 0
     with Image.open(tmp_path / "out" / "a" / "sr.png") as image:
         assert image.size == (32, 32) and image.mode == "L"
 

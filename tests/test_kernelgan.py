@@ -9,11 +9,11 @@ import pytest
 import torch
 from helpers import call, error_line, save_png
 from scipy.signal import correlate2d
-from test_solver import same, through_a_file
+from test_loop import check_resume
 
 from blindsr.diagnostics.metrics import kernel_psnr
 from blindsr.estimators.kernelgan.crops import Crops, gradient_map, probability_map
-from blindsr.estimators.kernelgan.game import KernelGan, KernelGanSolver
+from blindsr.estimators.kernelgan.game import KernelGan
 from blindsr.estimators.kernelgan.kernel import analytic, finished, placed, shifted, significant
 from blindsr.estimators.kernelgan.networks import DeepLinear, PatchDiscriminator
 from blindsr.estimators.kernelgan.regularizers import (
@@ -27,8 +27,6 @@ from blindsr.estimators.kernelgan.regularizers import (
     sparsity,
     sum_to_one,
 )
-from blindsr.methods.presets import PRESETS
-from blindsr.methods.table import METHODS, assemble
 from blindsr.operators.degradation import Alignment, Degradation, Padding
 from blindsr.operators.kernels import center_of_mass
 from blindsr.priors.gaussian import gaussian_kernel
@@ -254,6 +252,7 @@ def leaves(side, count=3000):
     return x[None]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("angle", [0.6, 2.2])
 def test_the_width_of_the_kernel_of_a_self_similar_picture_is_found(angle):
     """Much closer to the truth than what bicubic shrinking or plain averaging would be.
@@ -263,74 +262,65 @@ def test_the_width_of_the_kernel_of_a_self_similar_picture_is_found(angle):
     op = Degradation(2)
     truth = gaussian(11, op.center, angle=angle).float()
     y = degrade(leaves(192), op, truth).y
-    solver = KernelGanSolver(KernelGan(channels=32), op)
-    run = solver.init(y, seed=0)
-    metrics = list(solver.iterate(run, y, 600))
-    image, kernel = solver.estimate(run)
+    run = KernelGan(channels=32).start(y, op, seed=0, device="cpu")
+    metrics = list(run.iterate(600))
+    kernel = run.estimate().kernel
     box = torch.zeros(1, 1, 11, 11)
     box[..., 4:6, 4:6] = 0.25
     found, bicubic, plain = (kernel_psnr(array(k), array(truth)) for k in (kernel, bicubic_kernel(11, op.center), box))
     assert found > max(bicubic, plain) + 5, (found, bicubic, plain)
-    assert image.shape == (1, 3, 192, 192) and metrics[-1].step == 600 and math.isfinite(metrics[-1].loss)
+    assert metrics[-1].step == 600 and math.isfinite(metrics[-1].loss)
 
 
 def picture(side=48, channels=3):
     return degrade(leaves(2 * side, 300)[:, :channels], Degradation(2), gaussian(11, 4.5).float()).y
 
 
+def start(settings, y, seed=0, op=None):
+    return settings.start(y, op or Degradation(2), seed=seed, device="cpu")
+
+
 def test_a_resumed_game_gives_the_same_bits():
-    y, solver = picture(), KernelGanSolver(KernelGan(channels=8, decay_every=3), Degradation(2))
-    straight = solver.init(y, seed=5)
-    first = list(solver.iterate(straight, y, 4))
-    state = through_a_file(solver.state_dict(straight))
-    first += list(solver.iterate(straight, y, 8))
-    other = KernelGanSolver(KernelGan(channels=8, decay_every=3), Degradation(2))
-    resumed = other.load_state_dict(y, state)
-    assert resumed.step == 4
-    later = list(other.iterate(resumed, y, 8))
-    assert list(map(str, later)) == list(map(str, first[4:]))
-    assert same(other.state_dict(resumed), solver.state_dict(straight))
-    assert same(other.estimate(resumed), solver.estimate(straight))
+    check_resume(KernelGan(channels=8, decay_every=3), picture(), Degradation(2), 8, (4,))
 
 
 def test_a_seed_decides_everything_and_the_global_state_nothing():
-    y, solver = picture(channels=1), KernelGanSolver(SMALL, Degradation(2))
-    before, kernels = torch.random.get_rng_state(), []
+    y, before, kernels = picture(channels=1), torch.random.get_rng_state(), []
     for seed in (0, 0, 1):
-        run = solver.init(y, seed)
-        list(solver.iterate(run, y, 3))
+        run = start(SMALL, y, seed)
+        list(run.iterate(3))
         kernels.append(run.kernel.kernel())
     assert torch.equal(kernels[0], kernels[1]) and not torch.equal(kernels[0], kernels[2])
-    assert torch.equal(before, torch.random.get_rng_state()) and not solver.settled(run)
+    assert torch.equal(before, torch.random.get_rng_state())
 
 
 def test_a_state_of_other_settings_is_refused():
-    y, solver = picture(), KernelGanSolver(SMALL, Degradation(2))
-    state = solver.state_dict(solver.init(y, 0))
-    with pytest.raises(ValueError, match="does not fit"):
-        KernelGanSolver(KernelGan(channels=9, crop=32), Degradation(2)).load_state_dict(y, state)
-    with pytest.raises(ValueError, match="does not fit"):
-        solver.load_state_dict(y, state | {"schedule": {"unknown": 1}})
-    with pytest.raises(ValueError, match="does not fit"):
-        solver.load_state_dict(y[:, :1], state)
+    y = picture()
+    state = start(SMALL, y).state_dict()
+    for settings, image, wrong in (
+        (KernelGan(channels=9, crop=32), y, state),
+        (SMALL, y, state | {"schedule": {"unknown": 1}}),
+        (SMALL, y[:, :1], state),
+    ):
+        with pytest.raises(ValueError, match="does not fit"):
+            settings.resume(image, Degradation(2), wrong, device="cpu")
 
 
 @pytest.mark.parametrize(("padding", "least"), [(Padding.CIRCULAR, 34), (Padding.VALID, 28)])
 def test_the_border_is_left_out_and_a_small_picture_refused(padding, least):
-    solver = KernelGanSolver(SMALL, Degradation(2, padding=padding))
-    run = solver.init(torch.rand(1, 1, least, least + 9, generator=torch.Generator().manual_seed(0)), 0)
+    op = Degradation(2, padding=padding)
+    y = torch.rand(1, 1, least, least + 9, generator=torch.Generator().manual_seed(0))
+    run = start(SMALL, y, op=op)
     assert run.crops[0].picture.shape[-2:] == (28, 37) and (run.crops[0].side, run.crops[1].side) == (28, 8)
     with pytest.raises(ValueError, match=f"needs an LR image of {least} pixels"):
-        solver.init(torch.rand(1, 1, least + 9, least - 1), 0)
+        SMALL.check(y.mT[..., : least - 1], op, torch.device("cpu"))
 
 
 def test_what_it_cannot_do_is_refused():
     with pytest.raises(ValueError, match="scale 2, 4, 8, not 3"):
-        KernelGanSolver(SMALL, Degradation(3)).init(torch.rand(1, 1, 64, 64), 0)
+        start(SMALL, torch.rand(1, 1, 64, 64), op=Degradation(3))
     with pytest.raises(ValueError, match="has shape"):
-        KernelGanSolver(SMALL, Degradation(2)).init(torch.rand(2, 1, 64, 64), 0)
-    with pytest.raises(ValueError, match="solver of its own"):
-        assemble(METHODS["kernelgan"], Degradation(2), PRESETS["paper"])
+        start(SMALL, torch.rand(2, 1, 64, 64))
 
 
 # --- on the command line ------------------------------------------------------------------------------------------
@@ -347,8 +337,8 @@ def test_a_run_on_disk_and_its_resume(tmp_path):
     for name in ("kernel.npy", "trace.csv", "sr.png"):
         assert (tmp_path / "whole/a" / name).read_bytes() == (tmp_path / "parts/a" / name).read_bytes()
     r = json.loads((tmp_path / "whole/a/run.json").read_text())
-    assert (r["method"], r["restorer"], r["preset"], r["steps"]) == ("kernelgan+bicubic", "bicubic", None, 6)
-    assert r["parts"]["kernel"]["value"]["weights"]["sparsity"] == 5.0 and r["metrics"]["lr_rmse"] is None
+    assert (r["method"], r["restorer"], r["preset"], r["steps"]) == ("kernelgan", "bicubic", None, 6)
+    assert r["estimator"]["weights"]["sparsity"] == 5.0 and r["metrics"]["lr_rmse"] is None
     rows = list(csv.DictReader((tmp_path / "whole/a/trace.csv").read_text().splitlines()))
     assert rows[0]["mse"] == rows[0]["noise_std"] == "" and float(rows[0]["kernel_width"]) > 0
     assert (tmp_path / "whole/a/overview.png").stat().st_size > 10_000
@@ -358,8 +348,8 @@ def test_a_run_on_disk_and_its_resume(tmp_path):
     ("words", "message"),
     [
         (("--scale", 3), "KernelGAN finds kernels of scale 2, 4, 8, not 3"),
-        (("--scale", 2, "--prior", "mcmc"), "leave out --prior, --optimizer and --image-prior"),
-        (("--scale", 2, "--restorer", "none"), "makes its image by a restorer; choose one"),
+        (("--scale", 2, "--prior", "mcmc"), "finds its kernel in a way of its own; `--method mlmc --prior mcmc`"),
+        (("--scale", 2, "--restorer", "none"), "makes its image by a restorer"),
         (("--scale", 4), "KernelGAN needs an LR image of 34 pixels a side or more"),
     ],
 )

@@ -5,11 +5,13 @@ import math
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from scipy.io import loadmat
 from scipy.signal import correlate2d
+from skimage.metrics import peak_signal_noise_ratio
 
-from blindsr.diagnostics.metrics import Border, kernel_psnr, luma, psnr, ssim
+from blindsr.diagnostics import Border, kernel_psnr, luma, psnr, ssim
 
 
 def pair(shape=(40, 36, 3), seed=0):
@@ -67,17 +69,56 @@ def test_luma_runs_from_16_to_235_and_takes_grey_images():
         np.testing.assert_allclose(luma(image), expected, atol=1e-9)
 
 
-def test_images_are_clipped_and_rounded_to_8_bits_first():
+def test_images_are_rounded_to_8_bits_first_and_only_equal_ones_score_infinity():
     a = np.full((8, 8), 100 / 255)
-    assert psnr(a + 0.4 / 255, a, 0) == math.inf
-    assert psnr(np.full((8, 8), 1.7), np.ones((8, 8)), 0) == math.inf
     one_level = 20 * math.log10(255 / (219 / 255))
-    assert psnr(a + 0.6 / 255, a, 0) == pytest.approx(one_level)
+    assert psnr(a + 0.6 / 255, a) == pytest.approx(one_level)
+    assert psnr(a + 0.4 / 255, a) == pytest.approx(one_level - 20 * math.log10(0.4))  # equal once rounded: not rounded
+    assert psnr(a + 1e-9, a) < math.inf and psnr(a, a) == math.inf
+    assert ssim(*[pair()[0]] * 2) == pytest.approx(1)
 
 
-def test_equal_images_score_perfectly():
-    a, _ = pair()
-    assert psnr(a, a, 2) == math.inf and ssim(a, a, 2) == pytest.approx(1)
+def test_every_kind_of_image_scores_as_skimage_does():
+    a, b = (np.round(255 * v).astype(np.uint8) for v in pair())
+    expected = peak_signal_noise_ratio(y_channel(b / 255), y_channel(a / 255), data_range=255)
+    tensors = [torch.from_numpy(v / 255).permute(2, 0, 1) for v in (a, b)]
+    for x, t in (
+        (a, b),
+        (a / 255, b / 255),
+        ((a / 255).astype(np.float32), b / 255),
+        (a * np.uint16(257), b * np.uint16(257)),
+        tensors,
+        [v[None] for v in tensors],
+        (Image.fromarray(a), Image.fromarray(b)),
+        (tensors[0], b / 255),
+    ):
+        assert psnr(x, t) == pytest.approx(expected, abs=1e-9)
+    grey = [v[..., 0] for v in (a, b)]
+    assert psnr(*grey) == psnr(*(v[..., None] for v in grey)) == psnr(*(torch.from_numpy(v[None] / 255) for v in grey))
+    dark = np.uint8(3) * np.ones((8, 8), np.uint8), np.zeros((8, 8), np.uint8)
+    assert psnr(*dark) == psnr(*dark[::-1]) == pytest.approx(20 * math.log10(255 / (3 * 219 / 255)))  # nothing wraps
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda a: (255 * a).astype(np.uint8), "one image is uint8, the other floating point; convert both"),
+        (lambda a: 255 * a, r"floating-point pixels of 0\..*; scale them to 0\.\.1"),
+        (lambda a: a - 0.5, r"floating-point pixels of -0\..*; scale them to 0\.\.1"),
+        (lambda a: np.where(a > 0.9, np.nan, a), "holds NaN or infinite values"),
+        (lambda a: a.transpose(2, 0, 1), r"shape \(3, 40, 36\); give an array \(H, W\)"),
+        (lambda a: torch.from_numpy(a), r"shape \(40, 36, 3\)"),
+        (lambda a: a[None], r"shape \(1, 40, 36, 3\)"),
+        (lambda a: (255 * a).astype(np.int64), "pixels of type int64; give uint8, uint16"),
+        (lambda a: Image.new("P", (36, 40)), "PIL image of mode P; convert it to L or RGB first"),
+    ],
+)
+def test_what_has_no_clear_meaning_is_refused_in_one_sentence(change, message):
+    a, b = pair()
+    for score in (psnr, ssim):
+        with pytest.raises(ValueError, match=message) as caught:
+            score(change(a), b)
+        assert "\n" not in str(caught.value)
 
 
 def test_border_pixels_do_not_count():

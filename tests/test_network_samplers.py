@@ -1,5 +1,6 @@
 """Posteriors over network weights, and the samplers that are not exact: SGLD, preconditioned SGLD, network Langevin."""
 
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -19,19 +20,17 @@ from blindsr.posteriors.base import BayesTarget, KernelTarget, Target, value_and
 from blindsr.posteriors.network import FlatNetwork, NetworkTarget
 from blindsr.priors.gaussian import GaussianKernelPrior
 from blindsr.random import generator, seeded
-from blindsr.samplers.base import Sampler
-from blindsr.samplers.biased import run_biased
+from blindsr.samplers import SAMPLERS, NetworkLangevin, PreconditionedSgld, Sgld, sample
+from blindsr.samplers.base import Transition
 from blindsr.samplers.mcka import WEIGHTS, MonteCarloKernelApproximation
+from blindsr.samplers.metric import metric_of
 from blindsr.samplers.network_langevin import (
     Form,
     MonteCarloLoss,
-    NetworkLangevin,
+    NetworkLangevinTransition,
     RandomPull,
     negative_log_density,
 )
-from blindsr.samplers.request import Request
-from blindsr.samplers.sgld import PreconditionedSgld, Sgld
-from blindsr.samplers.table import sample
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
@@ -64,6 +63,24 @@ def small_case(scale=2, size=20, hidden=(7, 5), inputs=4, noise_variance=1e-3):
     tau = (1.5, 2.0)[: len(hidden)] + (4.0 if hidden else 1.0,)
     form = LrErrorForm.build(operator, x, y + 0.03 * torch.randn(y.shape, generator=g, dtype=torch.float64))
     return module.double(), NetworkTarget(network, form, noise_variance, tau)
+
+
+def sgld(target, step, stochastic=None):
+    """SGLD in the target's own coordinates."""
+    return Sgld(step, stochastic).on(value_and_gradient(target))
+
+
+def psgld(target, step, **settings):
+    return PreconditionedSgld(step, **settings).on(value_and_gradient(target))
+
+
+def dynamics(loss, random_loss, a, b, window=1, interval=1, form=Form.GRADIENT):
+    """Network-level Langevin dynamics, by plain gradients unless said otherwise."""
+    return NetworkLangevinTransition(loss, random_loss, NetworkLangevin(a, b, window, interval, form))
+
+
+def drawn(n_kernels=5, prior=None, **settings):
+    return MonteCarloKernelApproximation(prior or GaussianKernelPrior.sampling(2), n_kernels, **settings)
 
 
 def run(sampler, start, warmup, steps, seed=0):
@@ -183,7 +200,7 @@ def test_sgld_variance_has_its_closed_form(step):
     """s²/(1 - ε/4s²) on each axis of a Gaussian: two widths, three steps."""
     sd = torch.tensor([1.0, 0.7], dtype=torch.float64)
     target = Gaussian([0.5, -1.0], torch.diag(sd**2).tolist())
-    draws = run(Sgld(target, step), target.initial(400, generator=generator(0)), int(8 / step) + 20, 1500)
+    draws = run(sgld(target, step), target.initial(400, generator=generator(0)), int(8 / step) + 20, 1500)
     for j, s in enumerate(sd):
         mean, error = mean_and_error(draws[:, :, j])
         assert abs(mean - target.mean[j]) < 4 * error
@@ -196,7 +213,7 @@ def test_sgld_variance_has_its_closed_form(step):
 def test_sgld_bias_falls_with_the_step():
     target = Gaussian([0.0], [[1.0]])
     start = target.initial(400, generator=generator(0))
-    bias = [float(run(Sgld(target, e), start, int(8 / e), 1000).var()) - 1 for e in (2.0, 1.0, 0.5)]
+    bias = [float(run(sgld(target, e), start, int(8 / e), 1000).var()) - 1 for e in (2.0, 1.0, 0.5)]
     assert bias[0] > bias[1] > bias[2] > 0.08
 
 
@@ -214,7 +231,7 @@ def test_sgld_with_stochastic_gradients_has_its_closed_form():
     noise = len(data) ** 2 * float(data.var(correction=0)) / 5
     expected = (step + step**2 / 4 * noise) / (1 - (1 - step / (2 * s2)) ** 2)
     start = target.initial(400, generator=generator(0))
-    draws = run(Sgld(target, step, stochastic), start, 200, 1000)
+    draws = run(sgld(target, step, stochastic), start, 200, 1000)
     variance, error = mean_and_error((draws[:, :, 0] - target.mean[0]).square())
     assert error < 0.02 * expected and expected > 2 * s2
     assert abs(variance - expected) < 4 * error
@@ -224,7 +241,7 @@ def preconditioned_square(sd, step, decay, damping, steps):
     """E z²/s² of preconditioned SGLD on N(0, s²), started there, and its standard error."""
     target = Gaussian([0.0], [[sd**2]])
     start = sd * torch.randn(400, 1, generator=generator(0), dtype=torch.float64)
-    draws = run(PreconditionedSgld(target, step, decay, damping), start, steps // 2, steps)
+    draws = run(psgld(target, step, decay=decay, damping=damping), start, steps // 2, steps)
     return mean_and_error((draws / sd).square()[:, :, 0])
 
 
@@ -257,33 +274,39 @@ def test_preconditioned_sgld_without_gamma_stays_biased_as_the_step_falls():
     assert 1 < slow < square - 10 * error
 
 
-@pytest.mark.parametrize("make", [lambda t: Sgld(t, 0.0), lambda t: PreconditionedSgld(t, -1.0)])
-def test_step_size_is_checked(make):
-    with pytest.raises(ValueError, match="Langevin step size .* above 0"):
-        make(Gaussian([0.0], [[1.0]]))
+def test_whitened_sgld_has_its_closed_form_on_a_correlated_gaussian():
+    """In whitened coordinates the variance is 1/(1 - ε/4) times too large in every direction, by default 5 %."""
+    target = Gaussian(MEAN, COVARIANCE)
+    size = {"chains": 400, "draws": 150, "warmup": 40, "thin": 10, "covariance": target.covariance}
+    draws = sample(target, Sgld(), generator=generator(1), **size).draws
+    white = metric_of(target.covariance).whiten((draws - target.mean).flatten(0, 1)).view(draws.shape)
+    for j, i, expected in ((0, 0, 1.05), (1, 1, 1.05), (0, 1, 0.0)):
+        value, error = mean_and_error((white[..., i] * white[..., j]).T)
+        assert error < 0.01 and abs(value - expected) < 4 * error
 
 
-@pytest.mark.parametrize("change", [{"decay": 1.0}, {"damping": 0.0}, {"data_size": 0.0}])
-def test_preconditioner_is_checked(change):
-    with pytest.raises(ValueError, match="0 <= decay < 1"):
-        PreconditionedSgld(Gaussian([0.0], [[1.0]]), 0.1, **change)
+def test_step_size_and_preconditioner_are_checked():
+    for make in (lambda: Sgld(0.0), lambda: PreconditionedSgld(-1.0)):
+        with pytest.raises(ValueError, match="sgld: step size .* must be above 0"):
+            make()
+    for change in ({"decay": 1.0}, {"damping": 0.0}, {"data_size": 0.0}):
+        with pytest.raises(ValueError, match="0 <= decay < 1"):
+            PreconditionedSgld(0.1, **change)
 
 
 def test_a_start_must_have_a_density():
-    sampler = Sgld(Gaussian([0.0], [[1.0]]), 0.1)
     with pytest.raises(ValueError, match="chain 1 starts where the log density is not finite"):
-        sampler.init(torch.tensor([[0.0], [math.inf]], dtype=torch.float64))
+        sgld(Gaussian([0.0], [[1.0]]), 0.1).init(torch.tensor([[0.0], [math.inf]], dtype=torch.float64))
 
 
 def test_chains_of_a_biased_sampler_are_not_valid():
-    target = Gaussian([0.5], [[1.0]])
-    request = Request(chains=3, draws=5, warmup=2, thin=4, generator=generator(0))
-    chains = run_biased(Sgld(target, 0.3), target, request, "sgld", 0.3)
+    target, size = Gaussian([0.5], [[1.0]]), {"chains": 3, "draws": 5, "warmup": 2, "thin": 4}
+    chains = sample(target, Sgld(0.3), generator=generator(0), **size)
     assert chains.valid is False and chains.draws.shape == (3, 5, 1) and chains.names == target.names
-    assert chains.gradients == 3 * (2 + 5 * 4) and float(chains.step_size[0]) == 0.3
+    assert chains.gradients == 3 * (2 + 5 * 4) and float(chains.step_size[0]) == 0.3 and chains.sampler == "sgld"
     torch.testing.assert_close(chains.log_prob, target.log_prob(chains.draws.view(-1, 1)).view(3, 5))
-    stopped = Request(3, 5, 2, 4, generator(0), deadline=lambda: True)
-    assert run_biased(Sgld(target, 0.3), target, stopped, "sgld", 0.3).draws.shape == (3, 0, 1)
+    assert sample(target, "sgld", generator=generator(0), deadline=lambda: True, **size).draws.shape == (3, 0, 1)
+    assert {name for name, s in SAMPLERS.items() if not s.valid} == {"sgld", "psgld", "network-langevin"}
 
 
 @pytest.mark.slow
@@ -300,8 +323,10 @@ def test_sgld_goes_to_what_hmc_samples_as_its_step_falls():
 
     by_chain = [statistics(exact).mean(1)]
     for step in (0.08, 0.04):
-        request = Request(32, 100, 50, 20, generator(4), initial=exact.draws[:, -40::20].flatten(0, 1))
-        by_chain.append(statistics(run_biased(Sgld(target, step), target, request, "sgld", step)).mean(1))
+        size = {"chains": 32, "draws": 100, "warmup": 50, "thin": 20, "covariance": torch.ones(len(target.names))}
+        start = exact.draws[:, -40::20].flatten(0, 1)
+        chains = sample(target, Sgld(step), generator=generator(4), initial=start, **size)
+        by_chain.append(statistics(chains).mean(1))
     truth, coarse, fine = (v.mean(0) for v in by_chain)
     variance = [v.var(0) / len(v) for v in by_chain]
     error = (variance[0] + variance[1] + 4 * variance[2]).sqrt()
@@ -353,7 +378,7 @@ def test_network_langevin_on_a_gaussian_is_its_autoregression(window, interval, 
         pulled = np.linalg.solve(a * h + 2 * b * np.eye(2), a * h @ MEAN + 2 * b * CENTER.numpy())
         np.testing.assert_allclose(mean, pulled, rtol=1e-10)
     target = Gaussian(MEAN, COVARIANCE)
-    sampler = NetworkLangevin(negative_log_density(target), RandomPull(CENTER, STD, draws), a, b, window, interval)
+    sampler = dynamics(negative_log_density(target), RandomPull(CENTER, STD, draws), a, b, window, interval)
     start = target.initial(400, generator=generator(0))
     period = math.lcm(window, interval)
     at = run(sampler, start, 40 * period, 250 * period)[period - 1 :: period].numpy()
@@ -373,7 +398,7 @@ def test_network_langevin_spread_vanishes_with_its_rates():
     pull = RandomPull(CENTER, STD)
     large, small = (
         run(
-            NetworkLangevin(negative_log_density(target), pull, r, r / 2),
+            dynamics(negative_log_density(target), pull, r, r / 2),
             target.initial(200, generator=generator(0)),
             int(12 / r),
             800,
@@ -388,9 +413,8 @@ def test_network_langevin_spread_vanishes_with_its_rates():
 def test_adam_form_is_torchs_adam():
     """A step on (b/a) L_MC every second time, every P = 3 steps one on the summed ∇L_RE, one Adam for both."""
     _, target = small_case()
-    prior = GaussianKernelPrior.sampling(2)
-    random_loss = MonteCarloLoss(target, prior, 3)
-    sampler = NetworkLangevin(target.error_and_gradient, random_loss, 1e-2, 3e-2, 3, 2, Form.ADAM)
+    random_loss = MonteCarloLoss(target, drawn(3))
+    sampler = dynamics(target.error_and_gradient, random_loss, 1e-2, 3e-2, 3, 2, Form.ADAM)
     start = target.sample_prior(2, generator=generator(0))
     p = torch.nn.Parameter(start.clone())
     adam = torch.optim.Adam([p], lr=1e-2)
@@ -413,7 +437,7 @@ def test_adam_form_is_torchs_adam():
 @pytest.mark.parametrize("name", WEIGHTS)
 @pytest.mark.parametrize("proximity", [None, 0.01])
 def test_monte_carlo_loss_is_that_of_mcka(name, proximity):
-    """Value and gradient against `MonteCarloKernelApproximation` and autograd, for one chain and the same draws."""
+    """Value and gradient against MCKA on the image itself and autograd, for one chain and the same draws."""
     module, target = small_case()
     operator, prior = Degradation(2), GaussianKernelPrior.sampling(2)
     g = generator(1)
@@ -425,7 +449,7 @@ def test_monte_carlo_loss_is_that_of_mcka(name, proximity):
     samples, omega = mcka.draw(operator, x, y, module().detach(), variance, generator(9))
     loss = mcka.loss(module(), samples, omega)
     loss.backward()
-    ours = MonteCarloLoss(target, prior, 4, WEIGHTS[name], proximity)
+    ours = MonteCarloLoss(target, mcka)
     value, gradient = ours(FlatNetwork.flatten(module), generator(9))
     torch.testing.assert_close(value[0], loss.detach(), rtol=1e-5, atol=1e-10)
     reference = torch.cat([p.grad.flatten() for p in module.parameters()])
@@ -434,10 +458,10 @@ def test_monte_carlo_loss_is_that_of_mcka(name, proximity):
 
 def test_chains_do_not_share_their_draws():
     _, target = small_case()
-    loss = MonteCarloLoss(target, GaussianKernelPrior.sampling(2), 3)
+    loss = MonteCarloLoss(target, drawn(3))
     kernel = target.kernel(target.sample_prior(2, generator=generator(0)))
     samples, omega = loss.draw(kernel, generator(1))
-    assert samples.shape == (2, 3, 121) and omega.shape == (2, 3)
+    assert samples.shape == (2, 3, 1, 11, 11) and omega.shape == (2, 3)
     assert float((samples[0] - samples[1]).abs().max()) > 1e-4
 
 
@@ -448,8 +472,7 @@ def test_noise_level_has_no_say_in_network_langevin():
     ends = []
     for variance in (1e-3, 1e-5):
         other = NetworkTarget(target.network, target.form, variance, target.prior_std)
-        loss = MonteCarloLoss(other, GaussianKernelPrior.sampling(2))
-        sampler = NetworkLangevin(other.error_and_gradient, loss, 1.0, 10.0)
+        sampler = dynamics(other.error_and_gradient, MonteCarloLoss(other, drawn()), 1.0, 10.0)
         ends.append(run(sampler, start, 5, 1)[-1])
     assert torch.equal(*ends) and not torch.equal(ends[0], start)
 
@@ -457,18 +480,17 @@ def test_noise_level_has_no_say_in_network_langevin():
 def test_without_random_loss_it_is_gradient_descent():
     _, target = small_case()
     start = target.sample_prior(1, generator=generator(0))
-    sampler = NetworkLangevin(target.error_and_gradient, None, 0.5, 0.0)
+    sampler = dynamics(target.error_and_gradient, None, 0.5, 0.0)
     state, _ = sampler.step(sampler.init(start), generator(0))
     torch.testing.assert_close(state.position, start - 0.5 * target.error_and_gradient(start)[1])
 
 
-def test_face_of_the_samplers():
+def test_a_step_of_each_is_pure():
     target = Gaussian([0.0], [[1.0]])
     pull = RandomPull(torch.zeros(1).double(), torch.ones(1).double())
-    samplers = [Sgld(target, 0.1), PreconditionedSgld(target, 0.1)]
-    samplers.append(NetworkLangevin(negative_log_density(target), pull, 0.1, 0.1))
+    samplers = [sgld(target, 0.1), psgld(target, 0.1), dynamics(negative_log_density(target), pull, 0.1, 0.1)]
     for sampler in samplers:
-        assert isinstance(sampler, Sampler) and sampler.exact is False
+        assert isinstance(sampler, Transition)
         state = sampler.init(target.initial(3, generator=generator(0)))
         first, info = sampler.step(state, generator(1))
         second, _ = sampler.step(state, generator(1))
@@ -479,7 +501,7 @@ def test_face_of_the_samplers():
 
 def test_a_lost_chain_is_marked():
     target = Gaussian([0.0], [[1.0]])
-    sampler = Sgld(target, 10.0)  # above 4 s²: it runs away
+    sampler = sgld(target, 10.0)  # above 4 s²: it runs away
     state, divergent = sampler.init(torch.ones(1, 1).double()), False
     for _ in range(600):
         state, info = sampler.step(state, generator(0))
@@ -487,27 +509,44 @@ def test_a_lost_chain_is_marked():
     assert divergent
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
+def test_network_langevin_as_a_sampler():
+    """A run of the settings is the transition itself, from the target's starts."""
+    _, target = small_case()
+    settings = NetworkLangevin(1e-2, 2e-2, mcka=drawn(3))
+    size = {"chains": 2, "draws": 4, "warmup": 3}
+    chains = sample(target, settings, generator=generator(1), **size)
+    assert not chains.valid and chains.sampler == "network-langevin" and chains.draws.shape == (2, 4, len(target.names))
+    g = generator(1)
+    start = target.initial(32, generator=g)[:2]
+    transition = NetworkLangevinTransition(target.error_and_gradient, MonteCarloLoss(target, drawn(3)), settings)
+    state = transition.init(start)
+    for _ in range(7):
+        state, _ = transition.step(state, g)
+    assert torch.equal(chains.draws[:, -1], state.position)
+    drawing = dataclasses.replace(target, kernel_prior=GaussianKernelPrior.sampling(2))
+    assert sample(drawing, "network-langevin", generator=generator(1), **size).draws.shape == chains.draws.shape
+
+
+def test_network_langevin_says_what_is_wrong():
+    for change, message in (
         ({"rate": -1.0}, "rates of at least 0"),
         ({"window": 0}, "window and interval of at least 1"),
         ({"interval": 0}, "window and interval of at least 1"),
-        ({"rate": 0.0, "form": Form.ADAM}, "Adam's rate must be above 0"),
-    ],
-)
-def test_network_langevin_says_what_is_wrong(change, message):
-    loss = negative_log_density(Gaussian([0.0], [[1.0]]))
-    with pytest.raises(ValueError, match=message):
-        NetworkLangevin(loss, None, **{"rate": 0.1, "random_rate": 0.1, **change})
+        ({"rate": 0.0}, "the rate of Adam must be above 0"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            NetworkLangevin(**change)
+    with pytest.raises(ValueError, match="moves the weights of a kernel network, which Gaussian has not"):
+        sample(Gaussian([0.0], [[1.0]]), "network-langevin", generator=generator(0))
+    _, target = small_case()
+    with pytest.raises(ValueError, match="give a distribution of random kernels, mcka or target.kernel_prior"):
+        sample(target, "network-langevin", generator=generator(0))
 
 
 def test_losses_say_what_is_wrong():
     _, target = small_case()
-    with pytest.raises(ValueError, match="n_kernels is 0"):
-        MonteCarloLoss(target, GaussianKernelPrior.sampling(2), 0)
     with pytest.raises(ValueError, match="kernels have side 19, the network's 11"):
-        MonteCarloLoss(target, GaussianKernelPrior.sampling(4))
+        MonteCarloLoss(target, drawn(prior=GaussianKernelPrior.sampling(4)))
     with pytest.raises(ValueError, match="n is 0"):
         RandomPull(CENTER, STD, 0)
 

@@ -13,19 +13,20 @@ from scipy import linalg, stats
 from blindsr.operators.degradation import SCALES, Degradation
 from blindsr.operators.kernels import center_of_mass, covariance
 from blindsr.priors.base import KernelDensity
+from blindsr.priors.families import kernel_family, smooth_families
 from blindsr.priors.gaussian import gaussian_kernel
 from blindsr.priors.motion import line_kernel
 from blindsr.priors.normal import (
-    SHAPES,
     DiskShape,
     GaussianShape,
     GeneralizedGaussianShape,
     LineShape,
     covariance_of,
     log_covariance,
-    shape,
 )
 from blindsr.testing import check_kernel_density, check_kernel_prior
+
+SHAPES = smooth_families()
 
 SMALL = {
     "gaussian": (0.0, 0.2, -0.1),
@@ -34,6 +35,10 @@ SMALL = {
     "line": (math.log(4.0), 0.7),
 }
 """Kernels so small that nothing of them is cut off."""
+
+
+def shape(name, degradation):
+    return kernel_family(name).density(degradation)
 
 
 def row(*values):

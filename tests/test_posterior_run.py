@@ -2,30 +2,30 @@ import json
 import os
 import re
 import signal
-import threading
-import time
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from helpers import call, error_line, gaussian_kernel, run, save_png, smooth
+from helpers import Clock, call, error_line, gaussian_kernel, run, save_png, smooth
 from PIL import Image
 from toy_chains import ToyTarget
 
 from blindsr.commands import settings
-from blindsr.commands.settings import Sampling
 from blindsr.diagnostics import arviz_io
 from blindsr.methods.parts import PRIORS
 from blindsr.methods.presets import PRESETS
 from blindsr.methods.table import METHODS
 from blindsr.operators.degradation import Degradation
-from blindsr.priors.gaussian import GaussianKernelPrior
-from blindsr.priors.normal import GaussianShape
+from blindsr.priors.normal import GaussianShape, LineShape
+from blindsr.priors.simplex import SimplexPrior
 from blindsr.results import posterior
-from blindsr.results.posterior import Prepared, Scene, kernel_family, sample_posterior
+from blindsr.results.posterior import sample_posterior
+from blindsr.results.sampling import Sampling
+from blindsr.results.targets import Prepared, Scene, kernel_family
 
 SAMPLED = ("--sampler", "hmc", "--draws", 100, "--warmup", 50, "--chains", 2)
 MAP = ("--scale", 2, "--method", "fast-map", "--restorer", "bicubic")
@@ -43,13 +43,13 @@ def photo(path: Path, h: int = 40, w: int = 44) -> Path:
     return path
 
 
-class Slow(ToyTarget):
-    """A toy whose every evaluation takes a while."""
+class Watched(ToyTarget):
+    """A toy that calls `at_each` at every evaluation."""
 
-    pause = 0.01
+    at_each = staticmethod(lambda: None)
 
     def log_prob(self, z):
-        time.sleep(self.pause)
+        self.at_each()
         return -0.5 * ((z - torch.tensor([0.8, 0.1, -0.2, -4.0])) / 0.1).square().sum(1)
 
     def initial(self, n, *, generator):
@@ -57,9 +57,9 @@ class Slow(ToyTarget):
 
 
 @pytest.fixture
-def slow(monkeypatch: pytest.MonkeyPatch) -> None:
+def toy(monkeypatch: pytest.MonkeyPatch) -> None:
     def prepared(scene: Scene, family: Any) -> Prepared:
-        return Prepared(Slow(), torch.full((4,), 0.01, dtype=torch.float64))
+        return Prepared(Watched(), Watched().names[:3], torch.full((4,), 0.01, dtype=torch.float64))
 
     monkeypatch.setitem(posterior.TARGETS, "spectral", prepared)
 
@@ -104,8 +104,7 @@ def test_a_run_with_its_posterior(tmp_path: Path, target: str) -> None:
 
 
 @pytest.mark.slow
-def test_the_same_seed_gives_the_same_draws(tmp_path: Path, slow: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Slow, "pause", 0.0)
+def test_the_same_seed_gives_the_same_draws(tmp_path: Path, toy: None) -> None:
     image = save_png(tmp_path / "a.png")
     draws = []
     for name, seed in (("one", 1), ("two", 1), ("three", 2)):
@@ -117,8 +116,7 @@ def test_the_same_seed_gives_the_same_draws(tmp_path: Path, slow: None, monkeypa
 
 
 @pytest.mark.slow
-def test_a_posterior_can_be_added_to_a_finished_run(tmp_path: Path, slow: None, monkeypatch: Any) -> None:
-    monkeypatch.setattr(Slow, "pause", 0.0)
+def test_a_posterior_can_be_added_to_a_finished_run(tmp_path: Path, toy: None) -> None:
     image = save_png(tmp_path / "a.png")
     assert run(image, tmp_path / "out", steps=2).exit_code == 0
     before = (tmp_path / "out/a/sr.png").read_bytes()
@@ -135,8 +133,7 @@ def test_a_posterior_can_be_added_to_a_finished_run(tmp_path: Path, slow: None, 
     assert not (tmp_path / "out/a/posterior.nc").exists() and not (tmp_path / "out/a/diagnostics").exists()
 
 
-def test_other_draws_are_other_settings(tmp_path: Path, slow: None, monkeypatch: Any) -> None:
-    monkeypatch.setattr(Slow, "pause", 0.0)
+def test_other_draws_are_other_settings(tmp_path: Path, toy: None) -> None:
     image = save_png(tmp_path / "a.png")
     assert run(image, tmp_path / "out", *SAMPLED, steps=1).exit_code == 0
     before = (tmp_path / "out/a/posterior.nc").read_bytes()
@@ -161,8 +158,13 @@ def test_without_a_transport_map_the_chains_are_made_all_the_same(tmp_path: Path
 # --- stopping early ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
-def test_time_limit_leaves_what_was_drawn(tmp_path: Path, slow: None) -> None:
+def test_time_limit_leaves_what_was_drawn(
+    tmp_path: Path, toy: None, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def takes_a_while() -> None:
+        clock.now += 0.01
+
+    monkeypatch.setattr(Watched, "at_each", staticmethod(takes_a_while))
     image = save_png(tmp_path / "a.png")
     result = run(
         image, tmp_path / "out", "--sampler", "rwm", "--draws", 50000, "--warmup", 10, "--time-limit", 10, steps=1
@@ -176,7 +178,7 @@ def test_time_limit_leaves_what_was_drawn(tmp_path: Path, slow: None) -> None:
     assert f"incomplete: {p['draws']} of 50000 draws" in call("diagnose", folder, "--no-figures").stdout
 
 
-def test_no_time_for_a_single_draw(tmp_path: Path, slow: None) -> None:
+def test_no_time_for_a_single_draw(tmp_path: Path, toy: None) -> None:
     image = save_png(tmp_path / "a.png")
     result = run(image, tmp_path / "out", *SAMPLED, "--time-limit", 0, steps=1)
     assert result.exit_code == 0 and "no draws: the time limit was reached before the first" in result.stderr
@@ -186,15 +188,15 @@ def test_no_time_for_a_single_draw(tmp_path: Path, slow: None) -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
-def test_control_c_while_sampling(tmp_path: Path, slow: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_control_c_while_sampling(tmp_path: Path, toy: None, monkeypatch: pytest.MonkeyPatch) -> None:
     image = save_png(tmp_path / "a.png")
-    real = posterior.sample
+    evaluations = count()
 
-    def interrupted(*arguments: Any, **words: Any) -> Any:
-        threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT)).start()
-        return real(*arguments, **words)
+    def interrupted() -> None:
+        if next(evaluations) == 400:
+            os.kill(os.getpid(), signal.SIGINT)
 
-    monkeypatch.setattr(posterior, "sample", interrupted)
+    monkeypatch.setattr(Watched, "at_each", staticmethod(interrupted))
     words = ("--sampler", "rwm", "--draws", 5000, "--warmup", 10)
     result = run(image, tmp_path / "out", *words, steps=1)
     assert result.exit_code == 130
@@ -204,8 +206,6 @@ def test_control_c_while_sampling(tmp_path: Path, slow: None, monkeypatch: pytes
     assert "incomplete" in call("diagnose", folder, "--no-figures").stdout
     line = error_line(run(image, tmp_path / "out", *words, steps=1))
     assert "an unfinished run; --resume goes on with it" in line
-    monkeypatch.setattr(posterior, "sample", real)
-    monkeypatch.setattr(Slow, "pause", 0.0)
     resumed = run(image, tmp_path / "out", *words, "--resume", steps=1)
     assert resumed.exit_code == 0 and record(folder)["posterior"]["complete"] and record(folder)["complete"]
 
@@ -216,8 +216,8 @@ def test_control_c_while_sampling(tmp_path: Path, slow: None, monkeypatch: pytes
 def test_the_family_of_the_kernel() -> None:
     d = Degradation(2)
     assert kernel_family(Sampling("hmc"), None, d, None) == GaussianShape(11, 2)
-    mcmc = kernel_family(Sampling("hmc", family="mcmc"), PRIORS["mcmc"].value, d, None)
-    assert isinstance(mcmc, GaussianKernelPrior)
+    for name, shape in (("gaussian", GaussianShape), ("line", LineShape), ("simplex", SimplexPrior)):
+        assert isinstance(kernel_family(Sampling("hmc", family=name), PRIORS[name].value, d, None), shape)
 
 
 def test_a_bad_target_is_one_line(tmp_path: Path) -> None:
@@ -226,10 +226,78 @@ def test_a_bad_target_is_one_line(tmp_path: Path) -> None:
         sample_posterior(tmp_path, Sampling("hmc", target="image"), bad, None, 0, lambda: None, lambda line: None)
 
 
-def test_a_sampler_that_needs_the_prior_apart(tmp_path: Path, slow: None, monkeypatch: Any) -> None:
-    monkeypatch.setitem(posterior.SAMPLERS, "smc", posterior.SAMPLERS["hmc"])
-    with pytest.raises(posterior.UserError, match="smc needs prior and likelihood apart"):
+def test_a_sampler_that_needs_prior_and_likelihood(tmp_path: Path, toy: None) -> None:
+    with pytest.raises(posterior.UserError, match="'smc': Watched has no log_prior, log_likelihood; choose a sampler"):
         sample_posterior(tmp_path, Sampling("smc"), scene(), None, 0, lambda: None, lambda line: None)
+
+
+OWN = """
+from dataclasses import dataclass
+import torch
+from blindsr.samplers import Hmc, MarkovSampler, Sgld
+from blindsr.samplers.metropolis import value_only, accept, choose, start
+from blindsr.samplers.rwm import RandomWalkTransition
+
+
+class Walk(MarkovSampler):
+    needs_gradient = False
+
+    def transition(self, target, metric, request):
+        return RandomWalkTransition(value_only(target), metric, torch.tensor(1.2).double())
+
+
+class Wrong(Walk):
+    def transition(self, target, metric, request):
+        return Sgld(2.0).on(lambda z: (value_only(target)(z), -z))
+
+
+class Forgetful(Walk):
+    def run(self, target, request):
+        torch.rand(1)
+        return super().run(target, request)
+
+
+class Bare:
+    pass
+
+
+small = Sgld(0.05)
+"""
+
+
+def test_ones_own_sampler(tmp_path: Path, toy: None, monkeypatch: Any) -> None:
+    """A class or an object of the user's file; each that breaks its contract is one line."""
+    (tmp_path / "mine.py").write_text(OWN)
+    image, words = save_png(tmp_path / "a.png"), ("--draws", 100, "--warmup", 50, "--chains", 2)
+    for name, said in (
+        ("Wrong", "the mean of z_0 is off by|the variance of z_0 is off by"),
+        ("Forgetful", "changes torch's global random state"),
+        ("Bare", "Bare is no sampler: derive it from blindsr.samplers.Sampler"),
+        ("Nothing", "has no Nothing"),
+    ):
+        line = error_line(run(image, tmp_path / "out", "--sampler", f"{tmp_path / 'mine.py'}:{name}", *words))
+        assert re.search(said, line) and not (tmp_path / "out").exists()
+    for name, file in (("Walk", "posterior.nc"), ("small", "sampler_trace.nc")):
+        result = run(image, tmp_path / name, "--sampler", f"{tmp_path / 'mine.py'}:{name}", *words, steps=1)
+        assert result.exit_code == 0 and (tmp_path / name / "a" / file).exists()
+        assert record(tmp_path / name / "a")["posterior"]["file"] == file
+        assert "sampler_sha256" in record(tmp_path / name / "a")["sampling"]
+
+
+@pytest.mark.parametrize(("sampler", "target"), [("sgld", "image"), ("network-langevin", "network")])
+def test_a_biased_sampler_leaves_a_trace(tmp_path: Path, sampler: str, target: str) -> None:
+    image = photo(tmp_path / "a.png")
+    words = ("--sampler", sampler, "--target", target, "--draws", 100, "--warmup", 20, "--chains", 2)
+    result = call("run", image, *MAP, *words, "--output", tmp_path / "out")
+    assert result.exit_code == 0, result.stderr
+    sentence = f"{sampler} is biased: its draws are a trace, not a posterior"
+    p = record(tmp_path / "out/a")["posterior"]
+    assert sentence in result.stderr and p["verdict"] == [sentence] and "rhat_max" not in p and not p["converged"]
+    assert not (tmp_path / "out/a/posterior.nc").exists()
+    data = arviz_io.load(tmp_path / "out/a/sampler_trace.nc")
+    trace = arviz_io.group(data, "trace")
+    assert "posterior" not in arviz_io.group_names(data) and trace.sizes["draw"] == 100 and trace.attrs["valid"] == 0
+    assert "it gets no R-hat" in call("diagnose", tmp_path / "out/a", "--no-figures").stdout
 
 
 # --- options ----------------------------------------------------------------------------------------------------------
@@ -238,19 +306,22 @@ def test_a_sampler_that_needs_the_prior_apart(tmp_path: Path, slow: None, monkey
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--chains", 4), "--chains 4: goes with --sampler; name one of rwm, mala, hmc"),
-        (("--draws", 200, "--thin", 2), "--draws 200, --thin 2: goes with --sampler"),
-        (("--target", "image"), "--target image: goes with --sampler"),
+        (("--chains", 4), "--chains 4: needs --sampler; choose one of rwm, mala, hmc"),
+        (("--draws", 200, "--thin", 2), "--draws 200, --thin 2: needs --sampler"),
+        (("--target", "image"), "--target image: needs --sampler"),
         (("--sampler", "gibbs"), "--sampler gibbs: unknown; choose rwm, mala, hmc"),
-        (("--sampler", "hmc", "--target", "pixels"), "--target pixels: unknown; choose spectral, image"),
+        (("--sampler", "hmc", "--target", "pixels"), "--target pixels: unknown; choose spectral, image, network"),
         (("--sampler", "hmc", "--draws", 50), "--draws 50: at least 100 is needed"),
         (("--sampler", "hmc", "--chains", 0), "--chains 0: at least 1 is needed"),
         (("--sampler", "hmc", "--warmup", 0), "--warmup 0: at least 1 is needed"),
         (("--sampler", "hmc", "--thin", -1), "--thin -1: at least 1 is needed"),
-        (("--sampler", "hmc", "--prior", "motion"), "the kernel prior motion has no density; leave out --prior"),
+        (
+            ("--sampler", "hmc", "--prior", "motion"),
+            "the kernel family motion has no density, only random draws; gaussian, line",
+        ),
         (
             ("--sampler", "hmc", "--method", "mlmc-motion"),
-            "the kernel prior motion has no density; choose another --method",
+            "the kernel family motion has no density, only random draws; gaussian, line",
         ),
         (("--restarts", 1), "--restarts 1: at least 2 are needed"),
     ],

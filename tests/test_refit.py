@@ -15,7 +15,7 @@ from blindsr.optimizers.base import Energy, Optimizer, Run, forward
 from blindsr.optimizers.meta import MetaLearned
 from blindsr.optimizers.plain import Alternating, Joint
 from blindsr.optimizers.refit import RefitKernel
-from blindsr.posteriors.spectral_laplace import MomentEnergy, SpectralPrior
+from blindsr.posteriors.spectral_laplace import MomentEnergy, SpectralPosterior
 from blindsr.priors.base import KernelEnergy
 from blindsr.priors.image import NoPrior, Tikhonov
 from blindsr.priors.normal import GaussianShape
@@ -184,7 +184,7 @@ def objective(k, x, energy, variance, optimizer):
 @torch.no_grad()
 def test_a_refit_lowers_the_composite_objective(name, prior):
     x, wrong = true_image(), true_image(5)
-    spectral = SpectralPrior(FAMILY, TRUTH + 0.3, 50 * torch.eye(3, dtype=torch.float64), 0.0, 0.0)
+    spectral = SpectralPosterior(FAMILY, TRUTH + 0.3, 50 * torch.eye(3, dtype=torch.float64), 0.0, 0.0)
     energy = made_energy(x, MomentEnergy.of(spectral) if prior else None)
     optimizer = RefitKernel(1, 0, error_variance=1e-2)
     seen = 0.7 * x + 0.3 * wrong

@@ -7,8 +7,7 @@ import pytest
 import torch
 from targets import CorrelatedGaussian, Funnel, LogGamma, TwoModes
 
-from blindsr.samplers import metropolis
-from blindsr.samplers.table import SAMPLERS, sample
+from blindsr.samplers import SAMPLERS, metropolis, sample
 
 LEAST_ESS = 400
 
@@ -51,7 +50,7 @@ UNIMODAL = {"gaussian": CorrelatedGaussian(), "skewed": LogGamma(counts=(0, 1, 5
 
 
 def test_every_sampler_is_tested():
-    assert SIZES.keys() == SAMPLERS.keys()
+    assert SIZES.keys() == {name for name, sampler in SAMPLERS.items() if sampler.valid}
 
 
 @pytest.mark.slow
@@ -128,7 +127,6 @@ def test_no_sampler_claims_the_funnel_hmc_reports_divergences():
         check_recovery(chains, Funnel())
 
 
-@pytest.mark.slow
 def test_hmc_in_80_dimensions_with_a_given_covariance():
     target = CorrelatedGaussian(dim=80)
     size = {"chains": 8, "draws": 400, "warmup": 100, "covariance": target.covariance}

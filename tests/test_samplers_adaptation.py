@@ -9,12 +9,12 @@ from targets import CorrelatedGaussian
 
 from blindsr.posteriors.base import value_and_gradient
 from blindsr.samplers.adaptation import DualAveraging, Moments, harmonic_mean
-from blindsr.samplers.hmc import Hmc
-from blindsr.samplers.ladder import even_ladder, first_metrics
+from blindsr.samplers.exchange import TemperingTransition
+from blindsr.samplers.hmc import HmcTransition
 from blindsr.samplers.metric import Metric, metric_of
 from blindsr.samplers.smc import next_beta, systematic
 from blindsr.samplers.table import sample
-from blindsr.samplers.tempering import Tempering
+from blindsr.samplers.tempering import even_ladder, first_metrics
 from blindsr.samplers.warmup import warm_up
 
 F64 = torch.float64
@@ -31,20 +31,20 @@ def condition(metric, covariance):
 
 
 def warmed(target, *, frame, steps, chains, given=False):
-    hmc = Hmc(value_and_gradient(target), frame, torch.tensor(0.5, dtype=F64))
+    hmc = HmcTransition(value_and_gradient(target), frame, torch.tensor(0.5, dtype=F64))
     state = hmc.init(target.initial(chains, generator=gen(1)))
-    return warm_up(hmc, state, steps=steps, generator=gen(2), given=given)
+    return warm_up(hmc, state, steps=steps, generator=gen(2), acceptance=0.651, given=given)
 
 
 def test_warm_up_learns_the_covariance_and_a_quarter_period():
     target = CorrelatedGaussian()
     before = condition(Metric(torch.ones(10, dtype=F64)), target.covariance)
     warm = warmed(target, frame=Metric(torch.ones(10, dtype=F64)), steps=400, chains=16)
-    assert before > 30 and condition(warm.sampler.metric, target.covariance) < 2.5
-    assert 1.0 < warm.sampler.length < 2.2
+    assert before > 30 and condition(warm.transition.metric, target.covariance) < 2.5
+    assert 1.0 < warm.transition.length < 2.2
     state, acceptance = warm.state, []
     for i in range(100):
-        state, info = warm.sampler.step(state, gen(100 + i))
+        state, info = warm.transition.step(state, gen(100 + i))
         acceptance.append(float(harmonic_mean(info.acceptance)))
     assert np.mean(acceptance) == pytest.approx(0.651, abs=0.15)
 
@@ -53,13 +53,13 @@ def test_wrong_units_are_found_out():
     """A first guess a million times too wide, without a covariance given."""
     target = CorrelatedGaussian()
     warm = warmed(target, frame=Metric(torch.full((10,), 1e6, dtype=F64)), steps=400, chains=16)
-    assert condition(warm.sampler.metric, target.covariance) < 3
+    assert condition(warm.transition.metric, target.covariance) < 3
 
 
 def test_a_good_covariance_is_hardly_touched():
     target = CorrelatedGaussian(dim=60)
     warm = warmed(target, frame=metric_of(target.covariance), steps=150, chains=4, given=True)
-    assert condition(warm.sampler.metric, target.covariance) < 3
+    assert condition(warm.transition.metric, target.covariance) < 3
 
 
 def test_moments_are_those_of_numpy():
@@ -145,7 +145,7 @@ def test_first_metrics_are_exact_for_gaussians():
 def test_exchange_swaps_by_the_likelihoods():
     """Two chains on three rungs: where the warmer rung fits better they always swap, where much worse never."""
     betas = torch.tensor([1.0, 0.5, 0.0], dtype=F64)
-    tempering = Tempering(CorrelatedGaussian(), betas, Metric(torch.ones(2, 1, 1)), torch.ones(2))
+    tempering = TemperingTransition(CorrelatedGaussian(), betas, Metric(torch.ones(2, 1, 1)), torch.ones(2))
     fit = torch.tensor([[-900.0, 0.0], [0.0, -900.0], [-900.0, -9000.0]], dtype=F64)
     order, rejection = tempering.exchange(fit.flatten(), gen(1))
     assert order.reshape(3, 2).tolist() == [[2, 1], [0, 3], [4, 5]] or order.reshape(3, 2)[:, 1].tolist() == [1, 3, 5]

@@ -9,15 +9,15 @@ from scipy import stats
 from targets import CorrelatedGaussian, LogGamma
 
 from blindsr.posteriors.base import value_and_gradient
-from blindsr.samplers import metropolis
-from blindsr.samplers.base import Sampler, State
-from blindsr.samplers.hmc import Hmc
-from blindsr.samplers.mala import Mala
+from blindsr.samplers import SAMPLERS, Hmc, Mala, RandomWalk, Sgld, Smc, Tempering, metropolis, sample
+from blindsr.samplers.base import State, Transition
+from blindsr.samplers.exchange import TemperingTransition
+from blindsr.samplers.hmc import HmcTransition
+from blindsr.samplers.mala import MalaTransition
 from blindsr.samplers.metric import Metric, metric_of
 from blindsr.samplers.metropolis import value_only
-from blindsr.samplers.rwm import RandomWalk
-from blindsr.samplers.table import SAMPLERS, sample
-from blindsr.samplers.tempering import Tempering
+from blindsr.samplers.rwm import RandomWalkTransition
+from blindsr.testing import ContractError, check_sampler
 
 F64 = torch.float64
 GAUSSIAN, SKEWED = CorrelatedGaussian(dim=5), LogGamma(counts=(1, 3))
@@ -37,13 +37,15 @@ def kernel(name, target):
     draws = target.exact(4000, generator=gen(9))
     dense, diagonal = metric_of(torch.cov(draws.T)), metric_of(draws.var(0))
     if name.startswith("rwm"):
-        return RandomWalk(value_only(target), diagonal if name.endswith("diagonal") else dense, scalar(0.9))
+        return RandomWalkTransition(value_only(target), diagonal if name.endswith("diagonal") else dense, scalar(0.9))
     if name == "mala":
-        return Mala(value_and_gradient(target), dense, scalar(1.2), reach=1.0)
+        return MalaTransition(value_and_gradient(target), dense, scalar(1.2), reach=1.0)
     if name == "hmc":
-        return Hmc(value_and_gradient(target), dense, scalar(1.1), length=2.0)
+        return HmcTransition(value_and_gradient(target), dense, scalar(1.1), length=2.0)
     blocks = Metric(torch.stack([dense.factor, dense.factor * 1.5]))
-    return Tempering(target, torch.tensor([1.0, 0.4, 0.0], dtype=F64), blocks, torch.tensor([1.1, 0.9], dtype=F64), 2.0)
+    return TemperingTransition(
+        target, torch.tensor([1.0, 0.4, 0.0], dtype=F64), blocks, torch.tensor([1.1, 0.9], dtype=F64), 2.0
+    )
 
 
 def exact_state(name, target, n, seed=0):
@@ -113,7 +115,7 @@ def test_zero_density_beyond_an_edge_keeps_hmc_exact():
             return (2 * z.log() - z)[:, 0]
 
     g = gen(1)
-    hmc = Hmc(value_and_gradient(Gamma()), Metric(torch.tensor([1.7], dtype=F64)), scalar(0.9), length=2.0)
+    hmc = HmcTransition(value_and_gradient(Gamma()), Metric(torch.tensor([1.7], dtype=F64)), scalar(0.9), length=2.0)
     start = torch.from_numpy(stats.gamma(3).rvs((6000, 1), random_state=1))
     state, lost = hmc.init(start), 0
     for _ in range(6):
@@ -126,7 +128,7 @@ def test_zero_density_beyond_an_edge_keeps_hmc_exact():
 @pytest.mark.parametrize("name", KERNELS)
 def test_a_step_is_pure(name):
     sampler, state = exact_state(name, GAUSSIAN, 7)
-    assert isinstance(sampler, Sampler)
+    assert isinstance(sampler, Transition)
     before = state.position.clone()
     (a, info_a), (b, info_b) = sampler.step(state, gen(3)), sampler.step(state, gen(3))
     assert torch.equal(state.position, before)
@@ -143,7 +145,7 @@ def test_a_step_is_pure(name):
 
 def test_mala_is_one_leapfrog_step():
     mala = dataclasses.replace(kernel("mala", SKEWED), reach=math.inf)
-    hmc = Hmc(mala.density, mala.metric, mala.step_size)
+    hmc = HmcTransition(mala.density, mala.metric, mala.step_size)
     state = mala.init(SKEWED.exact(50, generator=gen(2)))
     noise = metropolis.normal_like(state.position, gen(3))
     run = hmc.simulate(state, noise, 1)
@@ -164,7 +166,7 @@ def test_mala_cuts_a_long_drift():
 def leapfrog():
     target = SKEWED
     metric = Metric(torch.tensor([[0.8, 0.0], [0.3, 0.5]], dtype=F64))
-    hmc = Hmc(value_and_gradient(target), metric, scalar(0.2))
+    hmc = HmcTransition(value_and_gradient(target), metric, scalar(0.2))
     z = target.exact(40, generator=gen(3))
     return hmc, hmc.init(z), metropolis.normal_like(z, gen(4))
 
@@ -210,10 +212,11 @@ def test_a_hopeless_step_is_divergent_and_rejected():
     assert torch.equal(new.position, state.position) and bool(torch.isfinite(info.energy).all())
 
 
+EXACT = [name for name, sampler in SAMPLERS.items() if sampler.valid]
 SMALL = {"chains": 3, "draws": 12, "warmup": 25, "thin": 2}
 
 
-@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize("name", EXACT)
 def test_chains_have_their_shapes_and_a_seed_decides(name):
     torch.manual_seed(1)
     world = torch.random.get_rng_state()
@@ -233,7 +236,7 @@ def test_chains_have_their_shapes_and_a_seed_decides(name):
     assert a.gradients > 0 and a.seconds > 0
 
 
-@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize("name", EXACT)
 def test_gradients_are_counted(name):
     """Rows of every call of the density, but for searches of a first step and starts."""
     rows = 0
@@ -268,7 +271,7 @@ def test_deadline_keeps_the_draws_so_far(name):
     assert part.acceptance.shape == (3, 5)
 
 
-@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize("name", EXACT)
 def test_deadline_before_the_first_draw_leaves_none(name):
     chains = sample(GAUSSIAN, name, generator=gen(8), deadline=Clock(1), **SMALL)
     assert chains.draws.shape == (3, 0, 5) and chains.log_prob.shape == (3, 0)
@@ -304,15 +307,45 @@ class Bare:
         return torch.randn(n, 2, generator=generator, dtype=F64)
 
 
-def test_unknown_sampler():
+def test_what_is_no_sampler():
     with pytest.raises(ValueError, match="sampler 'gibbs': unknown; choose from rwm, mala, hmc, tempering, smc, pyro-"):
         sample(GAUSSIAN, "gibbs", generator=gen())
+    with pytest.raises(TypeError, match=r"the class Hmc is no sampler; give an object such as Hmc\(\), or a name"):
+        sample(GAUSSIAN, Hmc, generator=gen())
 
 
-@pytest.mark.parametrize("field", ["chains", "draws", "warmup", "thin"])
-def test_numbers_below_one(field):
-    with pytest.raises(ValueError, match=f"{field} 0: must be at least 1"):
-        sample(GAUSSIAN, generator=gen(), **{field: 0})
+def test_a_sampler_and_its_name_give_the_same_draws():
+    for sampler in (RandomWalk(), Mala(), Hmc(), Tempering(), Smc()):
+        by_object, by_name = (sample(GAUSSIAN, s, generator=gen(8), **SMALL) for s in (sampler, sampler.name))
+        assert torch.equal(by_object.draws, by_name.draws)
+
+
+def test_settings_reach_the_sampler():
+    """A higher acceptance wants a smaller step; max_steps bounds the trajectories."""
+    size = {"chains": 8, "draws": 40, "warmup": 150, "covariance": GAUSSIAN.covariance}
+    for kind in (RandomWalk, Mala, Hmc):
+        low, high = (sample(GAUSSIAN, kind(acceptance=a), generator=gen(1), **size).tuning for a in (0.2, 0.8))
+        assert high["step_size"] < 0.9 * low["step_size"]
+    assert sample(GAUSSIAN, Hmc(max_steps=1), generator=gen(1), **size).tuning["steps_mean"] == 1.0
+    for bad in (lambda: Mala(acceptance=1.0), lambda: Tempering(acceptance=0.0)):
+        with pytest.raises(ValueError, match="must lie between 0 and 1"):
+            bad()
+
+
+def test_a_target_without_gradient():
+    class Rounded(Bare):
+        def log_prob(self, z):
+            return super().log_prob(z).detach()
+
+    with pytest.raises(ValueError, match=r"'hmc': Rounded.log_prob has no gradient in z; choose .* needs none: rwm$"):
+        sample(Rounded(), Hmc(), generator=gen(), **SMALL)
+    assert sample(Rounded(), RandomWalk(), generator=gen(), **SMALL).draws.shape == (3, 12, 2)
+
+
+def test_numbers_out_of_range():
+    for field, least in (("chains", 1), ("draws", 1), ("warmup", 0), ("thin", 1)):
+        with pytest.raises(ValueError, match=f"{field} {least - 1}: must be at least {least}"):
+            sample(GAUSSIAN, generator=gen(), **{field: least - 1})
 
 
 @pytest.mark.parametrize("name", ["rwm", "mala", "hmc", "tempering", "pyro-nuts"])
@@ -383,3 +416,20 @@ def test_nuts_is_not_halted_by_a_dense_mass_learned_from_few_draws():
     """With a dense mass matrix after 80 draws this takes 28,000 gradients."""
     chains = sample(White(), "pyro-nuts", chains=1, draws=20, warmup=80, generator=gen(0))
     assert chains.gradients < 3000
+
+
+@pytest.mark.parametrize("name", ["mala", "smc", "sgld", "psgld", "network-langevin"])
+def test_samplers_pass_the_check_for_users(name):
+    check_sampler(SAMPLERS[name])
+
+
+def test_the_check_for_users_finds_a_biased_sampler():
+    class Langevin(Sgld):
+        """SGLD at a large step that claims to be valid."""
+
+        valid = True
+
+    with pytest.raises(ContractError, match=r"the variance of z_. is off by .* standard errors"):
+        check_sampler(Langevin(0.1))
+    with pytest.raises(ContractError, match="a sampler is an object"):
+        check_sampler(Langevin)

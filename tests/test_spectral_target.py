@@ -14,7 +14,7 @@ from blindsr.operators.degradation import Degradation
 from blindsr.operators.kernels import covariance
 from blindsr.posteriors.base import BayesTarget, KernelTarget, Target, value_and_gradient
 from blindsr.posteriors.spectral import WIDER, SpectralTarget
-from blindsr.posteriors.spectral_laplace import SpectralPrior
+from blindsr.posteriors.spectral_laplace import SpectralPosterior
 from blindsr.priors.base import standard_normal
 from blindsr.priors.gaussian import GaussianKernelPrior
 from blindsr.priors.motion import LineKernelPrior
@@ -230,7 +230,7 @@ def test_normal_approximation_at_the_mode(content):
 
 def test_kernel_part_of_the_approximation_is_the_spectral_priors():
     t = target()
-    prior = SpectralPrior.fit(blurred_field(), D)
+    prior = SpectralPosterior.fit(blurred_field(), D)
     center, cov = t.laplace()
     torch.testing.assert_close(center[:3], prior.mode, rtol=0, atol=1e-6)
     torch.testing.assert_close(torch.linalg.inv(cov[:3, :3]), prior.precision, rtol=1e-4, atol=1e-4)
@@ -298,10 +298,10 @@ def test_noise_level_of_one_channel(gen):
 # --- what is refused ----------------------------------------------------------------------------------------------
 
 
-def test_a_prior_made_from_an_image_is_refused():
+def test_a_posterior_is_no_prior():
     y = blurred_field()
-    with pytest.raises(ValueError, match="the spectral prior was made from y, which would then count twice"):
-        SpectralTarget(y, D, SpectralPrior.fit(y, D))
+    with pytest.raises(ValueError, match=r"SpectralPosterior is no kernel prior with a density: .* take its \.family"):
+        SpectralTarget(y, D, SpectralPosterior.fit(y, D))
 
 
 def test_too_small_an_image_is_refused():

@@ -19,7 +19,7 @@ from blindsr.io.kernels import read_kernel
 from blindsr.operators.degradation import Alignment, Degradation
 from blindsr.priors.gaussian import GaussianKernelPrior
 from blindsr.restorers.bicubic import BicubicRestorer, bicubic
-from blindsr.results.super_resolved import SuperResolved, SuperResolvedBatch
+from blindsr.results.result import SuperResolved, SuperResolvedBatch
 
 H, W, S = 18, 20, 2
 BICUBIC = {"scale": S, "method": "bicubic"}
@@ -103,7 +103,8 @@ def test_the_same_picture_of_every_kind(tmp_path):
     a = smooth(H, W)
     Image.fromarray(a).save(tmp_path / "a.png")
     t = torch.from_numpy(a).permute(2, 0, 1).float() / 255
-    results = [super_resolve(p, S, restorer="bicubic") for p in (a, tmp_path / "a.png", Image.open(tmp_path / "a.png"), a / 255.0, t)]
+    kinds = (a, tmp_path / "a.png", Image.open(tmp_path / "a.png"), a / 255.0, t)
+    results = [super_resolve(p, S, restorer="bicubic") for p in kinds]
     assert [type(r) for r in results] == [SuperResolved] * 5
     images = [np.asarray(r.image) for r in results[:3]]
     images += [np.round(255 * results[3].image), np.round(255 * results[4].image.permute(1, 2, 0).numpy())]

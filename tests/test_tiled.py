@@ -12,6 +12,7 @@ from skimage import data
 
 from blindsr.operators.degradation import Alignment, Degradation, Padding
 from blindsr.priors.gaussian import GaussianKernelPrior
+from blindsr.priors.image import TotalVariation
 from blindsr.restorers import tiled
 from blindsr.restorers.bicubic import BicubicRestorer, bicubic
 from blindsr.restorers.map import MapRestorer
@@ -171,7 +172,7 @@ def test_map_restoration_has_no_seam(small_tiles):
     x = torch.from_numpy(data.camera()[100:205, 150:329] / 255.0).float()[None, None]
     k = kernel(d, 3)
     y = degrade(x, d, k).y
-    restorer = MapRestorer(similar=None)
+    restorer = MapRestorer(TotalVariation())
     mosaic = Mosaic(y, k, d)
     assert (len(mosaic.tops), len(mosaic.lefts)) == (1, 2)
     list(mosaic.restore(restorer, 1 / 255))

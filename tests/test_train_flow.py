@@ -3,14 +3,10 @@
 import json
 
 import pytest
-import torch
 from helpers import call, error_line, run, save_png
 
-from blindsr.commands.train_flow import FAMILIES, TrainFlow, train_flow_file
-from blindsr.operators.degradation import Degradation
+from blindsr.commands.train_flow import TrainFlow, train_flow_file
 from blindsr.priors.flow import read_flow
-from blindsr.priors.gaussian import GaussianKernelPrior
-from blindsr.priors.motion import CameraShakePrior
 
 SHORT = ("--scale", 2, "--kernel-size", 7, "--steps", 3)
 
@@ -41,12 +37,6 @@ def quick(monkeypatch):
     monkeypatch.setattr(flow_training, "RECIPES", small)
 
 
-def test_families_are_those_of_the_protocol():
-    a, b = FAMILIES["gaussian"](Degradation(4)), GaussianKernelPrior.truth(4)
-    draws = [p.sample(3, generator=torch.Generator().manual_seed(0)) for p in (a, b)]
-    assert torch.equal(*draws) and isinstance(FAMILIES["motion"](Degradation(2)), CameraShakePrior)
-
-
 def test_it_writes_a_flow_with_its_recipe_and_the_flow_runs(quick, tmp_path):
     out = tmp_path / "new" / "mine.safetensors"
     done = call("train-flow", "--out", out, *SHORT, "--seed", 5, "--json")
@@ -65,11 +55,13 @@ def test_it_writes_a_flow_with_its_recipe_and_the_flow_runs(quick, tmp_path):
     assert kept["prior"] == "mine.safetensors" and str(out) in kept["files_sha256"]
 
 
-def test_same_seed_same_file(quick, tmp_path):
-    for name in ("a", "b"):
-        train_flow_file(TrainFlow(tmp_path / f"{name}.safetensors", "motion", 2, 7, 2), say=lambda _: None)
-    a, b = ((tmp_path / f"{name}.safetensors").read_bytes() for name in ("a", "b"))
-    assert a == b
+def test_same_seed_same_file_and_mcmc_is_gaussian(quick, tmp_path):
+    def made(name, prior):
+        train_flow_file(TrainFlow(tmp_path / f"{name}.safetensors", prior, 2, 7, 2), say=lambda _: None)
+        return (tmp_path / f"{name}.safetensors").read_bytes()
+
+    assert made("a", "motion") == made("b", "motion") != made("c", "disk")
+    assert made("d", "gaussian") == made("e", "mcmc")
 
 
 def test_own_priors_are_learned(quick, tmp_path):
@@ -90,7 +82,8 @@ def test_bad_options_are_one_line_and_leave_nothing(quick, tmp_path):
     cases = {
         "a name that ends with .safetensors": ("--out", tmp_path / "f.pt"),
         "exists; choose another name, or give --overwrite": ("--out", there),
-        "choose gaussian, motion, or my_file.py:MyPrior": ("--out", out, "--prior", "mcmc"),
+        "--prior blob: unknown kernel family; choose gaussian, motion, line": ("--out", out, "--prior", "blob"),
+        "--prior flow-motion: is a trained flow already": ("--out", out, "--prior", "flow-motion", "--kernel-size", 11),
         "no such file (wanted P from it)": ("--out", out, "--prior", f"{tmp_path}/no.py:P"),
         "scale 5": ("--out", out, "--scale", 5),
         "kernel size 8": ("--out", out, "--kernel-size", 8),

@@ -9,12 +9,12 @@ from targets import CorrelatedGaussian, LogGamma
 from test_samplers import check_recovery
 from test_spectral_target import moments_with_error, target
 
-from blindsr.posteriors import nested_laplace as module
+from blindsr.posteriors import laplace_map as module
 from blindsr.posteriors import transport as transport_module
 from blindsr.posteriors.base import value_and_gradient
-from blindsr.posteriors.nested_laplace import nested_laplace
+from blindsr.posteriors.laplace_map import nested_laplace
 from blindsr.posteriors.transport import Axis, Transport, Transported
-from blindsr.samplers.hmc import Hmc
+from blindsr.samplers.hmc import HmcTransition
 from blindsr.samplers.metric import metric_of
 from blindsr.samplers.table import sample
 
@@ -86,6 +86,7 @@ def test_a_wrong_map_still_gives_the_target(name):
     torch.testing.assert_close(chains.log_prob, t.log_prob(chains.draws.flatten(0, 1)).view_as(chains.log_prob))
 
 
+@pytest.mark.slow
 def test_without_the_determinant_the_same_check_fails(monkeypatch):
     forward = Transport._forward
 
@@ -102,7 +103,7 @@ def test_without_the_determinant_the_same_check_fails(monkeypatch):
 
 def test_starts_beside_a_transport_are_refused():
     t, start = LogGamma(counts=(0, 1, 5, 2, 2)), torch.zeros(2, 5, dtype=F64)
-    with pytest.raises(ValueError, match="initial: with a transport, chains start where the transport says; leave it"):
+    with pytest.raises(ValueError, match="initial: the transport map determines the starting points; leave it out"):
         sample(t, "hmc", chains=2, generator=torch.Generator(), initial=start, transport=crooked())
 
 
@@ -120,7 +121,7 @@ def test_many_rows_are_mapped_in_parts(monkeypatch, gen):
 
 
 def split(t, center, step=0.9):
-    return Hmc(value_and_gradient(t), metric_of(t.covariance), torch.tensor(step, dtype=F64), center=center)
+    return HmcTransition(value_and_gradient(t), metric_of(t.covariance), torch.tensor(step, dtype=F64), center=center)
 
 
 def test_a_normal_is_followed_without_error(gen):
@@ -136,7 +137,7 @@ def test_a_normal_is_followed_without_error(gen):
 def test_the_split_motion_runs_back(gen):
     """Time reversal, on a density that is not normal and about a wrong center: what makes the acceptance rule exact."""
     t = LogGamma(counts=(0, 1, 5))
-    sampler = Hmc(
+    sampler = HmcTransition(
         value_and_gradient(t),
         metric_of(torch.diag(torch.tensor([1.0, 0.5, 0.2], dtype=F64))),
         torch.tensor(0.3, dtype=F64),
@@ -154,7 +155,9 @@ def test_the_split_motion_leaves_the_target_as_it_is(gen):
     t = LogGamma(counts=(0, 1, 5))
     center = torch.tensor([-0.5, 0.2, 1.0], dtype=F64)
     metric = metric_of(torch.tensor([1.5, 0.5, 0.3], dtype=F64))
-    sampler = Hmc(value_and_gradient(t), metric, torch.tensor(0.9, dtype=F64), 1.7, center=center, careful=0.3)
+    sampler = HmcTransition(
+        value_and_gradient(t), metric, torch.tensor(0.9, dtype=F64), 1.7, center=center, careful=0.3
+    )
     state, accepted = sampler.init(t.exact(4000, generator=gen)), []
     for _ in range(6):
         state, info = sampler.step(state, gen)
@@ -199,8 +202,11 @@ def test_the_posterior_over_w_is_nearly_standard_normal_and_the_draws_are_those_
     run = {"generator": torch.Generator().manual_seed(2), "chains": 16}
     over = Transported(t, m)
     w = sample(over, "hmc", draws=150, warmup=80, **run, covariance=torch.ones(m.dim, dtype=F64)).draws.flatten(0, 1)
-    skew = ((w - w.mean(0)) / w.std(0)).pow(3).mean(0)
-    assert float(w.std(0).max()) < 1.4 and float(w.std(0).min()) > 0.7 and float(skew.abs().max()) < 0.8
+    low, middle, high = torch.quantile(w, torch.tensor([0.05, 0.5, 0.95], dtype=F64), 0)
+    width, skew = (high - low) / 3.29, (low + high - 2 * middle) / (high - low)  # 1 and 0 for a standard normal
+    # of the same draws, whitened by the Laplace covariance alone: width 2.0, skew 0.39; with the map over seeds and
+    # processors 0.96 to 1.14 and 0.11 to 0.14. The third moment hangs on single draws: 0.4 to 1.4
+    assert 0.8 < float(width.min()) and float(width.max()) < 1.35 and float(skew.abs().max()) < 0.25
     mapped = sample(t, "hmc", draws=250, warmup=80, **run, transport=m).draws
     plain = sample(t, "hmc", draws=250, warmup=400, **run, covariance=t.laplace()[1]).draws
     for j, name in enumerate(t.names):

@@ -17,19 +17,17 @@ from blindsr.generators.skip import SkipNetwork, SkipSettings
 from blindsr.operators.degradation import Alignment, Degradation, Padding
 from blindsr.operators.luma import luma
 from blindsr.priors import GaussianKernelPrior
+from blindsr.priors.patch_groups import Groups, PatchGroups, similar
 from blindsr.random import generator
-from blindsr.restorers.selfsimilar import SelfSimilarPrior, similar
 from blindsr.simulate import degrade
 from blindsr.uncertainty.image_posterior import (
     FLOOR,
     Evidence,
     gather,
-    group_std,
     restoration_uncertainty,
     smooth_rms,
 )
 from blindsr.uncertainty.maps import (
-    RunningMoments,
     UncertaintyMap,
     draw_sparsification,
     draw_uncertainty,
@@ -122,20 +120,6 @@ def test_conditional_weights_are_those_of_the_prior(gen):
     assert float(model.weights[0, 0, 0, 3]) == pytest.approx(5 / math.hypot(0.4, eps), rel=1e-5)
 
 
-def test_running_moments(gen):
-    x = torch.randn(7, 1, 2, 3, generator=gen) + 1e4
-    moments = RunningMoments()
-    with pytest.raises(ValueError, match="no image has been added"):
-        _ = moments.mean
-    for part in x.split(1):
-        moments.add(part)
-        if moments.n == 1:
-            with pytest.raises(ValueError, match="needs two images"):
-                _ = moments.std
-    torch.testing.assert_close(moments.mean[0], x.double().mean(0))
-    torch.testing.assert_close(moments.std[0], x.double().std(0))
-
-
 def repeat(y, kernel, degradation, noise_std):
     """A linear restorer: every LR pixel becomes s x s, times the kernel's central value."""
     s = degradation.scale
@@ -171,7 +155,7 @@ def test_smooth_rms_against_scipy(gen):
 
 def test_group_std_against_loops(gen):
     """Every patch of every group adds its group's pixel-wise variance to the place where it lies."""
-    prior = SelfSimilarPrior(patch=3, stride=2, radius=2, members=4)
+    prior = PatchGroups(patch=3, stride=2, radius=2, members=4)
     image = torch.rand(9, 11, generator=gen)
     total, count = torch.zeros(9, 11), torch.zeros(9, 11)
     for corners in similar(image, prior).tolist():
@@ -179,7 +163,7 @@ def test_group_std_against_loops(gen):
         for c in corners:
             total[c // 11 : c // 11 + 3, c % 11 : c % 11 + 3] += patches.var(0, correction=0)
             count[c // 11 : c // 11 + 3, c % 11 : c % 11 + 3] += 1
-    torch.testing.assert_close(group_std(image, prior), (total / count).sqrt())
+    torch.testing.assert_close(Groups(image, prior).std(image), (total / count).sqrt())
 
 
 def test_std_is_a_geometric_mean_within_the_bounds_of_0_and_1():
@@ -397,7 +381,7 @@ NAN = torch.tensor(float("nan"))
         (lambda g: sparsification(torch.zeros(60), torch.zeros(60)), "zero throughout"),
         (lambda g: sparsification(NAN.expand(60), torch.ones(60)), "NaN or infinite"),
         (lambda g: ensemble(Y, K, D, 0.0, generator=g, members=1), "at least 2 members"),
-        (lambda g: LangevinSettings(steps=10, thin=10), "steps of at least twice that"),
+        (lambda g: LangevinSettings(steps=10, thin=10), "steps >= 2 thin"),
         (lambda g: WeightPosterior(nn.Identity(), Y, K, D, 0.0, 1.0), "must be above 0"),
     ],
 )

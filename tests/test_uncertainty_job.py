@@ -68,4 +68,4 @@ def test_a_picture_that_has_gone_is_named(tmp_path):
 def test_another_picture_is_refused(tmp_path):
     Image.fromarray(smooth(8, 8)).save(tmp_path / "other.png")
     line = error_line(call("uncertainty", record_of(tmp_path, image=str(tmp_path / "other.png"))))
-    assert "is another picture" in line
+    assert "is not the picture that this run was made of" in line

@@ -11,7 +11,6 @@ from PIL import Image
 from blindsr.diagnostics.metrics import psnr
 from blindsr.errors import UserError
 from blindsr.operators.degradation import Alignment, Degradation, Padding
-from blindsr.restorers.base import Restorer
 from blindsr.restorers.usrnet import UsrNetRestorer, close_border, load_usrnet
 from blindsr.restorers.usrnet_net import ResUNet, UsrNet, data_step, transfer_function
 
@@ -160,7 +159,7 @@ def test_images_of_other_channels_are_refused(small):
 @pytest.mark.parametrize("padding", list(Padding))
 @pytest.mark.parametrize("alignment", list(Alignment))
 def test_output_is_the_picture(small, alignment, padding, gen):
-    assert isinstance(small, Restorer)
+    assert small.parameters == sum(p.numel() for p in small.network.parameters())
     for scale, channels in ((2, 3), (4, 1)):
         op = Degradation(scale, alignment=alignment, padding=padding)
         y = torch.rand(1, channels, 7, 10, generator=gen)
@@ -191,7 +190,7 @@ def read(path: Path, scale: int = 1) -> torch.Tensor:
 
 
 def score(x, truth, border):
-    return psnr(x[0].permute(1, 2, 0).double().numpy(), truth[0].permute(1, 2, 0).double().numpy(), border)
+    return psnr(x.clamp(0, 1), truth, border)
 
 
 def true_kernel(path: Path) -> torch.Tensor:
@@ -224,6 +223,7 @@ def degraded(data_folder, scale, alignment, padding):
     return op, k, y, op.crop(hr)[..., : scale * y.shape[-2], : scale * y.shape[-1]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("padding", list(Padding))
 @pytest.mark.parametrize("scale", [2, 4])
 def test_the_grids_agree(data_folder, published, scale, padding):

@@ -1,1 +1,8 @@
-"""Many runs as one: data sets x methods x scales x degradations x seeds, and the paper's tables and figures."""
+"""Comparing methods: data sets x methods x scales x degradations x seeds, and the paper's tables and figures.
+
+The public names stand in `__init__.pyi`; each is imported when it is first used.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

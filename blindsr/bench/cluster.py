@@ -1,7 +1,7 @@
-"""A bench on many processes or machines, by Dask. The client alone writes the file of results.
+"""A bench on many processes or machines, by Dask. Only the client writes the database.
 
-A run is a Dask task. If its worker dies, the scheduler gives the run to another one; no result can be lost, as none is
-kept on a worker, and none can come twice, as a run has one key and the client takes its result once.
+A run is a Dask task. If its worker dies, the scheduler gives the run to another worker. No result can be lost, since
+none stays on a worker, and none can come twice, since a run has one key and the client takes its result once.
 """
 
 from __future__ import annotations
@@ -17,28 +17,28 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from blindsr import __version__
-from blindsr.bench.nursery import Nursery
+from blindsr.bench.fork_server import ForkServer
 from blindsr.bench.task import Task
 from blindsr.commands.interrupt import Interrupt
 from blindsr.errors import UserError
+from blindsr.io.files import VERSION
 
 DEATHS = 5
-"""Workers that may die over a run before it counts as failed (the scheduler's own setting where it is not ours)."""
+"""Workers that may die during a run before it counts as failed; a scheduler that was named keeps its own setting."""
 WAIT = 20.0
 """Seconds to wait for a scheduler."""
 
-_here = threading.local()
+_local = threading.local()
 
 
 def perform(task: dict[str, Any], folder: str | None) -> tuple[dict[str, Any], float]:
     """Make one run on a worker, in a process of its own; return its outcome and the seconds it took."""
-    if not hasattr(_here, "nursery"):
-        _here.nursery = Nursery(int(task["threads"]))
+    if not hasattr(_local, "server"):
+        _local.server = ForkServer(int(task["threads"]))
     start = time.perf_counter()
     place = Path(tempfile.mkdtemp(prefix="blindsr-")) if folder is None else Path(folder)
     try:
-        outcome: dict[str, Any] = _here.nursery.run(task, place)
+        outcome: dict[str, Any] = _local.server.run(task, place)
     finally:
         if folder is None:
             shutil.rmtree(place, ignore_errors=True)
@@ -46,7 +46,7 @@ def perform(task: dict[str, Any], folder: str | None) -> tuple[dict[str, Any], f
 
 
 def _version() -> str:
-    return __version__
+    return VERSION
 
 
 def _distributed() -> Any:
@@ -57,19 +57,21 @@ def _distributed() -> Any:
 
 
 def _connected(stack: ExitStack, workers: int | None, scheduler: str | None, say: Callable[[str], None]) -> Any:
-    """Return a Dask client, which the stack closes, and the cluster with it if it is ours."""
+    """Return a Dask client; the stack closes it, together with the cluster if that was started here."""
     distributed, dask = _distributed(), importlib.import_module("dask")
     if scheduler is not None:
         try:
             client = stack.enter_context(distributed.Client(scheduler, timeout=WAIT))
         except (OSError, ValueError) as error:
             raise UserError(f"--scheduler {scheduler}: cannot be reached ({error})") from error
-        others = {address: v for address, v in _versions(client).items() if v != __version__}
+        others = {address: v for address, v in _versions(client).items() if v != VERSION}
         if others:
             address, version = next(iter(others.items()))
-            raise UserError(f"--scheduler {scheduler}: worker {address} has blindsr {version}, this is {__version__}")
+            raise UserError(
+                f"--scheduler {scheduler}: worker {address} has blindsr {version}; install {VERSION}, as here"
+            )
         count = len(client.scheduler_info()["workers"])
-        say(f"{scheduler}: {count} workers" + ("" if count else "; waiting for the first"))
+        say(f"{scheduler}: {count} workers" + ("" if count else "; waiting for the first one"))
         return client
     if workers is None or workers < 1:
         raise UserError(f"--workers {workers}: at least 1 is needed")
@@ -85,7 +87,7 @@ def _versions(client: Any) -> dict[str, str]:
     """Return blindsr's version on each worker."""
     try:
         return dict(client.run(_version))
-    except Exception as error:  # whatever unpickling on a foreign machine raises
+    except Exception as error:  # unpickling on another machine may raise anything
         raise UserError(
             f"the workers cannot run blindsr ({type(error).__name__}: {error}); install it there"
         ) from error
@@ -99,25 +101,25 @@ def on_cluster(
     interrupt: Interrupt,
     say: Callable[[str], None],
 ) -> Generator[tuple[Task, dict[str, Any], float], None, None]:
-    """Make runs on a Dask cluster and give each result as it comes.
+    """Make runs on a Dask cluster and yield each result as it comes.
 
     Parameters
     ----------
     todo : sequence of Task
-        The runs. Pictures, weights and own parts must be at the same paths on every worker.
+        The runs. Pictures, weights and your own parts must be at the same paths on every worker.
     out : Path, optional
-        Folder in which to keep the runs' folders, seen by every worker; None: temporary ones of the workers.
+        Where the runs' folders are kept, visible to every worker; None: temporary folders of the workers.
     workers, scheduler
         As in `blindsr.bench.engine.Engine`.
     interrupt : Interrupt
-        Ends it early when set.
+        Ends it early when raised.
     say : callable
         Takes one-line notes for the user.
 
     Raises
     ------
     UserError
-        If Dask is not installed, or the scheduler cannot be reached or goes away.
+        If Dask is not installed, or the scheduler cannot be reached or disappears.
     """
     with ExitStack() as stack:
         client = _connected(stack, workers, scheduler, say)
@@ -138,7 +140,7 @@ def on_cluster(
             except queue.Empty:
                 continue
             if future.status in ("cancelled", "lost"):
-                raise UserError("the Dask scheduler is gone; start the bench again to go on")
+                raise UserError("the Dask scheduler is gone; start the bench again to continue")
             task = waiting.pop(future.key)
             yield task, *_outcome(future)
             futures.pop(future.key).release()

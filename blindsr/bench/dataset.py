@@ -1,12 +1,14 @@
-"""The pictures of a bench: a folder of HR images, or of photos without truth."""
+"""The pictures of a bench: a folder of HR images, or of photos without ground truth."""
 
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from blindsr.bench.entry import Entry
+from blindsr.bench.toml_table import Places, at_least, read_fields
 from blindsr.errors import UserError
 from blindsr.io.images import find_images
 
@@ -21,59 +23,48 @@ class DataSet:
 
     Attributes
     ----------
-    name : str
-        Name in tables.
     folder : str
         Where the pictures are, or "scikit-image" for the six sample photos that come with it.
+    name : str
+        Name in tables; by default the folder's name, with the size of the crop.
     crop : int or None
-        Side of the central crop in pixels (of the HR image; of the photo itself where there is no truth).
+        Side of the central crop in pixels, of the HR image or, without ground truth, of the photo itself.
     images : tuple of str or None
-        Only these, by name without suffix.
+        Only these pictures, by name without suffix.
     first : int or None
-        Only so many of them.
+        At most this many of them.
     truth : bool
         Whether the pictures are HR images to be degraded; False: photos, super-resolved as they are.
     """
 
-    name: str
     folder: str
-    crop: int | None = None
+    name: str = ""
+    crop: int | None = at_least(16)
     images: tuple[str, ...] | None = None
-    first: int | None = None
+    first: int | None = at_least(1)
     truth: bool = True
 
-    @classmethod
-    def of(cls, folder: Path, *, crop: int | None, images: tuple[str, ...] | None, truth: bool) -> DataSet:
-        """Make the set of a folder that is named on the command line."""
-        name = str(folder) if str(folder) == SAMPLES else folder.resolve().name
-        return cls(name + (f"-{crop}" if crop else ""), str(folder), crop, images, None, truth)
+    def __post_init__(self) -> None:
+        if not self.name:
+            folder = Path(self.folder).name or Path(self.folder).resolve().name
+            object.__setattr__(self, "name", folder + (f"-{self.crop}" if self.crop else ""))
 
     @classmethod
-    def read(cls, entry: Entry, folder: Path, data: Path | None = None) -> DataSet:
-        """Read a `[[data]]` table; its folder is looked for in `data`, then in `folder` (that of the TOML file).
+    def from_table(cls, table: Mapping[str, Any], where: str, places: Places) -> DataSet:
+        """Read a `[[data]]` table.
 
         Raises
         ------
         UserError
-            If a key is missing, unknown or of the wrong type.
+            If a key is missing or unknown, or a value is of the wrong type.
         """
-        named = entry.needed("folder")
-        places = [base / named for base in (data, folder) if base is not None]
-        place = named if named == SAMPLES else str(next((p for p in places if p.is_dir()), places[0]))
-        crop = entry.whole("crop", 16)
-        made = cls(
-            name=entry.text("name") or Path(named).name + (f"-{crop}" if crop else ""),
-            folder=place,
-            crop=crop,
-            images=entry.words("images"),
-            first=entry.whole("first", 1),
-            truth=entry.flag("truth", True),
-        )
-        entry.end()
-        return made
+        given = read_fields(cls, table, where, places)
+        if given["folder"] != SAMPLES:
+            given["folder"] = places.find_folder(given["folder"])
+        return cls(**given)
 
     def missing(self) -> str | None:
-        """Say in one line where the pictures should be, if they are not there."""
+        """Return one line on where the pictures should be, or None if they are there."""
         if self.folder == SAMPLES or (Path(self.folder).is_dir() and self._all()):
             return None
         what = "HR images" if self.truth else "photos"
@@ -87,12 +78,12 @@ class DataSet:
         return find_images([Path(self.folder)])
 
     def files(self) -> list[tuple[int, Path]]:
-        """Return (index in the whole set, picture): the index decides the kernel's seed, whatever is left out.
+        """Return the pictures, each with its index in the whole set, which decides the seed of its kernel.
 
         Raises
         ------
         UserError
-            If the folder is missing or holds no picture, two pictures share a name, or one that is named is not there.
+            If the folder is missing or empty, two pictures share a name, or a picture that is asked for is not there.
         """
         if self.folder != SAMPLES and not Path(self.folder).is_dir():
             raise UserError(f"data set {self.name}: {self.folder}: no such folder")
@@ -103,5 +94,5 @@ class DataSet:
             raise UserError(f"data set {self.name}: two pictures in {self.folder} are called {twice}; rename one")
         absent = [n for n in self.images or () if n not in names]
         if absent:
-            raise UserError(f"data set {self.name}: holds no {absent[0]}; it has {', '.join(names[:8])}")
+            raise UserError(f"data set {self.name}: has no picture {absent[0]}; choose among {', '.join(names[:8])}")
         return [(i, p) for i, p in every if self.images is None or p.stem in self.images][: self.first]

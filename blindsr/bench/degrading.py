@@ -2,44 +2,52 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from blindsr.bench.entry import Entry
-from blindsr.bench.row import found
+from blindsr.bench.toml_table import Places, read_fields
 from blindsr.errors import UserError
 from blindsr.io.kernels import KERNEL_SUFFIXES, read_kernel
+from blindsr.methods.words import family_named
 from blindsr.operators.degradation import Alignment, Degradation, Padding
 from blindsr.priors.base import KernelPrior
 from blindsr.priors.gaussian import GaussianKernelPrior
-from blindsr.priors.motion import CameraShakePrior, LineKernelPrior
 from blindsr.simulate import Quantize
 
-KERNELS = ("gaussian", "motion", "line")
 WIDE = (2.5, 4.0)
-"""Variances of `wide`, in units of s HR pixels²; the protocol's end at min(2.5 s, 10)."""
+"""Variances of `wide`, in units of s HR pixels²: beyond the test protocol's, which end at min(2.5 s, 10)."""
+
+
+def _is_kernel_file(word: str) -> bool:
+    return Path(word).suffix.lower() in KERNEL_SUFFIXES
 
 
 @dataclass(frozen=True)
 class Degrading:
-    """One degradation of a bench, on the grid of the literature's protocol, with circular borders.
+    """One degradation of a bench, on the pixel grid of the test protocol, with circular borders.
 
     Attributes
     ----------
     name : str
         Name in tables.
     kernel : str
-        `gaussian` (the protocol's random Gaussians), `motion` (camera shake), `line` (straight motion), or a kernel
-        file; see `blindsr.priors` for each.
+        A kernel family (`blindsr methods` lists them), whose law of true kernels is drawn from; a flow's file;
+        `my_file.py:MyKernels`; or a kernel file.
     variance : tuple of float or None
-        Two numbers: range of the Gaussians' variances instead of the protocol's, in units of s HR pixels².
+        Range of the variances of the Gaussians in place of the protocol's, in units of s HR pixels².
     noise : float
         Standard deviation of white Gaussian noise, units of 0..1.
     quantize : str
-        8-bit rule, a `Quantize`; not `none`: LR images go through a file.
+        8-bit rule, a `Quantize`; not `none`, since LR images go through a file.
+
+    Raises
+    ------
+    UserError
+        If a value makes no sense.
     """
 
     name: str
@@ -50,9 +58,10 @@ class Degrading:
 
     def __post_init__(self) -> None:
         where = f"degradation {self.name}"
-        if self.kernel not in KERNELS and Path(self.kernel).suffix.lower() not in KERNEL_SUFFIXES:
-            files = ", ".join(KERNEL_SUFFIXES)
-            raise UserError(f"{where}: kernel {self.kernel}: choose {', '.join(KERNELS)}, or a file ({files})")
+        try:
+            _ = self.file
+        except UserError as error:
+            raise UserError(f"{where}: kernel {error}, or a kernel file ({', '.join(KERNEL_SUFFIXES)})") from error
         if self.variance is not None:
             if self.kernel != "gaussian":
                 raise UserError(f"{where}: variance goes with the kernel gaussian, not with {self.kernel}")
@@ -70,7 +79,7 @@ class Degrading:
         Raises
         ------
         UserError
-            If it cannot be read so.
+            If the word has another form.
         """
         kernel, plus, level = word.rpartition("+")
         noise = 0.0
@@ -86,7 +95,7 @@ class Degrading:
         return cls(word, kernel, noise=noise)
 
     @classmethod
-    def read(cls, entry: Entry, folder: Path, data: Path | None = None) -> Degrading:
+    def from_table(cls, table: Mapping[str, Any], where: str, places: Places) -> Degrading:
         """Read a `[[degradations]]` table.
 
         Raises
@@ -94,22 +103,27 @@ class Degrading:
         UserError
             If a key is unknown or a value makes no sense.
         """
-        name, kernel = entry.text("name"), entry.text("kernel") or "gaussian"
-        noise, variance, rule = entry.number("noise") or 0.0, entry.numbers("variance"), entry.text("quantize")
-        entry.end()
-        if Path(kernel).suffix.lower() in KERNEL_SUFFIXES:
-            kernel = found(kernel, folder, data)
-        plain = Path(kernel).stem + (f"+{noise:g}" if noise else "")
-        return cls(name or plain, kernel, variance, noise, rule or "round")
+        given = read_fields(cls, table, where, places, optional=("name",))
+        kernel, noise = given.get("kernel", "gaussian"), given.get("noise")
+        default = {"name": Path(kernel).stem + (f"+{noise:g}" if noise else "")}
+        made = cls(**default | given)
+        return made if made.file is None else replace(made, kernel=places.find(kernel))
 
     @property
-    def is_file(self) -> bool:
-        """Whether the true kernel is one from a file."""
-        return self.kernel not in KERNELS
+    def file(self) -> str | None:
+        """The file that holds the kernel or its law, if there is one."""
+        return self.kernel if _is_kernel_file(self.kernel) else family_named(self.kernel).file
+
+    def content(self, hashed: Callable[[str], str]) -> str:
+        """Return what stands for the kernel in the key of a run: a family's name, or the file's hash and the part."""
+        if self.file is None:
+            return self.kernel
+        _, colon, part = self.kernel.rpartition(".py:")
+        return f"{hashed(self.file)}:{part}" if colon else hashed(self.file)
 
     def given(self, scale: int) -> Tensor | None:
-        """Return the kernel (1, 1, K, K) of the file, or None where kernels are drawn."""
-        return read_kernel(Path(self.kernel), scale=scale)[0] if self.is_file else None
+        """Return the kernel (1, 1, K, K) of a kernel file, or None where kernels are drawn."""
+        return read_kernel(Path(self.kernel), scale=scale)[0] if _is_kernel_file(self.kernel) else None
 
     def operator(self, scale: int) -> Degradation:
         """Return the forward operator for a scale."""
@@ -118,19 +132,15 @@ class Degrading:
         return Degradation(scale, size, Alignment.FKP, Padding.CIRCULAR)
 
     def source(self, degradation: Degradation) -> KernelPrior | Tensor:
-        """Return what true kernels are drawn from, or the kernel itself."""
-        s, size = degradation.scale, degradation.kernel_size
+        """Return the law of the true kernels, or the kernel itself (1, 1, K, K)."""
+        s = degradation.scale
         given = self.given(s)
         if given is not None:
             return given
         if self.variance is not None:
             low, high = self.variance
-            return GaussianKernelPrior.uniform(size, low * s, high * s, degradation.center)
-        if self.kernel == "motion":
-            return CameraShakePrior.protocol(s, size)
-        if self.kernel == "line":
-            return LineKernelPrior.protocol(s, size)
-        return GaussianKernelPrior.truth(s, size)
+            return GaussianKernelPrior.uniform(degradation.kernel_size, low * s, high * s, degradation.center)
+        return family_named(self.kernel).truth(degradation)
 
     def plain(self) -> dict[str, Any]:
         """Return it as plain values."""
@@ -138,6 +148,6 @@ class Degrading:
 
     @classmethod
     def made(cls, plain: dict[str, Any]) -> Degrading:
-        """Make it again from `plain`."""
+        """Return the degradation that `plain` describes."""
         variance = plain["variance"]
         return cls(**plain | {"variance": None if variance is None else tuple(variance)})

@@ -1,4 +1,4 @@
-"""Running a bench: what is still to do, one run after the other or on many machines, every result into one file."""
+"""Running a bench: the runs that are missing, one by one or on many machines, with every result in one database."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from blindsr.bench.nursery import Nursery, Stopped
-from blindsr.bench.progress import for_terminal
+from blindsr.bench.fork_server import ForkServer, Stopped
+from blindsr.bench.progress import Lines
 from blindsr.bench.store import Store
 from blindsr.bench.task import Task
 from blindsr.commands.interrupt import Interrupt
 
 DATABASE = "bench.sqlite"
 RUNS = "runs"
-"""Folder of the runs that go on, by key, and of those that are kept."""
+"""Folder of the runs that are in progress or kept, by key."""
 
 
 @dataclass(frozen=True)
@@ -30,9 +30,9 @@ class Engine:
     workers : int or None
         Processes of a Dask cluster on this machine.
     scheduler : str or None
-        Address of a Dask scheduler. With neither, runs go one after the other and Dask is not needed.
+        Address of a Dask scheduler. With neither, runs are made one by one and Dask is not needed.
     retry_failed : bool
-        Whether runs that failed are made again.
+        Whether failed runs are made again.
     keep : bool
         Whether the folder of each run (sr.png, kernel, trace) is kept.
     """
@@ -45,19 +45,19 @@ class Engine:
 
 @dataclass(frozen=True)
 class Tally:
-    """How many runs of a bench are done, failed and left."""
+    """How many runs of a bench are done, have failed, and are left."""
 
     done: int
     failed: int
     left: int
 
 
-Ended = tuple[Task, dict[str, Any], float]
+Result = tuple[Task, dict[str, Any], float]
 """A run, its outcome, and the seconds it took in all."""
 
 
-def to_do(tasks: Sequence[Task], status: dict[str, str], engine: Engine, out: Path) -> list[Task]:
-    """Return the runs that are to be made, each once: new, failed (if tried again), done but not kept."""
+def pending(tasks: Sequence[Task], status: dict[str, str], engine: Engine, out: Path) -> list[Task]:
+    """Return the runs to be made, each once: new ones, failed ones to retry, and those whose folder is missing."""
     skipped = {"done"} if engine.retry_failed else {"done", "failed"}
 
     def kept(task: Task) -> bool:
@@ -69,7 +69,7 @@ def to_do(tasks: Sequence[Task], status: dict[str, str], engine: Engine, out: Pa
 def run_tasks(
     tasks: Sequence[Task], out: Path, engine: Engine, *, interrupt: Interrupt, say: Callable[[str], None]
 ) -> Tally:
-    """Make the runs that are still to do and write each result as it comes.
+    """Make the runs that are missing and write each result as it comes.
 
     Parameters
     ----------
@@ -80,34 +80,34 @@ def run_tasks(
     engine : Engine
         How to run.
     interrupt : Interrupt
-        Ends the bench early when set.
+        Ends the bench early when raised.
     say : callable
         Takes one-line notes for the user.
 
     Raises
     ------
     UserError
-        If the file of results cannot be used, or Dask is not there.
+        If the database cannot be used, or Dask is not installed.
     """
     with Store(out / DATABASE) as store:
         status = store.status()
-        todo = to_do(tasks, status, engine, out)
+        todo = pending(tasks, status, engine, out)
         if not engine.keep:
-            _tidy(out, [key for key in status if status[key] == "done"])
+            _remove_folders(out, [key for key in status if status[key] == "done"])
         planned = len({t.key for t in tasks})
         if len(todo) < planned:
-            say(f"{out / DATABASE}: {planned - len(todo)} of {planned} runs are there")
+            say(f"{out / DATABASE}: {planned - len(todo)} of {planned} runs are already there")
         if todo:
-            with closing(_ended(todo, out, engine, interrupt, say)) as results:
+            with closing(_results(todo, out, engine, interrupt, say)) as results:
                 _collect(results, todo, store, out, engine)
         status = store.status()
     count = [status.get(key) for key in {t.key for t in tasks}]
     return Tally(count.count("done"), count.count("failed"), count.count(None))
 
 
-def _ended(
+def _results(
     todo: list[Task], out: Path, engine: Engine, interrupt: Interrupt, say: Callable[[str], None]
-) -> Generator[Ended, None, None]:
+) -> Generator[Result, None, None]:
     if engine.workers is None and engine.scheduler is None:
         return one_by_one(todo, out, interrupt)
     from blindsr.bench.cluster import on_cluster
@@ -115,17 +115,17 @@ def _ended(
     return on_cluster(todo, out if engine.keep else None, engine.workers, engine.scheduler, interrupt, say)
 
 
-def _collect(results: Iterator[Ended], todo: list[Task], store: Store, out: Path, engine: Engine) -> None:
-    with for_terminal(todo, engine.workers or 1) as progress:
+def _collect(results: Iterator[Result], todo: list[Task], store: Store, out: Path, engine: Engine) -> None:
+    with Lines(todo, engine.workers or 1) as progress:
         for task, outcome, seconds in results:
             store.add(task, outcome)
             if not engine.keep or outcome["status"] == "failed":
-                _tidy(out, [task.key])
+                _remove_folders(out, [task.key])
             progress.update(task, outcome, seconds)
 
 
-def _tidy(out: Path, keys: Sequence[str]) -> None:
-    """Remove the folders of runs that have ended, and the folder of folders with the last."""
+def _remove_folders(out: Path, keys: Sequence[str]) -> None:
+    """Remove the folders of finished runs, and their common folder once it is empty."""
     runs = out / RUNS
     for key in keys if runs.is_dir() else ():
         shutil.rmtree(runs / key, ignore_errors=True)
@@ -133,18 +133,18 @@ def _tidy(out: Path, keys: Sequence[str]) -> None:
         runs.rmdir()
 
 
-def one_by_one(todo: Sequence[Task], out: Path, interrupt: Interrupt) -> Generator[Ended, None, None]:
-    """Make runs one after the other, each in a process of its own; an interrupt stops the one that goes on.
+def one_by_one(todo: Sequence[Task], out: Path, interrupt: Interrupt) -> Generator[Result, None, None]:
+    """Make runs one by one, each in a process of its own; an interrupt stops the current one.
 
-    A run that was stopped, or killed with the bench, goes on from its checkpoint the next time.
+    A run that was stopped, or killed with the bench, continues from its checkpoint the next time.
     """
-    with Nursery(max((t.threads for t in todo), default=1)) as nursery:
+    with ForkServer(max((t.threads for t in todo), default=1)) as server:
         for task in todo:
             if interrupt.raised:
                 return
             start = time.perf_counter()
             try:
-                outcome = nursery.run(task.plain(), out / RUNS / task.key, lambda: interrupt.raised)
+                outcome = server.run(task.plain(), out / RUNS / task.key, lambda: interrupt.raised)
             except Stopped:
                 return
             yield task, outcome, time.perf_counter() - start

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,26 +12,41 @@ import numpy as np
 from blindsr.bench.report import main_score, number
 from blindsr.bench.store import SCORES
 from blindsr.bench.summary import Group, Line
+from blindsr.diagnostics.style import panels
+from blindsr.io.files import atomic_path
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 DOT, MEAN = "#8fb3d1", "#1b3a57"
+"""Colours of single values and of their means."""
 LABEL = 24
 """Letters in a line of a label."""
 ACROSS = 3
-"""Panels in a row."""
+"""Panels side by side."""
 
 
 def plain(text: str) -> str:
-    """Text in which matplotlib sees no formulas."""
+    """Return a text in which matplotlib sees no formulas."""
     return text.replace("$", r"\$")
 
 
 def wrapped(label: str) -> str:
-    """A label of at most two short lines."""
+    """Return a label in at most two short lines."""
     return "\n".join(textwrap.wrap(label, LABEL, max_lines=2, placeholder=" ..."))
+
+
+def save_figure(path: Path, figure: Figure) -> None:
+    """Write a figure as PNG.
+
+    Raises
+    ------
+    UserError
+        If the file cannot be written.
+    """
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=130)
 
 
 def draw_bench(title: str, lines: Sequence[Line]) -> Figure | None:
@@ -38,8 +54,6 @@ def draw_bench(title: str, lines: Sequence[Line]) -> Figure | None:
 
     Each small dot is a picture (mean over seeds), the large one the mean, the bar its 95 % bootstrap interval.
     """
-    from matplotlib.figure import Figure
-
     main = main_score(lines)
     groups: dict[Group, list[Line]] = {}
     for line in lines:
@@ -48,16 +62,10 @@ def draw_bench(title: str, lines: Sequence[Line]) -> Figure | None:
     groups = {g: rows for g, rows in groups.items() if len(rows) > 1}
     if main is None or not groups:
         return None
-    across = min(ACROSS, len(groups))
-    down = -(-len(groups) // across)
     most = max(len(rows) for rows in groups.values())
-    figure = Figure(figsize=(4.6 * across, down * (1.5 + 0.42 * most) + 0.6), layout="constrained")
-    axes = figure.subplots(down, across, squeeze=False).ravel()
-    for (group, rows), ax in zip(groups.items(), axes, strict=False):
+    figure, axes = panels(len(groups), ACROSS, (4.6, 1.5 + 0.42 * most), plain(title))
+    for (group, rows), ax in zip(groups.items(), axes, strict=True):
         _panel(ax, group, rows, main)
-    for ax in axes[len(groups) :]:
-        ax.axis("off")
-    figure.suptitle(plain(title), fontsize=12)
     return figure
 
 

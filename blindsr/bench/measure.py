@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import os
 import platform
@@ -15,21 +14,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from blindsr import __version__
-from blindsr.bench.degrading import Degrading
-from blindsr.bench.row import Row
-from blindsr.bench.task import Oracle, Task, operator, plain_settings, settings_of
+from blindsr.bench.task import Task, file_hash, oracle_restorer, plain_settings
 from blindsr.commands.interrupt import Interrupt
 from blindsr.commands.progress import Silent
 from blindsr.commands.restore import restored
 from blindsr.commands.run import run_image
 from blindsr.diagnostics.metrics import psnr
 from blindsr.errors import UserError
+from blindsr.io.files import VERSION
 from blindsr.io.images import MIN_SIDE, Picture, read_image, write_png
 from blindsr.io.kernels import read_kernel, write_kernel
 from blindsr.operators.degradation import Degradation, Padding
 from blindsr.operators.luma import luma
-from blindsr.results.files import as_array
+from blindsr.restorers.base import Restorer
 from blindsr.simulate import Quantize, TestImage, degrade
 
 COPIED = {
@@ -52,24 +49,26 @@ def measure(task: Task, folder: Path) -> dict[str, Any]:
     task : Task
         The run.
     folder : Path
-        Where its files go; a run that was killed there goes on from its checkpoint.
+        Where its files go; a run that was killed there continues from its checkpoint.
 
     Returns
     -------
     dict
-        Column names of `blindsr.bench.store` to plain values; what does not apply is left out.
+        Columns of `blindsr.bench.store` by name, as plain values, without those that do not apply.
 
     Raises
     ------
     UserError
-        If a file is not what it was when the bench was planned, or the run fails for a reason that a user can mend.
+        If a file has changed since the bench was planned, or the run fails for a reason that the user can remove.
     """
     torch.set_num_threads(task.threads)
-    settings = settings_of(Row(**task.row), task.scale, _degrading(task), task.seed, task.device)
+    settings = task.run_settings()
     if plain_settings(settings) != task.settings:
-        raise UserError("a file of this row, or this machine, differs from what the bench was planned with")
-    test = scene(task)
-    files = save_scene(test, task, folder / "input")
+        raise UserError(
+            "a file of this row, or the machine, has changed since the bench was planned; start the bench again"
+        )
+    test = make_test_image(task)
+    files = save_test_image(test, task, folder / "input")
     run = folder / "run"
     record = run_image(
         files["lr"],
@@ -92,36 +91,37 @@ def measure(task: Task, folder: Path) -> dict[str, Any]:
     if fitted is not None:
         columns["lr_psnr"] = lr_consistency(image, fitted, test.y, settings.degradation)
     if kernel is not None and task.truth and not record.get("kernel_assumed", False):
-        columns |= oracle_gap(Oracle(**task.oracle), test, kernel, settings.degradation, _noise(task))
+        noise_std = task.how_degraded.noise if task.how_degraded else 0.0
+        columns |= oracle_gap(oracle_restorer(**task.oracle), test, kernel, settings.degradation, noise_std)
     return columns | provenance(settings.degradation, test)
 
 
-def scene(task: Task) -> TestImage:
-    """Return the LR image of a task with the truth behind it; for a photo, x is y and the kernel means nothing.
+def make_test_image(task: Task) -> TestImage:
+    """Return the LR image of a task with its ground truth; for a photo, x is y and the kernel means nothing.
 
     Raises
     ------
     UserError
         If the picture has changed since the bench was planned, or is too small.
     """
-    path, degrading = Path(task.path), _degrading(task)
-    if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != task.image_sha256:
-        raise UserError(f"{path}: is not, or no longer, the picture that the bench was planned with")
+    path, degrading = Path(task.path), task.how_degraded
+    if not path.is_file() or file_hash(path) != task.image_sha256:
+        raise UserError(f"{path}: is missing, or has changed since the bench was planned; start the bench again")
     x = center_crop(read_image(path).pixels, task.crop, path)
-    d = operator(task.scale, degrading)
+    d = task.operator
     if degrading is None:
         return TestImage(x, x, torch.zeros(1, 1, d.kernel_size, d.kernel_size))
     least = MIN_SIDE * task.scale
     if min(x.shape[-2:]) < max(least, d.kernel_size):
         raise UserError(
-            f"{path}: {x.shape[-1]}x{x.shape[-2]} pixels is too small for x{task.scale}; {least} are needed"
+            f"{path}: {x.shape[-1]}x{x.shape[-2]} pixels is too small for x{task.scale}; at least {least} are needed"
         )
     rule = Quantize(degrading.quantize)
     return degrade(x, d, degrading.source(d), noise_std=degrading.noise, seed=task.kernel_seed, how=rule)
 
 
 def center_crop(x: Tensor, side: int | None, path: Path) -> Tensor:
-    """Return the central `side` x `side` pixels of (1, C, H, W); all of it where no side is given.
+    """Return the central `side` x `side` pixels of (1, C, H, W), or the whole picture for None.
 
     Raises
     ------
@@ -132,28 +132,27 @@ def center_crop(x: Tensor, side: int | None, path: Path) -> Tensor:
         return x
     h, w = x.shape[-2:]
     if min(h, w) < side:
-        raise UserError(f"{path}: {w}x{h} pixels is smaller than the crop of {side}")
+        raise UserError(f"{path}: {w}x{h} pixels is smaller than the crop of {side}; choose a smaller crop")
     top, left = (h - side) // 2, (w - side) // 2
     return x[..., top : top + side, left : left + side]
 
 
-def save_scene(test: TestImage, task: Task, folder: Path) -> dict[str, Path]:
-    """Write lr.png, and hr.png and the kernel where there is a truth; return their paths by name."""
+def save_test_image(test: TestImage, task: Task, folder: Path) -> dict[str, Path]:
+    """Write the LR image and, where there is ground truth, hr.png and the kernel; return their paths by name."""
     folder.mkdir(parents=True, exist_ok=True)
     files = {"lr": folder / f"{task.image}.png"}
     levels = test.y * 255
-    write_png(
-        files["lr"], Picture(test.y, None, 8 if bool(((levels - levels.round()).abs() < 1e-3).all()) else 16, None)
-    )
+    whole = bool(((levels - levels.round()).abs() < 1e-3).all())
+    write_png(files["lr"], Picture(test.y, bits=8 if whole else 16))
     if task.truth:
         files |= {"hr": folder / "hr.png", "kernel": folder / "kernel.npy"}
-        write_png(files["hr"], Picture(test.x, None, 16, None))
-        write_kernel(folder, test.kernel, str(operator(task.scale, _degrading(task)).alignment))
+        write_png(files["hr"], Picture(test.x, bits=16))
+        write_kernel(folder, test.kernel, str(task.operator.alignment))
     return files
 
 
 def lr_consistency(image: Tensor, kernel: Tensor, y: Tensor, degradation: Degradation) -> float:
-    """PSNR in dB, peak 1, over all channels, of the degraded estimate against y: how well the result explains it.
+    """PSNR in dB of the degraded estimate against y, peak 1, over all channels: how well the result explains y.
 
     Parameters
     ----------
@@ -162,11 +161,9 @@ def lr_consistency(image: Tensor, kernel: Tensor, y: Tensor, degradation: Degrad
     y : Tensor
         LR image (1, C, h, w).
     degradation : Degradation
-        The operator. Edges are repeated where it has no border rule; LR pixels that the border touches are left out.
+        The operator. Where it has no border rule, edges are repeated; LR pixels that the border touches are left out.
     """
-    inside = (
-        degradation if degradation.padding is not Padding.VALID else replace(degradation, padding=Padding.REPLICATE)
-    )
+    inside = replace(degradation, padding=Padding.REPLICATE) if degradation.padding is Padding.VALID else degradation
     edge = min(math.ceil(degradation.kernel_size / degradation.scale), (min(y.shape[-2:]) - 1) // 2)
     error = (inside(image.double(), kernel.double()) - y.double())[..., edge : -edge or None, edge : -edge or None]
     mse = float(error.square().mean())
@@ -174,13 +171,13 @@ def lr_consistency(image: Tensor, kernel: Tensor, y: Tensor, degradation: Degrad
 
 
 def blur(image: Tensor) -> float:
-    """No-reference blur of an image (1, C, H, W) on its luma, 0 (sharp) to 1 (blurred).
+    """No-reference blur of the luma of an image (1, C, H, W), from 0 (sharp) to 1 (blurred).
 
     References
     ----------
     Crete, Dolmiere, Ladret, Nicolas, "The blur effect: perception and estimation with a new no-reference perceptual
-    blur metric", Human Vision and Electronic Imaging XII, 2007; as in scikit-image. Noise counts as sharpness: read it
-    beside the LR consistency.
+    blur metric", Human Vision and Electronic Imaging XII, 2007; as in scikit-image. Noise counts as sharpness, so read
+    it together with the LR consistency.
     """
     from skimage.measure import blur_effect
 
@@ -188,29 +185,29 @@ def blur(image: Tensor) -> float:
 
 
 def oracle_gap(
-    oracle: Oracle, test: TestImage, kernel: Tensor, degradation: Degradation, noise_std: float
+    restorer: Restorer | None, test: TestImage, kernel: Tensor, degradation: Degradation, noise_std: float
 ) -> dict[str, float]:
-    """PSNR (Y, border s²) of one restorer given the true kernel, and how much less it has given the estimated one.
+    """PSNR (Y, border s²) of one restorer with the true kernel, and how much lower it is with the estimated one.
 
     The restorer is told the true noise level both times.
     """
-    restorer, border, truth = oracle.made(), degradation.scale**2, as_array(test.x)
-    if restorer is None or min(truth.shape[:2]) <= 2 * border:
+    border = degradation.scale**2
+    if restorer is None or min(test.x.shape[-2:]) <= 2 * border:
         return {}
-    best, found = (
-        psnr(as_array(restored(restorer, test.y, k, degradation, noise_std, Interrupt())[0]), truth, border)
+    best, achieved = (
+        psnr(restored(restorer, test.y, k, degradation, noise_std, Interrupt())[0].clamp(0, 1), test.x, border)
         for k in (test.kernel, kernel)
     )
-    return {"oracle_psnr": best, "oracle_gap": best - found}
+    return {"oracle_psnr": best, "oracle_gap": best - achieved}
 
 
 def provenance(degradation: Degradation, test: TestImage) -> dict[str, Any]:
-    """What is on record about a run besides its settings and scores."""
+    """Return what is recorded about a run besides its settings and scores."""
     return {
         "hr_height": degradation.scale * test.y.shape[-2],
         "hr_width": degradation.scale * test.y.shape[-1],
         "versions": {
-            "blindsr": __version__,
+            "blindsr": VERSION,
             "torch": torch.__version__,
             "numpy": np.__version__,
             "python": platform.python_version(),
@@ -221,7 +218,7 @@ def provenance(degradation: Degradation, test: TestImage) -> dict[str, Any]:
 
 
 def machine() -> str:
-    """Kind of processor, cores, graphics card: what seconds depend on."""
+    """Return the processor, its cores and the graphics card: what the measured seconds depend on."""
     name = platform.machine()
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
@@ -230,11 +227,3 @@ def machine() -> str:
         pass
     card = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
     return f"{name}, {os.cpu_count()} cores{card}, {platform.system()}"
-
-
-def _degrading(task: Task) -> Degrading | None:
-    return None if task.degrading is None else Degrading.made(task.degrading)
-
-
-def _noise(task: Task) -> float:
-    return float(task.degrading["noise"]) if task.degrading else 0.0

@@ -15,7 +15,7 @@ FORMATS = ("md", "csv", "latex")
 
 @dataclass(frozen=True)
 class Column:
-    """A column of the table: its heading, the score it shows, and with how many digits."""
+    """A column of the table: its heading, the score that it shows, and the number of digits."""
 
     heading: str
     score: str
@@ -35,16 +35,16 @@ COLUMNS = (
 )
 NO_SPREAD = ("seconds", "peak_memory_mib", "parameters")
 MAIN = ("psnr", "lr_psnr")
-"""The score whose difference from the first row the table shows: the first of these that the bench has."""
+"""Scores whose difference from the first row is shown: the first of these that the bench has."""
 
 
 def number(value: float | None, digits: int) -> str:
-    """A number, or a dash where there is none."""
+    """Return a number as text, or a dash for None."""
     return "–" if value is None else f"{value:.{digits}f}"
 
 
 def cell(score: Score | None, column: Column) -> str:
-    """Mean, with the spread over seeds where there is one."""
+    """Return the mean as text, with the spread over seeds if it is known."""
     if score is None:
         return "–"
     if column.score == "parameters":
@@ -54,7 +54,7 @@ def cell(score: Score | None, column: Column) -> str:
 
 
 def difference(score: Score | None, digits: int = 2) -> str:
-    """Difference from the first row, with its interval."""
+    """Return the difference from the first row as text, with its interval."""
     if score is None or score.difference is None:
         return "–"
     interval = "" if score.low is None else f" [{score.low:+.{digits}f}, {score.high:+.{digits}f}]"
@@ -62,16 +62,16 @@ def difference(score: Score | None, digits: int = 2) -> str:
 
 
 def main_score(lines: Sequence[Line]) -> str | None:
-    """Return the score that differences are shown of."""
+    """Return the score whose differences are shown."""
     return next((name for name in MAIN if any(name in line.scores for line in lines)), None)
 
 
 def table(lines: Sequence[Line]) -> tuple[list[str], list[list[str]]]:
-    """Return headings and cells; columns that no run has are left out."""
+    """Return headings and cells, without columns that no run has."""
     columns = [c for c in COLUMNS if any(c.score in line.scores for line in lines)]
     main = main_score(lines)
     heads = ["data", "scale", "degradation", "method", "runs", *(c.heading for c in columns)]
-    heads += [f"{'PSNR' if main == 'psnr' else 'LR PSNR'} against the first, 95 %"] if main else []
+    heads += [f"{'PSNR' if main == 'psnr' else 'LR PSNR'} minus the first's, 95 %"] if main else []
     rows = []
     for line in lines:
         data, scale, degradation = line.group
@@ -95,7 +95,7 @@ _SPECIAL |= {"±": r"$\pm$", "–": "--"}
 
 
 def latex(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a LaTeX tabular, text to the left, numbers to the right; no package is needed."""
+    """Return a LaTeX tabular with text to the left and numbers to the right; it needs no package."""
     kinds = "".join("l" if h in ("data", "degradation", "method") else "r" for h in heads)
     text = [" & ".join("".join(_SPECIAL.get(c, c) for c in v) for v in row) + r" \\" for row in (heads, *rows)]
     body = [r"\hline", text[0], r"\hline", *text[1:], r"\hline"]
@@ -103,7 +103,7 @@ def latex(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def long_csv(lines: Sequence[Line]) -> str:
-    """Return every score of every row as one line of CSV, numbers in full."""
+    """Return CSV with one line for each score of each row, at full precision."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     heads = ("data", "scale", "degradation", "method", "runs", "failed", "planned")
@@ -117,9 +117,9 @@ def long_csv(lines: Sequence[Line]) -> str:
 
 
 NOTE = (
-    "Means over pictures and seeds, ± standard deviation over seeds of the mean over pictures. PSNR and SSIM on Y, "
+    "Means over pictures and seeds, ± the standard deviation over seeds of the mean over pictures. PSNR and SSIM on Y, "
     "border s². Kernel PSNR: peak 1. Oracle gap: PSNR of one restorer with the true kernel minus that with the "
-    "estimated one. LR PSNR: the degraded estimate against the LR image. Blur: no reference needed, 0 is sharp; noise "
+    "estimated one. LR PSNR: the degraded estimate against the LR image. Blur: without a reference, 0 is sharp; noise "
     "counts as sharpness. Last column: mean difference from the first method over the same pictures and seeds, with a "
     "95 % bootstrap interval over pictures."
 )
@@ -138,4 +138,4 @@ RENDER: dict[str, Callable[[Sequence[Line]], str]] = {
     "csv": long_csv,
     "latex": lambda lines: latex(*table(lines)),
 }
-"""Text of a summary by format."""
+"""What writes a summary, by format."""

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from blindsr.bench.course import draw_course, draw_snapshots, follow
+from blindsr.bench.command import Finished, check_engine, conclude, run_bench
+from blindsr.bench.comparison import draw_crops, draw_kernels
+from blindsr.bench.convergence import draw_convergence, draw_snapshots, follow
 from blindsr.bench.degrading import Degrading
 from blindsr.bench.engine import RUNS, Engine
-from blindsr.bench.gallery import draw_crops, draw_kernels
-from blindsr.bench.job import Finished, check_engine, ended, run_bench
-from blindsr.bench.measure import scene
+from blindsr.bench.figure import save_figure
+from blindsr.bench.measure import make_test_image
 from blindsr.bench.paper import Paper, read_paper
 from blindsr.bench.report import RENDER, cell, markdown
 from blindsr.bench.report import Column as ReportColumn
@@ -24,12 +25,12 @@ from blindsr.commands.batch import INTERRUPTED
 from blindsr.commands.interrupt import Interrupt
 from blindsr.errors import UserError
 from blindsr.estimators.loop import Problem
-from blindsr.io.files import atomic_path, write_text
+from blindsr.io.files import write_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-SHOWN = 10
+DRAWS = 10
 """Kernels in a figure of draws."""
 
 
@@ -44,7 +45,7 @@ def reproduce(
     images: tuple[str, ...] | None = None,
     say: Callable[[str], None],
 ) -> tuple[int, str]:
-    """Make a table or a figure anew.
+    """Make a table or a figure of the paper.
 
     Parameters
     ----------
@@ -59,7 +60,7 @@ def reproduce(
     quick : bool
         Whether to make the quick version.
     threads : int, optional
-        Of each run.
+        Threads of each run.
     images : tuple of str, optional
         Only these pictures.
     say : callable
@@ -73,85 +74,77 @@ def reproduce(
     Raises
     ------
     UserError
-        If there is no such table, or what it needs is not there.
+        If there is no such table, or what it needs is missing.
     """
     check_engine(engine)
     paper = read_paper(name, data, quick=quick, images=images, say=say)
-    if threads is not None:
-        paper = replace(paper, bench=replace(paper.bench, threads=threads))
+    paper = paper if threads is None else replace(paper, threads=threads)
     folder = out / (f"{name}-quick" if quick else name)
-    say(f"{paper.bench.title}: {' '.join(paper.shows.split())}")
+    say(f"{paper.title}: {' '.join(paper.shows.split())}")
+    figure: Figure | None
     if paper.kind == "kernels":
-        return _saved(_kernels(paper), folder, name)
-    with Interrupt().listening() as interrupt:
-        if paper.kind == "course":
-            return _course(paper, folder, interrupt)
+        code, text, figure = 0, "", _kernels(paper)
+    elif paper.kind == "convergence":
+        with Interrupt().listening() as interrupt:
+            figure = _convergence(paper, interrupt)
+        code, text = 0 if figure is not None else INTERRUPTED, ""
+    else:
         engine = replace(engine, keep=engine.keep or paper.kind == "crops")
-        finished = run_bench(paper.bench, folder, engine, interrupt=interrupt, say=say)
-    code = ended(finished.tally, folder, engine, say)
-    text = _set_columns(finished.lines) if paper.kind == "sets" else RENDER["md"](finished.lines)
-    if paper.kind == "sets":
-        write_text(folder / f"{name}.md", f"# {paper.bench.title}\n\n{text}")
-    figure = _figure(paper, finished, folder)
+        with Interrupt().listening() as interrupt:
+            finished = run_bench(paper, folder, engine, interrupt=interrupt, say=say)
+        code = conclude(finished.tally, folder, say)
+        text = _set_columns(finished.lines) if paper.kind == "sets" else RENDER["md"](finished.lines)
+        if paper.kind == "sets":
+            write_text(folder / f"{name}.md", f"# {paper.title}\n\n{text}")
+        figure = _figure(paper, finished, folder)
     if figure is not None:
-        _saved(figure, folder, name)
-        text += f"\n{folder / name}.png\n"
+        save_figure(folder / f"{name}.png", figure)
+        text += ("\n" if text else "") + f"{folder / name}.png\n"
     return code, text
 
 
 def _figure(paper: Paper, finished: Finished, folder: Path) -> Figure | None:
-    done = [r["key"] for r in finished.records if r["status"] == "done"]
-    tasks = [t for t in finished.tasks if t.key in done]
+    """Draw the figure of finished runs, for the kinds that have one."""
+    records = {r["key"]: r for r in finished.records if r["status"] == "done"}
+    tasks = [t for t in finished.tasks if t.key in records]
     if not tasks:
         return None
     if paper.kind == "crops":
-        return draw_crops(paper.bench.title, tasks, folder / RUNS, {r["key"]: r for r in finished.records})
-    return draw_sweep(paper.bench.title, finished.lines, paper.bench.rows) if paper.kind == "sweep" else None
-
-
-def _saved(figure: Figure, folder: Path, name: str) -> tuple[int, str]:
-    path = folder / f"{name}.png"
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=140)
-    return 0, f"{path}\n"
+        return draw_crops(paper.title, tasks, folder / RUNS, records)
+    return draw_sweep(paper.title, finished.lines, paper.rows) if paper.kind == "sweep" else None
 
 
 def _set_columns(lines: Sequence[Line]) -> str:
-    """Return the layout of the paper's Tables I and II: a column for each data set, PSNR / SSIM in it."""
+    """Return the layout of the paper's Tables I and II: a column for each data set, with its scores."""
     sets = list(dict.fromkeys(line.group[0] for line in lines))
     places = list(dict.fromkeys((line.group[1], line.group[2], line.label) for line in lines))
-    by = {(line.group, line.label): line for line in lines}
+    scores = {(line.group, line.label): line.scores for line in lines}
+    shown = (("psnr", 2), ("ssim", 4), ("kernel_psnr", 1))
     rows = []
     for scale, degradation, label in places:
-        cells = []
-        for data in sets:
-            line = by.get(((data, scale, degradation), label))
-            scores = line.scores if line is not None else {}
-            shown = (("psnr", 2), ("ssim", 4), ("kernel_psnr", 1))
-            cells.append(" / ".join(cell(scores.get(n), ReportColumn("", n, digits)) for n, digits in shown))
+        by_set = [scores.get(((data, scale, degradation), label), {}) for data in sets]
+        cells = [" / ".join(cell(s.get(n), ReportColumn("", n, digits)) for n, digits in shown) for s in by_set]
         rows.append([label, f"x{scale}", *cells])
     return markdown(["method", "scale", *(f"{data}: PSNR / SSIM / kernel PSNR" for data in sets)], rows)
 
 
 def _kernels(paper: Paper) -> Figure:
-    """Draws of what the first row's Monte Carlo step draws from."""
-    bench = paper.bench
-    degradation = Degrading("gaussian").operator(bench.scales[0])
-    prior = bench.rows[0].compose(degradation).estimator.prior
+    """Draw kernels from the prior that the first row's Monte Carlo step draws from."""
+    degradation = Degrading("gaussian").operator(paper.scales[0])
+    prior = paper.rows[0].compose(degradation).estimator.prior
     if prior is None:
-        raise UserError(f"{paper.name}: {bench.rows[0].label} draws no kernels")
-    return draw_kernels(bench.title, prior(Problem(torch.zeros(1, 1, 8, 8), degradation)), SHOWN, bench.seeds[0])
+        raise UserError(f"{paper.title}: {paper.rows[0].label} draws no kernels; name a method with a kernel prior")
+    kernels = prior(Problem(torch.zeros(1, 1, 8, 8), degradation))
+    return draw_kernels(paper.title, kernels, DRAWS, paper.seeds[0])
 
 
-def _course(paper: Paper, folder: Path, interrupt: Interrupt) -> tuple[int, str]:
-    """Follow each row on the first picture of the bench."""
-    bench = paper.bench
-    tasks = bench.tasks()[: len(bench.rows)]
-    courses = []
-    for task in tasks:
-        course = follow(task, scene(task), interrupt)
-        if course is None:
-            return INTERRUPTED, ""
-        courses.append(course)
-    draw = draw_course if len(courses) == 1 else draw_snapshots
-    return _saved(draw(bench.title, courses), folder, paper.name)
+def _convergence(paper: Paper, interrupt: Interrupt) -> Figure | None:
+    """Follow each row on the first picture of the bench; None after an interrupt."""
+    followed = []
+    for task in paper.tasks()[: len(paper.rows)]:
+        convergence = follow(task, make_test_image(task), interrupt)
+        if convergence is None:
+            return None
+        followed.append(convergence)
+    draw = draw_convergence if len(followed) == 1 else draw_snapshots
+    return draw(paper.title, followed)

@@ -1,12 +1,13 @@
-"""A row of a bench: a label, a method, and what is put in the place of the method's own parts and numbers."""
+"""A row of a bench: a label, a method, and what replaces the method's own parts and numbers."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from blindsr.bench.entry import Entry
+from blindsr.bench.toml_table import Places, absolute, at_least, names_file, read_fields, split_reference
 from blindsr.commands.settings import RunSettings
 from blindsr.errors import UserError
 from blindsr.methods.base import Method
@@ -15,37 +16,39 @@ from blindsr.methods.rows import Choice
 from blindsr.methods.table import METHODS, compose
 from blindsr.operators.degradation import Degradation
 
+PARTS = ("prior", "optimizer", "image_prior", "noise", "restorer")
+
 
 @dataclass(frozen=True)
 class Row:
-    """What one line of a table is: a method with other parts in some places. Words are those of `blindsr run`.
+    """One row of a table: a method, with other parts in some places. The words are those of `blindsr run`.
 
     Attributes
     ----------
-    label : str
-        Name in tables and figures.
     method : str
-        A row of `blindsr methods`.
+        A method that `blindsr methods` lists.
+    label : str
+        Name in tables and figures; by default the method.
     preset : str
         Sizes, steps and rates.
     prior, optimizer, image_prior, noise, restorer : str or None
-        Parts instead of the method's own.
+        Parts that replace the method's own.
     weights : str or None
-        State dict of `restorer = "usrnet"`.
+        State dict for `restorer = "usrnet"`.
     steps : int or None
-        Inner steps instead of the preset's; a method that makes none ignores it.
+        Inner steps instead of the preset's; a method without steps ignores it.
     time_limit : float or None
         Seconds for each picture.
     n_kernels : int or None
-        L, kernels in one Monte Carlo simulation (Eq. 24), instead of the preset's.
+        L, the number of kernels in one Monte Carlo simulation (MLMC paper, Eq. 24), instead of the preset's.
     meta_interval : int or None
-        P, steps between two updates of the kernel (Eq. 34), for methods with the meta-learned optimizer.
+        P, the number of steps between two updates of the kernel (MLMC paper, Eq. 34), for the meta-learned optimizer.
     needs : str
-        What to do if the method or its files are missing, for the line that says so.
+        What to do if the method or its files are missing, for the message that says so.
     """
 
-    label: str
     method: str
+    label: str = ""
     preset: str = "balanced"
     prior: str | None = None
     optimizer: str | None = None
@@ -53,70 +56,64 @@ class Row:
     noise: str | None = None
     restorer: str | None = None
     weights: str | None = None
-    steps: int | None = None
-    time_limit: float | None = None
-    n_kernels: int | None = None
-    meta_interval: int | None = None
+    steps: int | None = at_least(1)
+    time_limit: float | None = at_least(0)
+    n_kernels: int | None = at_least(1)
+    meta_interval: int | None = at_least(1)
     needs: str = ""
 
-    @classmethod
-    def of(cls, word: str) -> Row:
-        """Read `METHOD[:PRESET][+RESTORER]`, as on the command line: `mlmc:fast`, `fast-map+bicubic`.
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "label", self.label or self.method)
 
-        That is the label, too; of a restorer's file only its name.
+    @classmethod
+    def parse(cls, word: str) -> Row:
+        """Read `METHOD[:PRESET][+RESTORER]` as on the command line, such as `mlmc:fast` or `fast-map+bicubic`.
+
+        The word is the label, too, with only the name of a restorer's file.
 
         Raises
         ------
         UserError
-            If a part of it is empty.
+            If a part of the word is empty.
         """
         left, plus, restorer = word.partition("+")
         method, colon, preset = left.partition(":")
         if not method or (plus and not restorer) or (colon and not preset):
             raise UserError(f"--methods {word}: write METHOD, METHOD:PRESET or METHOD+RESTORER")
         label = f"{left}+{Path(restorer).name}" if restorer else left
-        return cls(label, method, preset or "balanced", restorer=restorer or None)
+        return cls(method, label, preset or "balanced", restorer=restorer or None)
 
     @classmethod
-    def read(cls, entry: Entry, folder: Path, data: Path | None = None) -> Row:
-        """Read a `[[rows]]` table; files in it are looked for in `data`, then in `folder` (that of the TOML file).
+    def from_table(cls, table: Mapping[str, Any], where: str, places: Places) -> Row:
+        """Read a `[[rows]]` table.
 
         Raises
         ------
         UserError
-            If a key is missing, unknown or of the wrong type.
+            If a key is missing or unknown, or a value is of the wrong type.
         """
-        method = entry.needed("method")
-        restorer, weights = entry.text("restorer"), entry.text("weights")
-        made = cls(
-            label=entry.text("label") or method,
-            method=method,
-            preset=entry.text("preset") or "balanced",
-            prior=_part(entry.text("prior"), folder, data),
-            optimizer=_part(entry.text("optimizer"), folder, data),
-            image_prior=_part(entry.text("image_prior"), folder, data),
-            noise=entry.text("noise"),
-            restorer=_part(restorer, folder, data),
-            weights=None if weights is None else found(weights, folder, data),
-            steps=entry.whole("steps", 1),
-            time_limit=entry.number("time_limit"),
-            n_kernels=entry.whole("n_kernels", 1),
-            meta_interval=entry.whole("meta_interval", 1),
-            needs=entry.text("needs") or "",
-        )
-        entry.end()
-        return made
+        return cls(**read_fields(cls, table, where, places))._with_files(places.find)
+
+    def _with_files(self, change: Callable[[str], str]) -> Row:
+        """Replace the path of every file that the row names."""
+        words = {name: getattr(self, name) for name in (*PARTS, "weights")}
+        files: dict[str, Any] = {n: change(w) for n, w in words.items() if w and (n == "weights" or names_file(w))}
+        return replace(self, **files)
+
+    def absolute(self) -> Row:
+        """Return the row with full paths, for another process or machine."""
+        return self._with_files(absolute)
 
     def missing(self) -> str | None:
-        """Say in one line what this row would need that is not there, or None: for rows that may be skipped."""
+        """Return one line on what the row needs and does not find, or None; such a row may be skipped."""
         why = None
         restorer = "usrnet" if self.restorer is None and self.weights is not None else self.restorer
         if self.method not in METHODS:
             why = f"there is no method {self.method} (`blindsr methods` lists them)"
         elif restorer == "usrnet" and (self.weights is None or not Path(self.weights).is_file()):
             why = f"no file {self.weights}" if self.weights else "no weights are named"
-        elif restorer is not None and _is_file(restorer):
-            file = _split(restorer)[0]
+        elif restorer is not None and names_file(restorer):
+            file = split_reference(restorer)[0]
             why = None if Path(file).is_file() else f"no file {file}"
         elif restorer is not None and restorer != "usrnet" and restorer not in RESTORERS:
             why = f"there is no restorer {restorer}"
@@ -124,32 +121,22 @@ class Row:
 
     def choice(self) -> Choice:
         """Return the row as the choice of a method; steps are left to `settings`."""
-        words = (
-            "method",
-            "prior",
-            "optimizer",
-            "image_prior",
-            "noise",
-            "restorer",
-            "preset",
-            "n_kernels",
-            "meta_interval",
-        )
-        weights = None if self.weights is None else Path(self.weights)
+        weights = Path(self.weights) if self.weights else None
+        words = ("method", "preset", *PARTS, "n_kernels", "meta_interval")
         return Choice(weights=weights, **{name: getattr(self, name) for name in words})
 
     def compose(self, degradation: Degradation) -> Method:
-        """Return the method with this row's parts in their places.
+        """Return the method with this row's parts in place.
 
         Raises
         ------
         UserError
-            If a name is unknown, or a part does not keep its contract or go with the method.
+            If a name is unknown, or a part breaks its contract or does not go with the method.
         """
         return compose(self.choice(), degradation)
 
     def settings(self, degradation: Degradation, seed: int, device: str) -> RunSettings:
-        """Return what `blindsr run` would be told.
+        """Return the settings of `blindsr run` for this row.
 
         Raises
         ------
@@ -172,49 +159,3 @@ class Row:
             settings = replace(settings, iterations=self.steps)
         settings.check()
         return settings
-
-    def absolute(self) -> Row:
-        """Return the row with full paths, for another process or machine."""
-        words = ("prior", "optimizer", "image_prior", "restorer", "weights")
-        paths: dict[str, Any] = {n: full(getattr(self, n)) for n in words if getattr(self, n) is not None}
-        return replace(self, **paths)
-
-    def plain(self) -> dict[str, Any]:
-        """Return the row as plain values, from which `Row(**plain)` makes it again."""
-        return asdict(self)
-
-
-def found(name: str, folder: Path, data: Path | None) -> str:
-    """Return where a file that a TOML file names is: in the data folder, beside the TOML file, or as it stands.
-
-    Where it is in none of these places, the place in the data folder (else beside the TOML file) is named.
-    """
-    file, rest = _split(name)
-    places = [base / file for base in (data, folder) if base is not None] + [Path(file)]
-    place = next((p for p in places if p.exists()), places[0])
-    return f"{place}{rest}"
-
-
-def full(word: str) -> str:
-    """Return a word with the full path of the file that it names, if it names one."""
-    file, rest = _split(word)
-    return f"{Path(file).resolve()}{rest}" if _is_file(word) else word
-
-
-def _split(name: str) -> tuple[str, str]:
-    """Tell a file from what may stand behind it: `:part` of a Python file, `@grid` of any."""
-    bare, at, grid = name.rpartition("@")
-    if not at or not grid.isalpha():
-        bare, at, grid = name, "", ""
-    file, colon, part = bare.rpartition(":") if ".py:" in bare else (bare, "", "")
-    return file, f"{colon}{part}{at}{grid}"
-
-
-def _is_file(word: str) -> bool:
-    """Whether a word names a file, not a part of a table."""
-    return bool(Path(_split(word)[0]).suffix)
-
-
-def _part(word: str | None, folder: Path, data: Path | None) -> str | None:
-    """A part's word, its file found where it names one."""
-    return found(word, folder, data) if word is not None and _is_file(word) else word

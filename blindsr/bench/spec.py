@@ -1,22 +1,23 @@
-"""What a bench is made of, from a TOML file or options, and the runs that follow from it."""
+"""What a bench consists of, read from a TOML file or from options, and the runs that follow from it."""
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from blindsr.bench.dataset import DataSet
 from blindsr.bench.degrading import Degrading
-from blindsr.bench.entry import Entry, read_toml
-from blindsr.bench.row import Row, found, full
-from blindsr.bench.task import Oracle, Task, run_settings
+from blindsr.bench.row import Row
+from blindsr.bench.task import Task, file_hash, plain_settings, settings_of
+from blindsr.bench.toml_table import Places, absolute, at_least, read_fields, read_toml
 from blindsr.errors import UserError
 from blindsr.operators.degradation import SCALES
+
+T = TypeVar("T", Row, DataSet, "Bench")
 
 SEED_STRIDE = 100
 """The seed of a true kernel and its noise is 100 times the run's seed plus the number of the picture in its set."""
@@ -29,26 +30,26 @@ class Bench:
     Attributes
     ----------
     data : tuple of DataSet
-        Sets without truth take no degradation.
+        Sets without ground truth are not degraded.
     rows : tuple of Row
-        The first is what the others are compared with.
+        The others are compared with the first.
     scales, seeds : tuple of int
-        Seed of a run: of its method, and with the number of the picture, of the true kernel and the noise.
+        A run's seed is that of its method and, with the number of the picture, of the true kernel and the noise.
     degradations : tuple of Degrading
         How LR images are made.
-    oracle : Oracle
-        The restorer by which the oracle gap is measured.
+    oracle, oracle_weights : str, str or None
+        The restorer that the oracle gap is measured with ("none": no gap), and the state dict of `usrnet`.
     device : str
         As for `blindsr run`.
     threads : int
-        Of each run.
+        Threads of each run.
     title : str
         Heading of the summary.
 
     Raises
     ------
     UserError
-        If a part is empty, a number is out of range, or two entries of a part have the same name.
+        If a part is empty, a number is out of range, or two members of a part have the same name.
     """
 
     data: tuple[DataSet, ...]
@@ -56,9 +57,10 @@ class Bench:
     scales: tuple[int, ...] = (4,)
     degradations: tuple[Degrading, ...] = (Degrading("gaussian"),)
     seeds: tuple[int, ...] = (0,)
-    oracle: Oracle = Oracle()
+    oracle: str = "map"
+    oracle_weights: str | None = None
     device: str = "cpu"
-    threads: int = 1
+    threads: int = at_least(1, default=1)
     title: str = "blindsr bench"
 
     def __post_init__(self) -> None:
@@ -69,32 +71,31 @@ class Bench:
             "scales": self.scales,
             "seeds": self.seeds,
         }
-        for name, entries in parts.items():
-            if not entries:
-                raise UserError(f"{name}: at least one is needed")
-            twice = [e for e in entries if entries.count(e) > 1]
+        for part, names in parts.items():
+            if not names:
+                raise UserError(f"{part}: at least one is needed")
+            twice = [name for name in names if names.count(name) > 1]
             if twice:
-                raise UserError(f"{name}: {twice[0]} is there twice; each needs a name of its own")
+                raise UserError(f"{part}: {twice[0]} appears twice; give each a name of its own")
         for scale in self.scales:
             if scale not in SCALES:
                 raise UserError(f"scales: {scale}: choose among 2, 3, 4 and 8")
+        most = 2**32 // SEED_STRIDE - SEED_STRIDE
         for seed in self.seeds:
-            if not 0 <= seed < 2**32 // SEED_STRIDE - SEED_STRIDE:
-                raise UserError(f"seeds: {seed}: 0 or more, and below {2**32 // SEED_STRIDE - SEED_STRIDE}, is needed")
-        if self.threads < 1:
-            raise UserError(f"threads: {self.threads}: at least 1 is needed")
+            if not 0 <= seed < most:
+                raise UserError(f"seeds: {seed}: at least 0 and less than {most} is needed")
 
     def tasks(self) -> list[Task]:
-        """Return every run, seeds outermost, so that the first results already span the bench.
+        """Return every run, with seeds outermost, so that the first results already span the bench.
 
         Raises
         ------
         UserError
-            If a picture, a part or a file cannot be found, or two rows ask for the same.
+            If a picture, a part or a file cannot be found, or two rows are the same.
 
         Notes
         -----
-        A picture that is in two data sets gives two tasks of one key: one run, that counts in both.
+        A picture that is in two data sets gives two tasks of one key: one run, which counts in both.
         """
         tasks = list(self._each())
         labels: dict[tuple[Any, ...], str] = {}
@@ -105,40 +106,42 @@ class Bench:
         return tasks
 
     def _each(self) -> Iterator[Task]:
-        prepared, sha256 = cache(run_settings), cache(_sha256)
+        @cache
+        def settings(row: Row, scale: int, degrading: Degrading | None) -> dict[str, Any]:
+            return plain_settings(settings_of(row, scale, degrading, 0, self.device))
+
+        hashed = cache(file_hash)
         files = {d.name: d.files() for d in self.data}
         rows = [row.absolute() for row in self.rows]
-        degradations = [replace(d, kernel=full(d.kernel)) for d in self.degradations]
-        weights = None if self.oracle.weights is None else full(self.oracle.weights)
+        degradations = [replace(d, kernel=absolute(d.kernel)) for d in self.degradations]
+        weights = None if self.oracle_weights is None else absolute(self.oracle_weights)
         for seed, data, scale in itertools.product(self.seeds, self.data, self.scales):
             for degrading in degradations if data.truth else (None,):
                 for (index, path), row in itertools.product(files[data.name], rows):
-                    yield Task.make(
-                        data,
-                        path,
-                        row,
+                    yield Task(
+                        key="",
+                        data=data.name,
+                        image=path.stem,
+                        label=row.label,
+                        path=str(path.resolve()),
+                        image_sha256=hashed(path),
+                        crop=data.crop,
+                        truth=data.truth,
                         scale=scale,
-                        degrading=degrading,
+                        degrading=degrading.plain() if degrading else None,
                         kernel_seed=SEED_STRIDE * seed + index,
+                        row=asdict(row),
                         seed=seed,
-                        oracle=replace(self.oracle, weights=weights),
+                        oracle={"restorer": self.oracle, "weights": weights},
                         device=self.device,
                         threads=self.threads,
-                        settings=prepared(row, scale, degrading, self.device),
-                        image_sha256=sha256(path),
-                    )
-
-
-def _sha256(path: Path) -> str:
-    try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
+                        settings=settings(row, scale, degrading) | {"seed": seed},
+                    ).with_key()
 
 
 @dataclass(frozen=True)
 class Options:
-    """What the command line says, in place of or in addition to a TOML file; None: not said."""
+    """What the command line says, alone or on top of a TOML file; None means not given."""
 
     data: tuple[Path, ...] = ()
     photos: tuple[Path, ...] = ()
@@ -158,22 +161,49 @@ class Options:
     device: str | None = None
     threads: int | None = None
 
+    def __post_init__(self) -> None:
+        if self.crop is not None and self.crop < 16:
+            raise UserError(f"--crop {self.crop}: at least 16 pixels are needed")
 
-def rows_of(words: tuple[str, ...], options: Options) -> tuple[Row, ...]:
-    """Make the rows that the command line names, with the options that go for all of them."""
-    return tuple(_with(Row.of(word), options, own_preset=":" in word.partition("+")[0]) for word in words)
+    def data_sets(self) -> tuple[DataSet, ...]:
+        """Return the data sets that the options name."""
+        folders = [(folder, True) for folder in self.data] + [(folder, False) for folder in self.photos]
+        return tuple(DataSet(str(f), crop=self.crop, images=self.images, truth=truth) for f, truth in folders)
+
+    def rows(self) -> tuple[Row, ...]:
+        """Return the rows that the options name, with the options that apply to all of them."""
+        return tuple(self.row(Row.parse(word), has_preset=":" in word.partition("+")[0]) for word in self.methods or ())
+
+    def row(self, row: Row, *, has_preset: bool = False) -> Row:
+        """Apply the options for all rows to one row, which keeps the preset and restorer of its own word."""
+        usrnet = (row.restorer or self.restorer or "usrnet") == "usrnet"
+        return _changed(
+            row,
+            steps=self.steps,
+            time_limit=self.time_limit,
+            preset=None if has_preset else self.preset,
+            restorer=None if row.restorer else self.restorer,
+            weights=str(self.weights) if self.weights is not None and usrnet else None,
+        )
+
+    def apply(self, bench: Bench) -> Bench:
+        """Replace what a bench says by what the options say, except for its data sets and rows."""
+        if self.oracle is not None or self.oracle_weights is not None:
+            weights = None if self.oracle_weights is None else str(self.oracle_weights)
+            bench = replace(bench, oracle=self.oracle or "usrnet", oracle_weights=weights)
+        return _changed(
+            bench,
+            scales=self.scales,
+            seeds=self.seeds,
+            device=self.device,
+            threads=self.threads,
+            degradations=None if self.degradations is None else tuple(Degrading.of(w) for w in self.degradations),
+        )
 
 
-def _with(row: Row, options: Options, *, own_preset: bool) -> Row:
-    """Put options that go for all rows into a row; what its own word says (a preset, a restorer) stays."""
-    changes: dict[str, Any] = {"steps": options.steps, "time_limit": options.time_limit}
-    if not own_preset:
-        changes["preset"] = options.preset
-    if row.restorer is None:
-        changes["restorer"] = options.restorer
-    if options.weights is not None and (row.restorer or options.restorer or "usrnet") == "usrnet":
-        changes["weights"] = str(options.weights)
-    return replace(row, **{name: value for name, value in changes.items() if value is not None})
+def _changed(thing: T, **changes: Any) -> T:
+    """Return a dataclass with the changes that are not None."""
+    return replace(thing, **{name: value for name, value in changes.items() if value is not None})
 
 
 def from_options(options: Options) -> Bench:
@@ -186,104 +216,33 @@ def from_options(options: Options) -> Bench:
     """
     if not options.data and not options.photos:
         raise UserError(
-            "--data: a folder of HR images is needed (or --photos: of photos without truth; or a TOML file)"
+            "--data: a folder of HR images is needed (or --photos: one of photos without ground truth; or a TOML file)"
         )
     if not options.methods:
         raise UserError("--methods: name at least one, such as fast-map,mlmc:fast")
-    bench = Bench(data=_sets(options), rows=rows_of(options.methods, options))
-    return _changed(bench, replace(options, methods=None))
+    return options.apply(Bench(data=options.data_sets(), rows=options.rows()))
 
 
 def from_file(path: Path, options: Options) -> Bench:
-    """Make a bench of a TOML file; options go before what the file says.
+    """Make a bench of a TOML file; options take precedence over the file.
 
     Raises
     ------
     UserError
         If the file or an option makes no sense.
     """
-    folder = path.parent
-    entry = Entry(read_toml(path), str(path))
-    data = options.data[0] if options.data else None
-    sets = tuple(DataSet.read(e, folder, data) for e in entry.tables("data"))
+    places = Places.of(options.data[0] if options.data else None, path.parent)
+    given = read_fields(Bench, read_toml(path), str(path), places, optional=("data", "rows"))
+    sets = given.get("data", ())
     if len(options.data) > 1 and sets:
-        raise UserError("--data: one folder, that holds the data sets of the TOML file, is needed")
+        raise UserError("--data: give one folder, which holds the data sets that the TOML file names")
     if options.photos and sets:
         raise UserError(f"--photos: {path} names the data sets; write truth = false there")
-    sets = _narrowed(sets, options) or _sets(options)
+    sets = tuple(_changed(d, crop=options.crop, images=options.images) for d in sets) or options.data_sets()
     if not sets:
         raise UserError(f"{path}: names no [[data]]; add them, or give --data DIR")
-    bench = read_bench(entry, sets, folder, data, rows_of(options.methods, options) if options.methods else None)
-    entry.end()
-    rows = tuple(_with(row, options, own_preset=False) for row in bench.rows)
-    return _changed(bench if options.methods else replace(bench, rows=rows), options)
-
-
-def read_bench(
-    entry: Entry, data: tuple[DataSet, ...], folder: Path, place: Path | None, rows: tuple[Row, ...] | None = None
-) -> Bench:
-    """Read a bench from an open TOML table, all but its data sets.
-
-    Parameters
-    ----------
-    entry : Entry
-        The table; its other keys are left to the caller.
-    data : tuple of DataSet
-        The data sets.
-    folder, place : Path
-        Files are looked for in `place`, if given, then in `folder`.
-    rows : tuple of Row, optional
-        Instead of the table's own.
-
-    Raises
-    ------
-    UserError
-        If a key or a value makes no sense.
-    """
-    weights = entry.text("oracle_weights")
-    oracle = Oracle(entry.text("oracle") or "map", None if weights is None else found(weights, folder, place))
-    degradations = tuple(Degrading.read(e, folder, place) for e in entry.tables("degradations"))
-    own = tuple(Row.read(e, folder, place) for e in entry.tables("rows"))
-    return Bench(
-        data=data,
-        rows=rows or own,
-        scales=entry.wholes("scales") or (4,),
-        degradations=degradations or (Degrading("gaussian"),),
-        seeds=entry.wholes("seeds") or (0,),
-        oracle=oracle,
-        device=entry.text("device") or "cpu",
-        threads=entry.whole("threads", 1) or 1,
-        title=entry.text("title") or "blindsr bench",
-    )
-
-
-def _sets(options: Options) -> tuple[DataSet, ...]:
-    crop, images = options.crop, options.images
-    if crop is not None and crop < 16:
-        raise UserError(f"--crop {crop}: at least 16 pixels are needed")
-    given = [(folder, True) for folder in options.data] + [(folder, False) for folder in options.photos]
-    return tuple(DataSet.of(folder, crop=crop, images=images, truth=truth) for folder, truth in given)
-
-
-def _changed(bench: Bench, options: Options) -> Bench:
-    """Put what the options say in place of what the bench says."""
-    words, rows = options.degradations, bench.rows
-    if options.methods:
-        rows = rows_of(options.methods, options)
-    changes: dict[str, Any] = {
-        "scales": options.scales,
-        "seeds": options.seeds,
-        "device": options.device,
-        "threads": options.threads,
-        "degradations": tuple(Degrading.of(w) for w in words) if words else None,
-    }
-    if options.oracle is not None or options.oracle_weights is not None:
-        weights = options.oracle_weights
-        changes["oracle"] = Oracle(options.oracle or "usrnet", None if weights is None else str(weights))
-    return replace(bench, rows=rows, **{name: value for name, value in changes.items() if value is not None})
-
-
-def _narrowed(data: tuple[DataSet, ...], options: Options) -> tuple[DataSet, ...]:
-    """Put --crop and --images in place of what the sets of a file say."""
-    changes: dict[str, Any] = {"crop": options.crop, "images": options.images}
-    return tuple(replace(d, **{name: value for name, value in changes.items() if value is not None}) for d in data)
+    given["data"] = sets
+    given["rows"] = options.rows() or tuple(options.row(row) for row in given.get("rows", ()))
+    if given.get("oracle_weights"):
+        given["oracle_weights"] = places.find(given["oracle_weights"])
+    return options.apply(Bench(**given))

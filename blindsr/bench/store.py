@@ -1,4 +1,4 @@
-"""The results of a bench: one SQLite file, one row for each run, none twice.
+"""The results of a bench: a SQLite database with one row for each run.
 
 sqlite3 bench.sqlite "SELECT label, scale, AVG(psnr) FROM runs WHERE status = 'done' GROUP BY label, scale"
 """
@@ -17,7 +17,7 @@ from blindsr.bench.task import Task
 from blindsr.errors import UserError
 
 APPLICATION = 0x62736221
-"""Marks the file as ours (SQLite's application_id)."""
+"""Marks the file as one of blindsr (SQLite's application_id)."""
 VERSION = 1
 
 SCORES = {
@@ -29,48 +29,39 @@ SCORES = {
     "kernel_psnr": "kernel PSNR, peak 1, dB",
     "kernel_width": "root mean square width of the kernel, HR pixels",
     "oracle_psnr": "image PSNR of the oracle's restorer with the true kernel, dB",
-    "oracle_gap": "how much less it has with the estimated kernel, dB",
+    "oracle_gap": "how much lower that PSNR is with the estimated kernel, dB",
     "lr_psnr": "PSNR of the degraded estimate against the LR image, dB",
     "blur": "no-reference blur of the estimate, 0 sharp to 1",
-    "seconds": "seconds of the run, without scoring it",
+    "seconds": "seconds of the run, without its scoring",
     "peak_memory_mib": "largest memory of the run's process, MiB",
-    "parameters": "numbers fitted, and weights of networks",
+    "parameters": "fitted numbers, and weights of networks",
     "steps": "inner steps made",
 }
-"""Columns with numbers, and what they are."""
+"""Columns with numbers, and what they mean."""
 WORDS = ("error", "traceback", "stopped", "machine", "date", "versions")
-PLACE = (
-    "data",
-    "image",
-    "label",
-    "scale",
-    "degradation",
-    "noise",
-    "seed",
-    "kernel_seed",
-    "method",
-    "preset",
-    "restorer",
-)
+SAME_IN_TASK = ("key", "data", "image", "label", "scale", "seed", "threads", "settings")
+"""Columns that are fields of the task."""
+PLACE = ("data", "image", "label", "scale", "degradation", "noise", "seed", "kernel_seed")
+PARTS = ("method", "preset", "restorer")
 SIZES = ("hr_height", "hr_width", "threads")
-COLUMNS = ("key", "status", *PLACE, *SCORES, *SIZES, *WORDS, "settings", "task")
+COLUMNS = ("key", "status", *PLACE, *PARTS, *SCORES, *SIZES, *WORDS, "settings", "task")
 
 _TYPES = dict.fromkeys(("scale", "seed", "kernel_seed", "parameters", "steps", *SIZES), "INTEGER")
 _TYPES |= dict.fromkeys([n for n in (*SCORES, "noise") if n not in _TYPES], "REAL")
 
 
 class Store:
-    """The file. Only one process writes it: the one that runs the bench.
+    """The database. Only the process that runs the bench writes it.
 
     Parameters
     ----------
     path : Path
-        Made if need be.
+        The file; created if it is missing.
 
     Raises
     ------
     UserError
-        If it cannot be opened or is no file of a bench.
+        If the file cannot be opened or belongs to something else.
     """
 
     def __init__(self, path: Path) -> None:
@@ -80,7 +71,9 @@ class Store:
             self.connection = sqlite3.connect(path, timeout=30, isolation_level=None)
             self._prepare()
         except (sqlite3.Error, OSError) as error:
-            raise UserError(f"{path}: cannot be used as a file of results ({error})") from error
+            raise UserError(
+                f"{path}: cannot be used as the database of results ({error}); choose another --out"
+            ) from error
 
     def _prepare(self) -> None:
         db = self.connection
@@ -88,7 +81,7 @@ class Store:
         (version,) = db.execute("PRAGMA user_version").fetchone()
         (tables,) = db.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()
         if tables and mark != APPLICATION:
-            raise UserError(f"{self.path}: is a database, but not one of blindsr bench; choose another --out")
+            raise UserError(f"{self.path}: is a database, but not of blindsr bench; choose another --out")
         if tables and version != VERSION:
             raise UserError(f"{self.path}: has layout {version}, this version writes {VERSION}; choose another --out")
         db.execute("PRAGMA journal_mode = WAL")
@@ -118,7 +111,7 @@ class Store:
         return dict(self.connection.execute("SELECT key, status FROM runs"))
 
     def add(self, task: Task, outcome: dict[str, Any]) -> bool:
-        """Write the outcome of a run; a finished one stays as it is, a failed one is replaced.
+        """Write the outcome of a run; that of a finished run is kept, that of a failed one replaced.
 
         Returns
         -------
@@ -149,15 +142,11 @@ class Store:
 
 
 def _columns(task: Task, outcome: dict[str, Any]) -> dict[str, Any]:
-    """Return every column of a run."""
+    """Return the values of all columns for a run."""
     values: dict[str, Any] = dict.fromkeys(COLUMNS)
     values |= {n: v for n, v in outcome.items() if n in values}
+    values |= {name: getattr(task, name) for name in SAME_IN_TASK}
     values |= {
-        "key": task.key,
-        "data": task.data,
-        "image": task.image,
-        "label": task.label,
-        "scale": task.scale,
         "degradation": task.group[2],
         "noise": task.degrading["noise"] if task.degrading else None,
         "seed": task.seed,
@@ -165,8 +154,6 @@ def _columns(task: Task, outcome: dict[str, Any]) -> dict[str, Any]:
         "method": task.row["method"],
         "preset": task.settings["preset"],
         "restorer": task.settings["restorer"],
-        "threads": task.threads,
-        "settings": task.settings,
         "task": task.plain(),
     }
     plain = {n: json.dumps(v, sort_keys=True) if isinstance(v, dict) else v for n, v in values.items()}

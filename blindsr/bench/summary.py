@@ -1,4 +1,4 @@
-"""Statistics of a bench: means over pictures, spread over seeds, paired differences from the first row."""
+"""Statistics of a bench: means over pictures, spread over seeds, and paired differences from the first row."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Score:
 
 @dataclass(frozen=True)
 class Line:
-    """One row of the bench in one group: its scores by name, and how many of its runs are done, failed, planned."""
+    """One row of the bench in one group: its scores by name, and how many of its runs are done, failed and planned."""
 
     group: Group
     label: str
@@ -86,10 +86,8 @@ def bootstrap_interval(differences: Sequence[float]) -> tuple[float, float] | No
     d = np.asarray(differences, dtype=np.float64)
     if len(d) < 2 or not np.isfinite(d).all():
         return None
-    found = bootstrap(
-        (d,), np.mean, n_resamples=RESAMPLES, confidence_level=CONFIDENCE, method="percentile", rng=0
-    ).confidence_interval
-    return float(found.low), float(found.high)
+    done = bootstrap((d,), np.mean, n_resamples=RESAMPLES, confidence_level=CONFIDENCE, method="percentile", rng=0)
+    return float(done.confidence_interval.low), float(done.confidence_interval.high)
 
 
 def _score(values: Values, first: Values | None) -> tuple[Score, list[float]]:
@@ -110,7 +108,7 @@ def summarise(tasks: Sequence[Task], records: Sequence[dict[str, Any]]) -> list[
     tasks : sequence of Task
         The whole bench.
     records : sequence of dict
-        Rows of its file of results, by `Store.records`.
+        Its records in the database, by `Store.records`.
     """
     by_key = {record["key"]: record for record in records}
     planned: dict[Group, dict[str, list[Task]]] = {}

@@ -1,54 +1,26 @@
-"""One run of a bench as plain values: what it is decided by, and the key that follows from it."""
+"""One run of a bench as plain values: everything that decides its result, and the key that follows from it."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from blindsr.bench.dataset import DataSet
 from blindsr.bench.degrading import Degrading
 from blindsr.bench.row import Row
 from blindsr.commands.settings import RunSettings
-from blindsr.device import choose_device
 from blindsr.errors import UserError
 from blindsr.methods.words import restorer_part
 from blindsr.operators.degradation import Alignment, Degradation, Padding
 from blindsr.restorers.base import Restorer
-
-
-@dataclass(frozen=True)
-class Oracle:
-    """The restorer by which the oracle gap is measured, the same for every row.
-
-    Attributes
-    ----------
-    restorer : str
-        A restorer of `blindsr run`; "none" leaves the gap out.
-    weights : str or None
-        State dict of `usrnet`.
-    """
-
-    restorer: str = "map"
-    weights: str | None = None
-
-    def made(self) -> Restorer | None:
-        """Return the restorer.
-
-        Raises
-        ------
-        UserError
-            If there is none of that name or its file cannot be used.
-        """
-        restorer: Restorer | None = restorer_part(self.restorer, Path(self.weights) if self.weights else None).value
-        return restorer
+from blindsr.results.device import choose_device
 
 
 @dataclass(frozen=True)
 class Task:
-    """One run. Everything is plain, so that it can go to another process or machine as JSON.
+    """One run. All values are plain, so that it can go to another process or machine as JSON.
 
     Attributes
     ----------
@@ -56,18 +28,20 @@ class Task:
         Hash of all that decides the result: two runs of the same key are the same run.
     data, image, label : str
         Names in tables; only `image` is part of the key.
-    path : str
-        The picture; `image_sha256` is its file's hash.
+    path, image_sha256 : str
+        The picture, and the hash of its file.
     crop : int or None
         Side of the central crop.
     truth : bool
         Whether the picture is an HR image to be degraded.
     degrading : dict or None
-        A `Degrading`, or None for a photo.
+        Fields of a `Degrading`; None for a photo.
     row : dict
-        A `Row`.
+        Fields of a `Row`.
+    oracle : dict
+        `restorer` and `weights` of the restorer that the oracle gap is measured with.
     settings : dict
-        `RunSettings.record`, steps and time limit.
+        All that decides the result of the run itself, by `plain_settings`.
     """
 
     key: str
@@ -88,80 +62,72 @@ class Task:
     threads: int
     settings: dict[str, Any]
 
-    @classmethod
-    def make(
-        cls,
-        data: DataSet,
-        path: Path,
-        row: Row,
-        *,
-        scale: int,
-        degrading: Degrading | None,
-        kernel_seed: int,
-        seed: int,
-        oracle: Oracle,
-        device: str,
-        threads: int,
-        settings: dict[str, Any],
-        image_sha256: str,
-    ) -> Task:
-        """Make the run of one row on one picture; `settings` is what `run_settings` says of it."""
-        settings = settings | {"seed": seed}
-        made = degrading.plain() if degrading else None
-        decides = {
-            "image": path.stem,
-            "image_sha256": image_sha256,
-            "crop": data.crop,
-            "degrading": made and {n: v for n, v in made.items() if n not in ("name", "kernel")},
-            "kernel": degrading and (_hash(degrading.kernel) if degrading.is_file else degrading.kernel),
-            "kernel_seed": kernel_seed if degrading else None,
-            "oracle": [oracle.restorer, oracle.weights and _hash(oracle.weights)],
-            "threads": threads,
-            "settings": settings,
+    def with_key(self) -> Task:
+        """Return the task with its key."""
+        d = self.how_degraded
+        decisive = {
+            "image": self.image,
+            "image_sha256": self.image_sha256,
+            "crop": self.crop,
+            "degrading": self.degrading
+            and {name: v for name, v in self.degrading.items() if name not in ("name", "kernel")},
+            "kernel": d and d.content(file_hash),
+            "kernel_seed": self.kernel_seed if d else None,
+            "oracle": [self.oracle["restorer"], self.oracle["weights"] and file_hash(self.oracle["weights"])],
+            "threads": self.threads,
+            "settings": self.settings,
         }
-        text = json.dumps(decides, sort_keys=True)
-        return cls(
-            key=hashlib.sha256(text.encode()).hexdigest()[:32],
-            data=data.name,
-            image=path.stem,
-            label=row.label,
-            path=str(path.resolve()),
-            image_sha256=image_sha256,
-            crop=data.crop,
-            truth=data.truth,
-            scale=scale,
-            degrading=made,
-            kernel_seed=kernel_seed,
-            row=row.plain(),
-            seed=seed,
-            oracle=asdict(oracle),
-            device=device,
-            threads=threads,
-            settings=settings,
-        )
+        text = json.dumps(decisive, sort_keys=True)
+        return replace(self, key=hashlib.sha256(text.encode()).hexdigest()[:32])
 
     def plain(self) -> dict[str, Any]:
         """Return the task as plain values, from which `Task(**plain)` makes it again."""
         return asdict(self)
 
     @property
+    def how_degraded(self) -> Degrading | None:
+        """How the LR image is made; None for a photo."""
+        return None if self.degrading is None else Degrading.made(self.degrading)
+
+    @property
+    def operator(self) -> Degradation:
+        """The forward operator."""
+        return operator(self.scale, self.how_degraded)
+
+    @property
     def group(self) -> tuple[str, int, str]:
-        """What is compared with each other: data set, scale, degradation."""
+        """Data set, scale and degradation: runs that share them are compared with each other."""
         return self.data, self.scale, self.degrading["name"] if self.degrading else "photo"
 
     @property
-    def words(self) -> str:
+    def description(self) -> str:
         """The run in a few words."""
         return f"{self.data} {self.image} x{self.scale} {self.group[2]} seed {self.seed} {self.label}"
 
+    def run_settings(self) -> RunSettings:
+        """Return the settings of `blindsr run` for this task; raises as `settings_of`."""
+        return settings_of(Row(**self.row), self.scale, self.how_degraded, self.seed, self.device)
+
 
 def operator(scale: int, degrading: Degrading | None) -> Degradation:
-    """Return the forward operator: of the protocol, or for photos of the usual grid with nothing beyond the border."""
+    """Return the forward operator: the protocol's, or for photos the usual grid with nothing beyond the border."""
     return degrading.operator(scale) if degrading else Degradation(scale, 0, Alignment.CENTERED, Padding.VALID)
 
 
+def oracle_restorer(restorer: str, weights: str | None) -> Restorer | None:
+    """Return the restorer that the oracle gap is measured with, the same for every row; None for "none".
+
+    Raises
+    ------
+    UserError
+        If there is none of that name, or its file cannot be used.
+    """
+    found: Restorer | None = restorer_part(restorer, Path(weights) if weights else None).value
+    return found
+
+
 def settings_of(row: Row, scale: int, degrading: Degrading | None, seed: int, device: str) -> RunSettings:
-    """Return what `blindsr run` would be told to do for a row.
+    """Return the settings of `blindsr run` for a row.
 
     Raises
     ------
@@ -181,12 +147,14 @@ def plain_settings(settings: RunSettings) -> dict[str, Any]:
     return settings.record() | more
 
 
-def run_settings(row: Row, scale: int, degrading: Degrading | None, device: str) -> dict[str, Any]:
-    """Return the plain settings of a row with seed 0 (a bench asks once for all of a row's pictures and seeds)."""
-    return plain_settings(settings_of(row, scale, degrading, 0, device))
+def file_hash(path: str | Path) -> str:
+    """Return the SHA-256 of a file.
 
-
-def _hash(path: str) -> str:
+    Raises
+    ------
+    UserError
+        If the file cannot be read.
+    """
     try:
         return hashlib.sha256(Path(path).read_bytes()).hexdigest()
     except OSError as error:

@@ -1,4 +1,4 @@
-"""The commands `bench` and `reproduce`, which `blindsr.cli.root` registers. No logic of their own."""
+"""The commands `bench` and `reproduce`, which `blindsr.cli.root` registers; they hold no logic of their own."""
 
 from __future__ import annotations
 
@@ -14,19 +14,23 @@ from blindsr.methods.presets import PRESETS
 
 T = TypeVar("T")
 
-OutOption = Annotated[Path, typer.Option(help="Folder of bench.sqlite and the summary; the same again: go on.")]
+OutOption = Annotated[Path, typer.Option(help="Folder of bench.sqlite and the summary; name it again to continue.")]
 WorkersOption = Annotated[
-    int | None, typer.Option(help="Run on so many processes, by Dask; default: one run at a time, without Dask.")
+    int | None, typer.Option(help="Make this many runs at a time, by Dask; default: one at a time, without Dask.")
 ]
-SchedulerOption = Annotated[str | None, typer.Option(help="Run on the workers of a Dask scheduler, tcp://HOST:PORT.")]
-RetryOption = Annotated[bool, typer.Option("--retry-failed", help="Make runs that failed again.")]
-KeepOption = Annotated[bool, typer.Option("--keep", help="Keep each run's folder: runs/KEY with sr.png and kernel.")]
+SchedulerOption = Annotated[
+    str | None, typer.Option(help="Run on the workers of the Dask scheduler at tcp://HOST:PORT.")
+]
+RetryOption = Annotated[bool, typer.Option("--retry-failed", help="Make failed runs again.")]
+KeepOption = Annotated[
+    bool, typer.Option("--keep", help="Keep the folder of each run, runs/KEY, with sr.png and the kernel.")
+]
 TableOption = Annotated[str, typer.Option(help="What to print: md, csv or latex.")]
 ThreadsOption = Annotated[int | None, typer.Option(min=1, help="Threads of each run; default 1.")]
 
 
 def listed(text: str | None, option: str, make: Callable[[str], T]) -> tuple[T, ...] | None:
-    """Read a list with commas.
+    """Read a list of words separated by commas.
 
     Raises
     ------
@@ -41,7 +45,9 @@ def listed(text: str | None, option: str, make: Callable[[str], T]) -> tuple[T, 
             raise ValueError
         return tuple(make(word) for word in words)
     except ValueError as error:
-        raise UserError(f"--{option} {text}: a list with commas is needed, such as {_EXAMPLES[option]}") from error
+        raise UserError(
+            f"--{option} {text}: a list separated by commas is needed, such as {_EXAMPLES[option]}"
+        ) from error
 
 
 _EXAMPLES = {
@@ -54,24 +60,32 @@ _EXAMPLES = {
 
 
 def bench(
-    spec: Annotated[Path | None, typer.Argument(help="TOML file; options go before it.", show_default=False)] = None,
+    spec: Annotated[
+        Path | None, typer.Argument(help="TOML file; options take precedence over it.", show_default=False)
+    ] = None,
     data: Annotated[
-        list[Path] | None, typer.Option(help="Folder of HR images (or scikit-image); with a TOML file: where its are.")
+        list[Path] | None,
+        typer.Option(
+            help="Folder of HR images, or scikit-image; with a TOML file: the folder that its data sets are in."
+        ),
     ] = None,
-    photos: Annotated[list[Path] | None, typer.Option(help="Folder of photos without truth.")] = None,
-    methods: Annotated[str | None, typer.Option(help="METHOD[:PRESET][+RESTORER], with commas.")] = None,
-    scales: Annotated[str | None, typer.Option(help="With commas; default 4.")] = None,
+    photos: Annotated[list[Path] | None, typer.Option(help="Folder of photos without ground truth.")] = None,
+    methods: Annotated[str | None, typer.Option(help="METHOD[:PRESET][+RESTORER], separated by commas.")] = None,
+    scales: Annotated[str | None, typer.Option(help="Separated by commas; default 4.")] = None,
     degradations: Annotated[
-        str | None, typer.Option(help="gaussian, wide, motion, line or a kernel file, each [+NOISE], with commas.")
+        str | None,
+        typer.Option(help="wide, a kernel family, or a kernel file, each [+NOISE], separated by commas."),
     ] = None,
-    seeds: Annotated[str | None, typer.Option(help="With commas; default 0.")] = None,
-    crop: Annotated[int | None, typer.Option(help="Take the central square of so many pixels of each picture.")] = None,
-    images: Annotated[str | None, typer.Option(help="Only these pictures, by name, with commas.")] = None,
+    seeds: Annotated[str | None, typer.Option(help="Separated by commas; default 0.")] = None,
+    crop: Annotated[
+        int | None, typer.Option(help="Side in pixels of a central square that is cut out of each picture.")
+    ] = None,
+    images: Annotated[str | None, typer.Option(help="Only these pictures, by name, separated by commas.")] = None,
     preset: Annotated[str | None, typer.Option(help=f"For all methods: {', '.join(PRESETS)}.")] = None,
     restorer: Annotated[str | None, typer.Option(help="For all methods, as for `blindsr run`.")] = None,
     weights: Annotated[Path | None, typer.Option(help="State dict of usrnet.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Inner steps, for all methods.")] = None,
-    time_limit: Annotated[float | None, typer.Option(min=0, help="Seconds of a run, for all methods.")] = None,
+    time_limit: Annotated[float | None, typer.Option(min=0, help="Seconds for each run, for all methods.")] = None,
     oracle: Annotated[str | None, typer.Option(help="Restorer of the oracle gap: map, usrnet, ... or none.")] = None,
     oracle_weights: Annotated[Path | None, typer.Option(help="State dict of --oracle usrnet.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps; default cpu.")] = None,
@@ -83,9 +97,9 @@ def bench(
     keep: KeepOption = False,
     table: TableOption = "md",
 ) -> None:
-    """Compare methods on data: every run once in bench.sqlite, a summary with intervals, a figure."""
+    """Compare methods on data: every run once in bench.sqlite, a summary with intervals, and a figure."""
+    from blindsr.bench.command import bench_files
     from blindsr.bench.engine import Engine
-    from blindsr.bench.job import bench_files
     from blindsr.bench.spec import Options
 
     with one_line_errors():
@@ -116,16 +130,18 @@ def bench(
 
 def reproduce(
     name: Annotated[str, typer.Argument(help="table1 to table8, figure2 to figure9.", metavar="TABLE")],
-    quick: Annotated[bool, typer.Option("--quick", help="A short version: small crops, short presets.")] = False,
-    data: Annotated[Path | None, typer.Option(help="Folder that holds Set5/, Set14/, ... and weights/.")] = None,
-    images: Annotated[str | None, typer.Option(help="Only these pictures, by name, with commas.")] = None,
-    out: Annotated[Path, typer.Option(help="Where results go, a folder for each table.")] = Path("blindsr-reproduce"),
+    quick: Annotated[bool, typer.Option("--quick", help="A short version: small crops and short presets.")] = False,
+    data: Annotated[Path | None, typer.Option(help="Folder with Set5/, Set14/, ... and weights/.")] = None,
+    images: Annotated[str | None, typer.Option(help="Only these pictures, by name, separated by commas.")] = None,
+    out: Annotated[Path, typer.Option(help="Where results go; each table has a folder of its own.")] = Path(
+        "blindsr-reproduce"
+    ),
     workers: WorkersOption = None,
     scheduler: SchedulerOption = None,
     retry_failed: RetryOption = False,
     threads: ThreadsOption = None,
 ) -> None:
-    """Make a table or a figure of the paper anew; what is missing for it is named."""
+    """Make a table or a figure of the paper again; files that are missing for it are named."""
     from blindsr.bench.engine import Engine
     from blindsr.bench.reproduce import reproduce as make
 

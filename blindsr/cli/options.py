@@ -41,8 +41,8 @@ SeedOption = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of eve
 SamplerOption = Annotated[
     str | None,
     typer.Option(
-        help="Sample the kernel's posterior after the estimate, by rwm, mala, hmc, tempering, smc or pyro-nuts; "
-        "`blindsr diagnose` reads it.",
+        help="Sample the kernel's posterior after the estimate, by rwm, mala, hmc, tempering, smc, pyro-nuts or "
+        "my_file.py:MySampler; `blindsr diagnose` reads it. The biased sgld, psgld and network-langevin give a trace.",
         show_default=False,
     ),
 ]
@@ -60,7 +60,8 @@ TargetOption = Annotated[
     str | None,
     typer.Option(
         help="What is sampled. spectral (default): the kernel given the LR image alone, the HR image integrated out. "
-        "image: the kernel given the LR image and the final image.",
+        "image: the kernel given the LR image and the final image. network: the weights of a kernel network, "
+        "given both.",
         show_default=False,
     ),
 ]

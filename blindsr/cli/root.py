@@ -8,7 +8,6 @@ from typing import Annotated
 
 import typer
 
-from blindsr import __version__
 from blindsr.cli.bench import bench, reproduce
 from blindsr.cli.console import one_line_errors, say
 from blindsr.cli.options import (
@@ -28,6 +27,7 @@ from blindsr.cli.options import (
     WarmupOption,
     WeightsOption,
 )
+from blindsr.io.files import VERSION
 from blindsr.methods.presets import PRESETS
 from blindsr.methods.table import DEFAULT_METHOD
 from blindsr.operators.degradation import Padding
@@ -57,8 +57,8 @@ def run(
         str | None,
         typer.Option(
             help="Kernel prior: what the Monte Carlo step draws from, fkp-dip decodes its latent by, or the family of "
-            "kernels that fast-map may use. mcmc (random Gaussians), motion, spectral, flow, flow-motion, none, a "
-            "flow's file (.safetensors), my_file.py:MyPrior."
+            "kernels that fast-map may use: a family of `blindsr methods` (mcmc: gaussian), spectral, none, a flow's "
+            "file (.safetensors), my_file.py:MyKernels."
         ),
     ] = None,
     optimizer: Annotated[str | None, typer.Option(help="meta, am, joint, refit, or my_file.py:MyOptimizer.")] = None,
@@ -117,7 +117,9 @@ def run(
 def degrade(
     image: Annotated[Path, typer.Argument(help="HR picture.", show_default=False)],
     scale: ScaleOption = 4,
-    kernel: Annotated[str, typer.Option(help="gaussian, motion, or a kernel file.")] = "gaussian",
+    kernel: Annotated[
+        str, typer.Option(help="A kernel family of `blindsr methods`, a kernel file, or my_file.py:MyKernels.")
+    ] = "gaussian",
     noise_level: Annotated[float, typer.Option(help="Noise standard deviation, units of 0..1.")] = 0.0,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of kernel and noise.")] = 0,
     quantize: Annotated[Quantize, typer.Option(help="8-bit rule; the published script truncates.")] = Quantize.ROUND,
@@ -248,7 +250,9 @@ def uncertainty(
 @app.command("train-flow")
 def train_flow(
     out: Annotated[Path, typer.Option(help="File to write (.safetensors).", show_default=False)],
-    prior: Annotated[str, typer.Option(help="Kernels to learn: gaussian, motion, my_file.py:MyPrior.")] = "gaussian",
+    prior: Annotated[
+        str, typer.Option(help="Kernels to learn: a family of `blindsr methods`, or my_file.py:MyKernels.")
+    ] = "gaussian",
     scale: ScaleOption = 4,
     kernel_size: KernelSizeOption = 0,
     steps: Annotated[int | None, typer.Option(min=1, help="Steps of Adam.")] = None,
@@ -294,7 +298,7 @@ app.command()(reproduce)
 
 def _version(asked: bool) -> None:
     if asked:
-        typer.echo(f"blindsr {__version__}")
+        typer.echo(f"blindsr {VERSION}")
         raise typer.Exit()
 
 

@@ -132,7 +132,8 @@ def run_batch(batch: Batch, *, say: Callable[[str], None], as_json: bool) -> tup
 def summary(record: dict[str, Any], folder: Path) -> str:
     """One line on a finished run: where it is, what was done, how good it is."""
     metrics, found = record["metrics"], record["kernel_found"]
-    did = f"{record['method']}, {record['steps']} steps" if record["steps"] else record["method"]
+    steps = record["steps"]
+    did = record["method"] + (f", {steps} step{'s' if steps > 1 else ''}" if steps else "")
     parts = [f"{folder}: {did} in {record['seconds']:.0f} s ({record['stopped']})"]
     if found and record["kernel"] in (None, "spectral"):  # else the estimate is only where a kernel prior comes from
         parts.append(f"kernel {found['family']}, width {metrics['kernel_width']:.2f} px")

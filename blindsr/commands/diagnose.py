@@ -1,4 +1,4 @@
-"""`blindsr diagnose`: what a run's chains say and whether to believe them; what is no chain is shown as a trace."""
+"""`blindsr diagnose`: what a run's chains say and whether they have converged; anything else is shown as a trace."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from blindsr.diagnostics import verdict as verdicts
 from blindsr.diagnostics.moments import NAMES, principal_axes
 from blindsr.errors import UserError
 from blindsr.io.files import atomic_path
-from blindsr.results.posterior import DIAGNOSTICS, POSTERIOR, RESTARTS
+from blindsr.results.posterior import BIASED, DIAGNOSTICS, POSTERIOR, RESTARTS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Array = NDArray[Any]
 Figures = dict[str, Callable[[], "Figure"]]
-"""Figures by file name, drawn when asked for."""
+"""Functions that draw the figures, by file name."""
 
 TRACE = "trace.csv"
-NO_SAMPLE = "no verdict: {what}; a trace is no sample of a posterior, so it gets no R-hat, ESS or interval"
+NO_SAMPLE = "no verdict: {what}; a trace is not a sample of a posterior, so it gets no R-hat, ESS or interval"
 
 
 def diagnose(path: Path, *, everything: bool = False, figures: bool = True) -> tuple[dict[str, Any], list[str]]:
-    """Look at a run folder or a netCDF file.
+    """Diagnose a run folder or a netCDF file.
 
     Parameters
     ----------
@@ -50,7 +50,7 @@ def diagnose(path: Path, *, everything: bool = False, figures: bool = True) -> t
     Raises
     ------
     UserError
-        If there is nothing to look at.
+        If there is nothing to diagnose.
     """
     files = _files(path)
     record: dict[str, Any] = {"run": str(path)}
@@ -67,14 +67,14 @@ def diagnose(path: Path, *, everything: bool = False, figures: bool = True) -> t
 
 
 def _files(path: Path) -> list[Path]:
-    """What there is to look at: chains first, then restarts; the optimizer's trace only where there are no chains."""
+    """Files to diagnose: chains, then restarts; the optimizer's trace only if there are neither."""
     if not path.exists():
         raise UserError(f"{path}: no such file or folder")
     if path.is_file():
         if path.suffix not in (".nc", ".csv"):
             raise UserError(f"{path}: neither a run folder nor a netCDF file (.nc)")
         return [path]
-    found = [path / name for name in (POSTERIOR, RESTARTS) if (path / name).is_file()]
+    found = [path / name for name in (POSTERIOR, BIASED, RESTARTS) if (path / name).is_file()]
     if not found and (path / TRACE).is_file():
         found = [path / TRACE]
     if not found:
@@ -86,12 +86,12 @@ def _files(path: Path) -> list[Path]:
 
 
 def _figure_folder(file: Path) -> Path:
-    own = file.name in (POSTERIOR, RESTARTS, TRACE)
+    own = file.name in (POSTERIOR, BIASED, RESTARTS, TRACE)
     return file.parent / (DIAGNOSTICS if own else f"{file.stem}-{DIAGNOSTICS}")
 
 
 def _drawn(path: Path, make: Callable[[], Figure]) -> Path:
-    """Draw a figure into a file."""
+    """Save a figure to a file."""
     with atomic_path(path) as temporary:
         make().savefig(temporary, format="png")
     return path
@@ -105,7 +105,7 @@ def _read(file: Path) -> Any:
 
 
 def _chains_file(file: Path, everything: bool) -> tuple[dict[str, Any], list[str], Figures]:
-    """Look at a netCDF file: a posterior, or something that is none."""
+    """Diagnose a netCDF file, which holds a posterior or a trace."""
     data = _read(file)
     names = arviz_io.group_names(data)
     if "posterior" in names:
@@ -116,7 +116,9 @@ def _chains_file(file: Path, everything: bool) -> tuple[dict[str, Any], list[str
         return _posterior(file, data, everything)
     if "trace" not in names:
         raise UserError(f"{file}: holds neither a posterior nor a trace (groups: {', '.join(names) or 'none'})")
-    return _restarts(file, data) if "restart" in arviz_io.group(data, "trace").dims else _biased(file, data)  # type: ignore[union-attr]
+    trace = arviz_io.group(data, "trace")
+    assert trace is not None
+    return _restarts(file, trace) if "restart" in trace.dims else _biased(file, trace, data)
 
 
 def _posterior(file: Path, data: Any, everything: bool) -> tuple[dict[str, Any], list[str], Figures]:
@@ -151,21 +153,17 @@ def _posterior(file: Path, data: Any, everything: bool) -> tuple[dict[str, Any],
     )
 
 
-def _biased(file: Path, data: Any) -> tuple[dict[str, Any], list[str], Figures]:
+def _biased(file: Path, trace: Any, data: Any) -> tuple[dict[str, Any], list[str], Figures]:
     """Draws of a sampler whose stationary distribution is not the target."""
-    trace = arviz_io.group(data, "trace")
-    assert trace is not None
     what = f"the draws of {trace.attrs.get('sampler', 'this sampler')} are not draws of its target"
     line = NO_SAMPLE.format(what=what)
     draws = {name: values for name, (values, nuisance) in summary.columns(data, "trace").items() if not nuisance}
-    title = f"{file.parent.name}: trace, no posterior sample"
+    title = f"{file.parent.name}: trace, not a posterior sample"
     return {"file": str(file), "verdict": line}, [line], {"trace.png": lambda: chain_plots.traces(draws, title)}
 
 
-def _restarts(file: Path, data: Any) -> tuple[dict[str, Any], list[str], Figures]:
-    """The spread of restarts: numbers and figures, no statistics of chains."""
-    trace = arviz_io.group(data, "trace")
-    assert trace is not None
+def _restarts(file: Path, trace: Any) -> tuple[dict[str, Any], list[str], Figures]:
+    """Numbers and figures on the spread of restarts, without statistics of chains."""
     count = trace.sizes["restart"]
     spread = {
         name: {"mean": float(trace[name].mean()), "sd": float(trace[name].std()), "values": trace[name].values.tolist()}
@@ -181,13 +179,13 @@ def _restarts(file: Path, data: Any) -> tuple[dict[str, Any], list[str], Figures
         for name, v in spread.items()
     ]
     arrays = (trace["kernel"].values, trace["loss"].values, trace["kernel_width"].values)
-    title = f"{file.parent.name}: {count} restarts (no posterior sample)"
+    title = f"{file.parent.name}: {count} restarts (not a posterior sample)"
     record = {"file": str(file), "restarts": count, "spread": spread, "verdict": line}
     return record, [head, "", *rows, "", line], {"restarts.png": lambda: kernel_plots.restart_spread(*arrays, title)}
 
 
 def _trace_file(file: Path) -> tuple[dict[str, Any], list[str], Figures]:
-    """The course of an optimizer."""
+    """The iterates of an optimizer."""
     try:
         rows = list(csv.DictReader(file.read_text(encoding="utf-8").splitlines()))
         columns = {name: np.array([float(row[name] or "nan") for row in rows]) for name in (rows[0] if rows else ())}
@@ -200,7 +198,7 @@ def _trace_file(file: Path) -> tuple[dict[str, Any], list[str], Figures]:
         line = NO_SAMPLE.format(what="this run made no steps and drew no chains") + hint
         return {"file": str(file), "steps": 0, "verdict": line}, [line], {}
     line = NO_SAMPLE.format(what="these are the iterates of an optimizer") + hint
-    title = f"{file.parent.name}: iterates of the optimizer (no posterior sample)"
+    title = f"{file.parent.name}: iterates of the optimizer (not a posterior sample)"
     record = {
         "file": str(file),
         "steps": len(rows),
@@ -212,13 +210,13 @@ def _trace_file(file: Path) -> tuple[dict[str, Any], list[str], Figures]:
 
 
 FEW = 3
-"""Nuisance parameters that figures show beside the kernel's; of more, none."""
+"""Nuisance parameters that figures show beside the kernel's; if there are more, none are shown."""
 SMALL = 0.01
-"""A centroid that moves less than this many HR pixels is left out of the figures."""
+"""A centroid whose standard deviation is below this many HR pixels is left out of the figures."""
 
 
 def _moving(data: Any) -> dict[str, Array]:
-    """Draws of what varies: the kernel's quantities and few others, or, in a file without a kernel, all."""
+    """Draws of what varies: the kernel's quantities and a few others or, in a file without a kernel, everything."""
     columns = summary.columns(data)
     others = sum(nuisance for _, nuisance in columns.values())
     chosen = {name: d for name, (d, nuisance) in columns.items() if not nuisance or others <= FEW} or {
@@ -230,12 +228,12 @@ def _moving(data: Any) -> dict[str, Array]:
 
 
 def _paired(draws: dict[str, Array]) -> dict[str, Array]:
-    """The kernel's moments, where there are some; else all."""
+    """The kernel's moments; without a kernel, everything."""
     return {name: d for name, d in draws.items() if name in NAMES} or draws
 
 
 def _true_values(data: Any, draws: dict[str, Array]) -> tuple[Array | None, dict[str, float]]:
-    """The true kernel and its moments, where the file has it; the orientation in the turn nearest to the draws."""
+    """The true kernel and its moments, if the file has it, with the orientation in the period nearest to the draws."""
     constant = arviz_io.group(data, "constant_data")
     if constant is None or "true_kernel" not in constant:
         return None, {}
@@ -249,7 +247,7 @@ def _true_values(data: Any, draws: dict[str, Array]) -> tuple[Array | None, dict
 
 
 def _chain_figures(data: Any, file: Path) -> Figures:
-    """Every figure that the file has data for."""
+    """All figures that the file has data for."""
     draws, name = _moving(data), file.parent.name or str(file)
     stats = arviz_io.group(data, "sample_stats")
     divergent = None if stats is None or "diverging" not in stats else stats["diverging"].values.astype(bool)
@@ -270,12 +268,12 @@ def _chain_figures(data: Any, file: Path) -> Figures:
     if kernels is not None:
         mean, sd, shown = (kernels[key].values for key in ("mean", "sd", "draws"))
         made["kernel.png"] = lambda: kernel_plots.kernel_mean(mean, sd, f"{name}: kernel", kernel)
-        made["kernel_draws.png"] = lambda: kernel_plots.kernel_draws(shown, mean, f"{name}: kernels drawn")
+        made["kernel_draws.png"] = lambda: kernel_plots.kernel_draws(shown, mean, f"{name}: kernel draws")
     return made | _predictive_figures(data, name)
 
 
 def _predictive_figures(data: Any, name: str) -> Figures:
-    """For each observed variable that was also predicted."""
+    """A figure for each observed variable that was also predicted."""
     observed, predicted = arviz_io.group(data, "observed_data"), arviz_io.group(data, "posterior_predictive")
     made: Figures = {}
     if observed is None or predicted is None:

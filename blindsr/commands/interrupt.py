@@ -1,4 +1,4 @@
-"""Ctrl-C as a flag that is looked at after each step."""
+"""Ctrl-C as a flag that is checked after each step."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 @dataclass
 class Interrupt:
-    """Set by Ctrl-C (or a termination signal); looked at after each step. A second Ctrl-C ends at once."""
+    """Raised by Ctrl-C or a termination signal, and checked after each step; a second Ctrl-C exits at once."""
 
     raised: bool = False
 
@@ -24,7 +24,7 @@ class Interrupt:
 
     @contextmanager
     def listening(self) -> Iterator[Interrupt]:
-        """Catch the signals inside the block (Python allows it in the main thread only: elsewhere, do nothing)."""
+        """Catch the signals inside the block (which Python allows in the main thread only; elsewhere, do nothing)."""
         main = threading.current_thread() is threading.main_thread()
         numbers = (signal.SIGINT, signal.SIGTERM) if main else ()
         old = {n: signal.signal(n, self._handle) for n in numbers}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from blindsr.methods.parts import IMAGE_PRIORS, NOISES, OPTIMIZERS, PRIORS, RESTORERS
 from blindsr.methods.table import METHODS
+from blindsr.priors.families import FAMILIES
 
 LOOP_COLUMNS = ("method", "image", "kernel", "prior", "optimizer", "image prior", "noise", "what it is")
 
@@ -26,9 +27,11 @@ def methods_table() -> str:
     )
     lines += ["", "The joint loop estimates kernel and image in turn; each of its methods is a row of parts:", ""]
     lines += _aligned([LOOP_COLUMNS, *((m.name, *m.loop_columns, m.summary) for m in loop)])
+    lines += ["", "Kernel families, for --prior, degrade --kernel, train-flow --prior and bench:", ""]
+    lines += _aligned([("family", "what it is"), *((name, family.summary) for name, family in FAMILIES.items())])
     own = "my_file.py:MyPart"
     tables = (
-        ("--prior", [*PRIORS, "flow.safetensors", own]),
+        ("--prior", ["mcmc (gaussian)", *PRIORS, "flow.safetensors", own]),
         ("--optimizer", [*OPTIMIZERS, own]),
         ("--image-prior", [*IMAGE_PRIORS, own]),
         ("--noise", [*NOISES, "VALUE"]),

@@ -1,4 +1,4 @@
-"""What a run shows while it goes on: a live bar on a terminal, plain lines elsewhere, or nothing."""
+"""What a run shows while it is in progress: a live bar on a terminal, plain lines elsewhere, or nothing."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ import math
 import sys
 import time
 from types import TracebackType
-from typing import Protocol, TextIO
+from typing import Any, Protocol, TextIO
 
 from blindsr.estimators.base import Metrics
 
 
 class Progress(Protocol):
-    """Shows one run; a context manager around it."""
+    """Shows one run; a context manager."""
 
     def __enter__(self) -> Progress:
         """Start."""
         ...
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        """End."""
+        """Stop."""
         ...
 
     def update(self, metrics: Metrics, seconds_left: float) -> None:
@@ -28,9 +28,9 @@ class Progress(Protocol):
 
 
 def describe(metrics: Metrics) -> str:
-    """One line on a step: data misfit and noise level in grey levels of 255, kernel width in HR pixels.
+    """Return a line on a step: data misfit and noise level in grey levels of 255, kernel width in HR pixels.
 
-    A solver without an image of its own has no misfit; its loss stands there.
+    An estimator without an image of its own has no misfit; its loss is shown instead.
     """
     misfit = 255 * metrics.mse**0.5
     if math.isnan(misfit):
@@ -39,8 +39,11 @@ def describe(metrics: Metrics) -> str:
 
 
 def clock(seconds: float) -> str:
-    """Minutes and seconds."""
-    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
+    """Return seconds as minutes and seconds, with hours where there are any; "?" for an unknown time."""
+    if not math.isfinite(seconds):
+        return "?"
+    hours, rest = divmod(int(seconds), 3600)
+    return f"{hours}:{rest // 60:02d}:{rest % 60:02d}" if hours else f"{rest // 60}:{rest % 60:02d}"
 
 
 class Silent:
@@ -51,7 +54,7 @@ class Silent:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        """End."""
+        """Stop."""
 
     def update(self, metrics: Metrics, seconds_left: float) -> None:
         """Show nothing."""
@@ -74,20 +77,26 @@ class Lines(Silent):
             print(line, file=self.stream, flush=True)
 
 
-class Bar:
-    """A live bar (rich)."""
+def live_bar(note: str, *, width: int | None = None, elapsed: bool = False) -> Any:
+    """Return a bar of rich on standard error: name, bar, count, and the field `note` of the task."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=width or 40),
+        MofNCompleteColumn(),
+        *([TimeElapsedColumn()] if elapsed else []),
+        TextColumn(note, markup=False),
+        console=Console(stderr=True),
+    )
+
+
+class Bar(Silent):
+    """A live bar."""
 
     def __init__(self, name: str, steps: int) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
-        self.bar = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=10),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[note]}", markup=False),
-            console=Console(stderr=True),
-        )
+        self.bar = live_bar("{task.fields[note]}", width=10)
         self.task = self.bar.add_task(name, total=steps, note="starting")
 
     def __enter__(self) -> Bar:

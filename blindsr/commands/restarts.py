@@ -1,4 +1,4 @@
-"""A whole optimisation repeated from other seeds: its spread, saved as trace.nc. No posterior, no R-hat."""
+"""An optimisation repeated with other seeds, saved as trace.nc: its spread is neither a posterior nor an R-hat."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class Restart:
-    """One optimisation: its seed, image (1, C, H, W), kernel (1, 1, K, K), course, and why it ended."""
+    """One optimisation: its seed, image (1, C, H, W), kernel (1, 1, K, K), metrics by step, and why it ended."""
 
     seed: int
     image: Tensor
@@ -44,7 +44,24 @@ def repeat(
     true_kernel: Tensor | None,
     say: Callable[[str], None],
 ) -> dict[str, Any]:
-    """Make the restarts after the first, from the seeds after its own; save them all, also if stopped early.
+    """Repeat the optimisation with the following seeds, and save all of them, even if stopped early.
+
+    Parameters
+    ----------
+    first : Restart
+        The run itself.
+    count : int
+        Optimisations in all.
+    again : callable
+        Makes the restart of a seed.
+    stopped : callable
+        Whether to stop.
+    folder : Path
+        Where trace.nc is written.
+    true_kernel : Tensor or None
+        (1, 1, K, K), if it is known.
+    say : callable
+        Takes lines on the progress.
 
     Returns
     -------
@@ -58,7 +75,7 @@ def repeat(
         say(f"restart {len(made) + 1} of {count}, seed {seed}")
         restart = again(seed)
         if restart.reason in ("interrupted", "time limit"):
-            break  # not run to its end: no restart like the others
+            break  # unfinished, and so not comparable with the others
         images.add(restart.image.cpu())
         made.append(restart)
     data = arviz_io.build({"trace": _group(made, images, count, true_kernel)})
@@ -70,13 +87,13 @@ def repeat(
         "complete": len(made) == count,
         "seeds": [r.seed for r in made],
         "kernel_widths": [float(width(r.kernel)) for r in made],
-        "image_sd_grey_levels": 255 * float(images.std.square().mean().sqrt()),
+        "image_sd_grey_levels": 255 * float(images.std().square().mean().sqrt()),
         "file": RESTARTS,
     }
 
 
 def _group(made: list[Restart], images: RunningMoments, asked: int, truth: Tensor | None) -> Group:
-    """Kernels, their moments, losses and the spread of the image over restarts."""
+    """Kernels, their moments, losses, and mean and standard deviation of the image over the restarts."""
     kernels = torch.cat([r.kernel.cpu() for r in made])
     moments = kernel_moments(lambda k: k, kernels)
     steps = max(len(r.trace) for r in made)
@@ -90,7 +107,7 @@ def _group(made: list[Restart], images: RunningMoments, asked: int, truth: Tenso
         "seed": (("restart",), np.array([r.seed for r in made])),
         "kernel_width": (("restart",), width(kernels).double().numpy()),
         "image_mean": (("channel", "image_row", "image_column"), images.mean.float().numpy()),
-        "image_sd": (("channel", "image_row", "image_column"), images.std.float().numpy()),
+        "image_sd": (("channel", "image_row", "image_column"), images.std().float().numpy()),
     }
     if truth is not None:
         true = truth[0, 0].double().numpy()

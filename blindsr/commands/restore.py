@@ -12,16 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from blindsr import __version__
 from blindsr.commands.interrupt import Interrupt
-from blindsr.commands.settings import default_degradation
 from blindsr.errors import UserError
-from blindsr.io.files import write_text
+from blindsr.io.files import VERSION, write_text
 from blindsr.io.images import MIN_SIDE, read_image, write_png
 from blindsr.io.kernels import read_kernel
-from blindsr.methods.words import restorer_part
+from blindsr.methods.words import default_degradation, restorer_part
 from blindsr.operators.degradation import Alignment, Degradation, Padding
-from blindsr.posteriors.spectral_laplace import SpectralPrior
+from blindsr.posteriors.spectral_laplace import SpectralPosterior
 from blindsr.priors.normal import GaussianShape
 from blindsr.restorers.base import Restorer
 from blindsr.restorers.tiled import Mosaic
@@ -127,7 +125,7 @@ def restore_file(path: Path, folder: Path, settings: RestoreSettings) -> tuple[d
         raise UserError(
             f"{settings.kernel}: a kernel of {degradation.kernel_size} pixels is larger than the result ({w}x{h})"
         )
-    noise = SpectralPrior.fit(y, degradation).noise_std if settings.noise is None else settings.noise
+    noise = SpectralPosterior.fit(y, degradation).noise_std if settings.noise is None else settings.noise
     notes = [*picture.notes, *loaded.notes]
     with Interrupt().listening() as interrupt:
         image, tiles, stopped = restored(part.value, y, loaded.kernel, degradation, noise, interrupt, say=notes.append)
@@ -145,7 +143,7 @@ def restore_file(path: Path, folder: Path, settings: RestoreSettings) -> tuple[d
         "tiles": tiles,
         "stopped": stopped or "finished",
         "seconds": round(time.perf_counter() - start, 3),
-        "version": __version__,
+        "version": VERSION,
     }
     record |= score(result, Truth(truth, None), notes.append)
     write_png(folder / "sr.png", enlarged_picture(result))

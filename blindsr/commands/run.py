@@ -19,14 +19,13 @@ from blindsr.commands.progress import Progress
 from blindsr.commands.restarts import Restart, repeat
 from blindsr.commands.restore import read_hr, restored, try_out
 from blindsr.commands.settings import AFTERWARDS, RunSettings
-from blindsr.device import choose_device
 from blindsr.errors import UserError
 from blindsr.estimators.base import Estimate, Estimation, Metrics
 from blindsr.generators.starts import pixel_average
 from blindsr.io import checkpoint
 from blindsr.io.images import MIN_SIDE, Picture, read_image
 from blindsr.io.kernels import read_kernel
-from blindsr.restorers.base import needs_noise
+from blindsr.results.device import choose_device
 from blindsr.results.files import (
     Result,
     Truth,
@@ -37,7 +36,8 @@ from blindsr.results.files import (
     score,
     surroundings,
 )
-from blindsr.results.posterior import Scene, forget, sample_posterior
+from blindsr.results.posterior import forget, sample_posterior
+from blindsr.results.targets import Scene
 
 
 @dataclass(frozen=True)
@@ -190,7 +190,7 @@ def _solved(path: Path, y: Tensor, where: Conditions, keeper: Keeper) -> tuple[R
         kernel = pixel_average(d) if found.kernel is None else found.kernel
         image, tiles, ended = restored(restorer, y, kernel, d, noise, where.interrupt, where.deadline, where.say)
         found, reason = replace(found, image=image), ended or reason
-        if needs_noise(restorer):
+        if restorer.needs_noise:
             facts["noise_std"] = noise
     facts |= estimate_record(run, found, restorer) | {
         "tiles": tiles,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -10,14 +10,15 @@ from blindsr.errors import UserError
 from blindsr.methods.base import Method
 from blindsr.methods.rows import Choice
 from blindsr.methods.table import compose
-from blindsr.operators.degradation import Alignment, Degradation, Padding, default_degradation
+from blindsr.methods.words import default_degradation
+from blindsr.operators.degradation import Alignment, Degradation, Padding
 from blindsr.results.files import method_record
-from blindsr.results.posterior import Sampling, read_sampling
+from blindsr.results.sampling import Sampling, SamplingOptions, read_sampling
 
 
 @dataclass(frozen=True)
-class RunSettings(Choice):
-    """The options of a run on one picture; those that compose its method are inherited from `Choice`.
+class RunSettings(SamplingOptions, Choice):
+    """The options of a run on one picture; those of its method and of sampling are inherited.
 
     Attributes
     ----------
@@ -37,10 +38,6 @@ class RunSettings(Choice):
         Whether to go on from a checkpoint; whether a result of other settings, or an unfinished run, may be replaced.
     checkpoint_every : float
         Seconds between two checkpoints, at least.
-    sampler, target : str or None
-        The kernel's posterior to sample after the estimate, if any, and given what.
-    chains, draws, warmup, thin : int or None
-        How long; None takes the defaults of `Sampling`.
     restarts : int or None
         Optimisations in all, each from a seed of its own, if more than one.
     bare : bool
@@ -62,12 +59,6 @@ class RunSettings(Choice):
     resume: bool = False
     overwrite: bool = False
     checkpoint_every: float = 15.0
-    sampler: str | None = None
-    chains: int | None = None
-    draws: int | None = None
-    warmup: int | None = None
-    thin: int | None = None
-    target: str | None = None
     restarts: int | None = None
     bare: bool = False
 
@@ -102,17 +93,7 @@ class RunSettings(Choice):
     @cached_property
     def sampling(self) -> Sampling | None:
         """Which posterior of the kernel is sampled, and how."""
-        return read_sampling(
-            self.sampler,
-            self.chains,
-            self.draws,
-            self.warmup,
-            self.thin,
-            self.target,
-            prior=self.prior,
-            method=self.composed,
-            degradation=self.degradation,
-        )
+        return read_sampling(self, self.prior, self.composed, self.degradation)
 
     @property
     def steps(self) -> int:
@@ -122,7 +103,7 @@ class RunSettings(Choice):
     def record(self) -> dict[str, Any]:
         """Return everything that decides the result, as plain values."""
         made = method_record(self.composed, self.degradation, self.seed)
-        sampling = None if self.sampling is None else asdict(self.sampling)
+        sampling = None if self.sampling is None else self.sampling.record()
         return made | {"sampling": sampling, "restarts": self.restarts}
 
 

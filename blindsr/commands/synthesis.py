@@ -1,4 +1,4 @@
-"""`blindsr degrade` and `blindsr evaluate`: make a test image from an HR image; score a result."""
+"""`blindsr degrade` simulates an LR image from an HR image; `blindsr evaluate` scores a result against the truth."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
-from blindsr import __version__
-from blindsr.commands.settings import default_degradation
 from blindsr.diagnostics.metrics import Border, kernel_psnr, psnr, ssim
 from blindsr.errors import UserError
-from blindsr.io.files import atomic_path, write_text
+from blindsr.io.files import VERSION, atomic_path, write_text
 from blindsr.io.images import Picture, read_image, write_png
-from blindsr.io.kernels import KERNEL_SUFFIXES, LoadedKernel, read_kernel, write_kernel
+from blindsr.io.kernels import KERNEL_SUFFIXES, read_kernel, write_kernel
+from blindsr.methods.words import default_degradation, family_named
 from blindsr.operators.degradation import Alignment, Degradation, Padding
 from blindsr.operators.kernels import center_of_mass, width
 from blindsr.priors.base import KernelPrior
-from blindsr.priors.gaussian import GaussianKernelPrior
 from blindsr.priors.motion import CameraShakePrior
+from blindsr.priors.parametric import ParametricKernels
 from blindsr.random import generator
 from blindsr.results.files import as_array, to_json
 from blindsr.simulate import Quantize, degrade
@@ -29,7 +29,27 @@ WRITTEN = ("lr.png", "lr.npy", "hr.png", "kernel.npy", "kernel.mat", "kernel.png
 
 @dataclass(frozen=True)
 class DegradeSettings:
-    """How to make a test image."""
+    """How to simulate a test image.
+
+    Attributes
+    ----------
+    scale : int
+        s.
+    kernel : str
+        A kernel family (`blindsr methods` lists them), a flow's file, `my_file.py:MyKernels`, or a kernel file.
+    noise_level : float
+        Standard deviation of the white Gaussian noise, units of 0..1.
+    seed : int
+        Of kernel and noise.
+    quantize : Quantize
+        8-bit rule.
+    alignment : Alignment or None
+        Pixel grid; None: fkp, and a kernel file of even size is refused.
+    padding : Padding
+        What lies beyond the border.
+    kernel_size : int
+        K; 0 for the usual size. A kernel file has its own.
+    """
 
     scale: int
     kernel: str
@@ -37,47 +57,56 @@ class DegradeSettings:
     seed: int = 0
     quantize: Quantize = Quantize.ROUND
     alignment: Alignment | None = None
-    """None: fkp, and a kernel of even size is refused."""
     padding: Padding = Padding.CIRCULAR
     kernel_size: int = 0
 
-
-def _given(settings: DegradeSettings) -> LoadedKernel:
-    path = Path(settings.kernel)
-    if path.suffix.lower() not in KERNEL_SUFFIXES:
-        raise UserError(f"--kernel {path}: choose gaussian, motion, or a file ({', '.join(KERNEL_SUFFIXES)})")
-    return read_kernel(path, scale=settings.scale if settings.alignment is not None else None)
+    def operator(self, kernel_size: int) -> Degradation:
+        """Return the forward operator for a kernel size."""
+        alignment = self.alignment or Alignment.FKP
+        return default_degradation(self.scale, kernel_size=kernel_size, alignment=alignment, padding=self.padding)
 
 
-def _source(settings: DegradeSettings) -> tuple[Degradation, Any, tuple[str, ...], dict[str, Any]]:
-    """Operator, kernel or prior, notes, and what is on record about the kernel."""
+@dataclass(frozen=True)
+class _TrueKernel:
+    """The forward operator, the true kernel or its law, the record of what was drawn, and notes for the user."""
+
+    degradation: Degradation
+    source: KernelPrior | Tensor
+    drawn: dict[str, Any]
     notes: tuple[str, ...] = ()
-    given = None
-    size = settings.kernel_size
-    if settings.kernel not in ("gaussian", "motion"):
-        given, notes = _given(settings)
-        size = given.shape[-1]
-    alignment = settings.alignment or Alignment.FKP
-    d = default_degradation(settings.scale, kernel_size=size, alignment=alignment, padding=settings.padding)
-    if given is not None:
-        center = center_of_mass(given)[0]
-        if float((center - d.center).abs().max()) > 0.5:
-            notes += (
-                f"{settings.kernel}: its centre of mass ({center[0]:.1f}, {center[1]:.1f}) is off the nominal "
-                f"({d.center:.1f}, {d.center:.1f}): the LR image is shifted against the {d.alignment} grid",
-            )
-        return d, given, notes, {"file": settings.kernel}
-    prior: KernelPrior
-    if settings.kernel == "gaussian":
-        prior = GaussianKernelPrior.truth(d.scale, d.kernel_size)
+
+
+def _from_file(settings: DegradeSettings) -> _TrueKernel:
+    scale = settings.scale if settings.alignment is not None else None
+    kernel, notes = read_kernel(Path(settings.kernel), scale=scale)
+    d = settings.operator(kernel.shape[-1])
+    center = center_of_mass(kernel)[0]
+    if float((center - d.center).abs().max()) > 0.5:
+        notes += (
+            f"{settings.kernel}: its centre of mass ({center[0]:.1f}, {center[1]:.1f}) is off the nominal "
+            f"({d.center:.1f}, {d.center:.1f}): the LR image is shifted against the {d.alignment} grid",
+        )
+    return _TrueKernel(d, kernel, {"file": settings.kernel}, notes)
+
+
+def _from_family(settings: DegradeSettings) -> _TrueKernel:
+    try:
+        family = family_named(settings.kernel)
+    except UserError as error:
+        raise UserError(f"--kernel {error}, or a kernel file ({', '.join(KERNEL_SUFFIXES)})") from error
+    d = settings.operator(settings.kernel_size)
+    prior = family.truth(d)
+    drawn: dict[str, Any] = {}
+    if isinstance(prior, ParametricKernels):
         theta = prior.sample_theta(1, generator=generator(settings.seed))[0].tolist()
-        return d, prior, notes, dict(zip(prior.names, theta, strict=True))
-    prior = CameraShakePrior.protocol(d.scale, d.kernel_size)
-    return d, prior, notes, {"extent": prior.extent}
+        drawn = dict(zip(prior.names, theta, strict=True))
+    elif isinstance(prior, CameraShakePrior):
+        drawn = {"extent": prior.extent}
+    return _TrueKernel(d, prior, drawn)
 
 
 def degrade_file(path: Path, folder: Path, settings: DegradeSettings) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Make lr.png, hr.png (the crop it was made from), the kernel files and degradation.json in a folder.
+    """Write lr.png, hr.png (the crop that it was made from), the kernel files and degradation.json to a folder.
 
     Returns
     -------
@@ -90,13 +119,15 @@ def degrade_file(path: Path, folder: Path, settings: DegradeSettings) -> tuple[d
         On bad input, or if the folder already holds a test image.
     """
     picture = read_image(path)
-    d, source, notes, drawn = _source(settings)
+    from_file = Path(settings.kernel).suffix.lower() in KERNEL_SUFFIXES
+    true = _from_file(settings) if from_file else _from_family(settings)
+    d, notes = true.degradation, true.notes
     if d.kernel_size > min(picture.pixels.shape[-2:]):
         h, w = picture.pixels.shape[-2:]
         raise UserError(f"{path}: a kernel of {d.kernel_size} pixels is larger than the picture ({w}x{h})")
     try:
         test = degrade(
-            picture.pixels, d, source, noise_std=settings.noise_level, seed=settings.seed, how=settings.quantize
+            picture.pixels, d, true.source, noise_std=settings.noise_level, seed=settings.seed, how=settings.quantize
         )
     except ValueError as error:
         raise UserError(f"{path}: {error}") from error
@@ -108,7 +139,7 @@ def degrade_file(path: Path, folder: Path, settings: DegradeSettings) -> tuple[d
         "scale": d.scale,
         "kernel": settings.kernel,
         "kernel_size": d.kernel_size,
-        "kernel_drawn": drawn,
+        "kernel_drawn": true.drawn,
         "kernel_width": float(width(test.kernel)),
         "kernel_center": center_of_mass(test.kernel)[0].tolist(),
         "kernel_applied_by": "correlation",
@@ -119,7 +150,7 @@ def degrade_file(path: Path, folder: Path, settings: DegradeSettings) -> tuple[d
         "hr_size": list(test.x.shape[-2:]),
         "lr_size": list(test.y.shape[-2:]),
         "seed": settings.seed,
-        "version": __version__,
+        "version": VERSION,
     }
     bits = 16 if settings.quantize is Quantize.NONE else 8
     write_png(folder / "lr.png", Picture(test.y, None, bits, picture.icc))
@@ -135,7 +166,7 @@ def degrade_file(path: Path, folder: Path, settings: DegradeSettings) -> tuple[d
 
 
 def border_pixels(word: str, scale: int) -> int:
-    """Return the border in pixels that `s`, `s2` or a number names.
+    """Return the border in pixels that `s`, `s2` (s squared) or a number stands for.
 
     Raises
     ------
@@ -152,7 +183,23 @@ def border_pixels(word: str, scale: int) -> int:
 def evaluate_files(
     image: Path, truth: Path, *, scale: int, border: str, kernel: Path | None = None, true_kernel: Path | None = None
 ) -> dict[str, Any]:
-    """Score an image, and a kernel if both are given.
+    """Score an image against the true one, and a kernel against the true kernel if both are given.
+
+    Parameters
+    ----------
+    image, truth : Path
+        Result and HR image; the latter may have up to s - 1 more rows and columns at its end, which are left out.
+    scale : int
+        s.
+    border : str
+        Border left out: `s`, `s2` or a number of pixels.
+    kernel, true_kernel : Path, optional
+        Kernel files.
+
+    Returns
+    -------
+    dict
+        PSNR (dB) and SSIM of the Y channel, kernel PSNR (dB) where kernels are given, and how they were measured.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""`blindsr train-flow`: train a flow on a kernel prior and write its file."""
+"""`blindsr train-flow`: train a flow on the kernels of a family and write its file."""
 
 from __future__ import annotations
 
@@ -11,16 +11,12 @@ from typing import Any
 
 import torch
 
-from blindsr import __version__
-from blindsr.commands.settings import default_degradation
 from blindsr.errors import UserError
-from blindsr.io.files import atomic_path
-from blindsr.methods.words import prior_part
+from blindsr.io.files import VERSION, atomic_path
+from blindsr.methods.words import default_degradation, family_named
 from blindsr.operators.degradation import Alignment, Degradation, Padding
 from blindsr.priors.base import KernelPrior
-from blindsr.priors.flow import SUFFIX, flow_bytes
-from blindsr.priors.gaussian import GaussianKernelPrior
-from blindsr.priors.motion import CameraShakePrior
+from blindsr.priors.flow import SUFFIX, FlowPrior, flow_bytes
 from blindsr.random import generator
 
 EVERY = 5.0
@@ -36,11 +32,11 @@ class TrainFlow:
     out : Path
         File to write.
     prior : str
-        "gaussian", "motion" or `my_file.py:MyPrior`.
+        The kernel family to learn, by the law of its true kernels, or `my_file.py:MyKernels`.
     scale, kernel_size : int
-        s and K; 0 for the usual size.
+        s and K; a K of 0 is the usual size.
     steps : int or None
-        Steps of Adam; None: the family's own number.
+        Steps of Adam; None: those of the family's recipe.
     seed : int
         Of everything random.
     overwrite : bool
@@ -56,37 +52,29 @@ class TrainFlow:
     overwrite: bool = False
 
 
-def _gaussian(d: Degradation) -> KernelPrior:
-    return GaussianKernelPrior.truth(d.scale, d.kernel_size)
-
-
-def _motion(d: Degradation) -> KernelPrior:
-    return CameraShakePrior.protocol(d.scale, d.kernel_size)
-
-
-FAMILIES: dict[str, Callable[[Degradation], KernelPrior]] = {"gaussian": _gaussian, "motion": _motion}
-"""What a flow can learn by name: the kernels of the test protocol (as FKP did, not the wider ones of the Monte Carlo
-step), and camera shake."""
-
-
-def _source(asked: TrainFlow, degradation: Degradation) -> KernelPrior:
-    if asked.prior in FAMILIES:
-        return FAMILIES[asked.prior](degradation)
-    if ".py:" not in asked.prior:
-        raise UserError(f"--prior {asked.prior}: unknown; choose {', '.join(FAMILIES)}, or my_file.py:MyPrior")
-    made: KernelPrior = prior_part(asked.prior, degradation).value(degradation, None)
-    return made
+def _learned(word: str, degradation: Degradation) -> tuple[str, KernelPrior]:
+    """Return the name of the family to learn, and the law of its true kernels."""
+    try:
+        family = family_named(word)
+    except UserError as error:
+        raise UserError(f"--prior {error}") from error
+    prior = family.truth(degradation)
+    if isinstance(prior, FlowPrior):
+        raise UserError(
+            f"--prior {word}: is a trained flow already; name a family for a flow to learn, such as gaussian"
+        )
+    return family.name, prior
 
 
 def train_flow_file(asked: TrainFlow, *, say: Callable[[str], None]) -> dict[str, Any]:
-    """Train a flow and write its file, whole or not at all.
+    """Train a flow and write its file; nothing is written unless training succeeds.
 
     Parameters
     ----------
     asked : TrainFlow
         What to train.
     say : callable
-        Takes one-line notes for the user.
+        Called with one-line notes for the user.
 
     Returns
     -------
@@ -102,24 +90,23 @@ def train_flow_file(asked: TrainFlow, *, say: Callable[[str], None]) -> dict[str
         raise UserError(f"--out {asked.out}: a name that ends with {SUFFIX} is needed")
     if asked.out.is_dir() or (asked.out.exists() and not asked.overwrite):
         raise UserError(f"--out {asked.out}: exists; choose another name, or give --overwrite")
-    alignment = Alignment.FKP
     degradation = default_degradation(
-        asked.scale, kernel_size=asked.kernel_size, alignment=alignment, padding=Padding.CIRCULAR
+        asked.scale, kernel_size=asked.kernel_size, alignment=Alignment.FKP, padding=Padding.CIRCULAR
     )
-    prior = _source(asked, degradation)
-    with atomic_path(asked.out) as temporary:  # tells at once whether the file can be written
-        content, recipe, seconds = _trained(asked, prior, degradation, say)
+    name, prior = _learned(asked.prior, degradation)
+    with atomic_path(asked.out) as temporary:  # fails at once where the file cannot be written
+        content, recipe, seconds = _trained(asked, name, prior, degradation, say)
         temporary.write_bytes(content)
     return recipe | {"seconds": round(seconds, 1), "bytes": len(content)}
 
 
 def _trained(
-    asked: TrainFlow, prior: KernelPrior, degradation: Degradation, say: Callable[[str], None]
+    asked: TrainFlow, name: str, prior: KernelPrior, degradation: Degradation, say: Callable[[str], None]
 ) -> tuple[bytes, dict[str, Any], float]:
     from blindsr.priors.flow_training import Progress, recipe_for, train_flow
 
     start = last = time.perf_counter()
-    how = recipe_for(asked.prior, asked.steps)
+    how = recipe_for(name, asked.steps)
 
     def report(progress: Progress) -> None:
         nonlocal last
@@ -133,10 +120,10 @@ def _trained(
     except ValueError as error:
         raise UserError(f"--prior {asked.prior}: {error}") from error
     flow.recipe |= {
-        "prior": asked.prior,
+        "prior": name,
         "seed": asked.seed,
         "scale": degradation.scale,
         "kernel_size": degradation.kernel_size,
-        "versions": {"blindsr": __version__, "torch": torch.__version__, "python": platform.python_version()},
+        "versions": {"blindsr": VERSION, "torch": torch.__version__, "python": platform.python_version()},
     }
     return flow_bytes(flow), flow.recipe, time.perf_counter() - start

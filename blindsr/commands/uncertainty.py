@@ -22,7 +22,7 @@ from blindsr.io.images import read_image
 from blindsr.io.kernels import read_kernel
 from blindsr.operators.degradation import Alignment, Degradation, Padding
 from blindsr.operators.luma import luma
-from blindsr.posteriors.spectral_laplace import SpectralPrior
+from blindsr.posteriors.spectral_laplace import SpectralPosterior
 from blindsr.random import generator
 from blindsr.results.posterior import POSTERIOR
 from blindsr.uncertainty.image_posterior import restoration_uncertainty
@@ -35,41 +35,41 @@ from blindsr.uncertainty.maps import (
 )
 
 LARGEST = 1024 * 1024
-"""Pixels of the result above which no map is made: its draws would take minutes and gigabytes."""
+"""Pixels of the largest result that a map is made of; the draws of a larger one would take minutes and gigabytes."""
 KERNELS = 64
-"""Kernel draws where the run has no chains."""
+"""Number of kernel draws for a run without chains."""
 
 
 def uncertainty_of_run(
     folder: Path, *, draws: int, seed: int, ground_truth: Path | None, interrupt: Interrupt, say: Callable[[str], None]
 ) -> dict[str, Any]:
-    """Map the standard deviation of every pixel's error in a run's sr.png, and save it into the run's folder.
+    """Estimate the standard deviation of every pixel's error in a run's sr.png, and save the map in the run's folder.
 
     Parameters
     ----------
     folder : Path
-        Folder of a finished run; its picture must still be where it was.
+        Folder of a finished run, whose picture must still be in its place.
     draws : int
         Draws of the image, at least 2.
     seed : int
-        Of the draws.
+        Seed of the draws.
     ground_truth : Path, optional
         HR image: adds how well the map ranks the errors, and sparsification.png.
     interrupt : Interrupt
-        Ends the draws early when set.
+        Ends the draws early when raised.
     say : callable
         Takes one-line notes for the user.
 
     Raises
     ------
     UserError
-        If the folder holds no finished run, its picture has gone or changed, or the result is too large.
+        If the folder holds no finished run, its picture is missing or has changed, or the result is too large.
     """
     start = time.perf_counter()
     record = _record(folder)
-    y, image, kernel, degradation = _scene(folder, record)
+    y, image, kernel, degradation = _inputs(folder, record)
     truth = None if ground_truth is None else read_hr(ground_truth, degradation.scale, y)
-    density = None if _chains(folder) is not None and "noise_std" in record else SpectralPrior.fit(y, degradation)
+    density = None if _chains(folder) is not None and "noise_std" in record else SpectralPosterior.fit(y, degradation)
     kernels, source = _kernel_draws(folder, density, seed, say)
     noise = record.get("noise_std", density.noise_std if density else 0.0)
     found = restoration_uncertainty(
@@ -103,37 +103,39 @@ def _record(folder: Path) -> dict[str, Any]:
         raise UserError(f"{folder}: holds no {RECORD}; give the folder of a finished `blindsr run`")
     try:
         record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        Degradation(record["scale"], record["kernel_size"], Alignment(record["alignment"]), Padding(record["padding"]))
+        _degradation(record)
         Path(record["image"])
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: damaged ({type(error).__name__}: {error}); run it again with --overwrite") from error
     return record
 
 
-def _scene(folder: Path, record: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor, Degradation]:
-    """LR image, result, kernel and operator of a run."""
+def _degradation(record: dict[str, Any]) -> Degradation:
+    alignment, padding = Alignment(record["alignment"]), Padding(record["padding"])
+    return Degradation(record["scale"], record["kernel_size"], alignment, padding)
+
+
+def _inputs(folder: Path, record: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor, Degradation]:
+    """Return the LR image, the result, the kernel and the operator of a run."""
     path = Path(record["image"])
     if not path.is_file():
-        raise UserError(f"{path}: the picture of this run is no longer there; put it back, or run again")
+        raise UserError(f"{path}: the picture of this run is no longer there; put it back, or make the run again")
     y = read_image(path).pixels
     if hashlib.sha256(y.numpy().tobytes()).hexdigest() != record["image_sha256"]:
-        raise UserError(f"{path}: is another picture than the one of this run; run again with --overwrite")
+        raise UserError(f"{path}: is not the picture that this run was made of; make the run again with --overwrite")
     if not (folder / "kernel.npy").is_file():
         raise UserError(f"{folder}: its method has no kernel ({record.get('method', 'unknown')}); a map needs one")
-    degradation = Degradation(
-        record["scale"], record["kernel_size"], Alignment(record["alignment"]), Padding(record["padding"])
-    )
     image = read_image(folder / "sr.png").pixels
     if image.shape[-2] * image.shape[-1] > LARGEST:
         raise UserError(
             f"{folder / 'sr.png'}: {image.shape[-1]}x{image.shape[-2]} pixels are too many for a map "
             f"(at most {LARGEST}); run on a crop of the picture"
         )
-    return y, image, read_kernel(folder / "kernel.npy")[0], degradation
+    return y, image, read_kernel(folder / "kernel.npy")[0], _degradation(record)
 
 
 def _chains(folder: Path) -> Tensor | None:
-    """Kernel draws (n, 1, K, K) of the run's chains, where it has any."""
+    """Return the kernel draws (n, 1, K, K) of the run's chains, or None for a run without chains."""
     path = folder / POSTERIOR
     if not path.is_file():
         return None
@@ -148,18 +150,18 @@ def _chains(folder: Path) -> Tensor | None:
 
 
 def _kernel_draws(
-    folder: Path, density: SpectralPrior | None, seed: int, say: Callable[[str], None]
+    folder: Path, density: SpectralPosterior | None, seed: int, say: Callable[[str], None]
 ) -> tuple[Tensor, str]:
     chains = _chains(folder)
     if chains is not None:
         return chains, POSTERIOR
     assert density is not None
-    say(f"{folder}: no chains; kernels from the normal approximation to their posterior (chains: --sampler hmc)")
+    say(f"{folder}: no chains; kernels come from a normal approximation of their posterior (for chains: --sampler hmc)")
     return density.sample(KERNELS, generator=generator(seed)).float(), "normal approximation"
 
 
 def _against(folder: Path, found: UncertaintyMap, truth: Tensor) -> dict[str, Any]:
-    """How well the map ranks the errors."""
+    """Return how well the map ranks the errors, and save the figures that show it."""
     error = (luma(found.mean) - luma(truth)).abs()
     std = found.std if found.std.shape[1] == 1 else luma(found.std)
     curve = sparsification(std, error)

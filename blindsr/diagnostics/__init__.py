@@ -1,5 +1,8 @@
-"""Measures of a result, chains as ArviZ data, and pages to look at."""
+"""Scores of results, statistics of chains, calibration of posteriors, and figures. Nothing here estimates or samples.
 
-from blindsr.diagnostics.posterior import PosteriorResult, to_arviz
+The public names stand in `__init__.pyi`; each is imported when it is first used, and ArviZ and matplotlib with it.
+"""
 
-__all__ = ["PosteriorResult", "to_arviz"]
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,4 +1,4 @@
-"""The one place that touches ArviZ: groups of arrays to its data structure and back, netCDF files, chain statistics.
+"""The only module that uses ArviZ: groups of arrays to its data structure and back, netCDF files, chain statistics.
 
 Written for ArviZ 0.20 to 0.23, whose data structure is `arviz.InferenceData`, and for 1.x, where it is
 `xarray.DataTree`. Groups go in as xarray datasets, so that nothing depends on the signature of `from_dict`, which
@@ -36,7 +36,7 @@ class Group:
     coords : dict of str to array
         Labels along the axes.
     attrs : dict
-        Plain words and numbers about the group.
+        Texts and numbers about the group.
     """
 
     values: Mapping[str, tuple[tuple[str, ...], Array]]
@@ -65,19 +65,19 @@ def _dataset(group: Group) -> xarray.Dataset:
 
 
 def build(groups: Mapping[str, Group], arviz: Any = None) -> Any:
-    """Make ArviZ's data structure from groups.
+    """Build ArviZ's data structure from groups.
 
     Parameters
     ----------
     groups : mapping of str to Group
-        By the names of ArviZ's schema (posterior, sample_stats, ...), or others.
+        Groups by name, of ArviZ's schema (posterior, sample_stats, ...) or others.
     arviz : module, optional
         The library; the installed one if not given.
 
     Returns
     -------
     arviz.InferenceData or xarray.DataTree
-        As the version of ArviZ has it; `data["posterior"]["x"]` works on both.
+        What the version of ArviZ uses; `data["posterior"]["x"]` works with both.
     """
     library = arviz or _arviz()
     datasets = {name: _dataset(group) for name, group in groups.items()}
@@ -101,12 +101,12 @@ def save(data: Any, path: Path) -> None:
 
 
 def load(path: Path, arviz: Any = None) -> Any:
-    """Read a netCDF file that ArviZ wrote, all of it.
+    """Read a netCDF file of ArviZ completely into memory.
 
     Raises
     ------
     ValueError
-        If it is not such a file.
+        If the file is not one of ArviZ.
     """
     library = arviz or _arviz()
     try:
@@ -124,14 +124,14 @@ def load(path: Path, arviz: Any = None) -> Any:
 
 
 def group(data: Any, name: str) -> xarray.Dataset | None:
-    """One group as a dataset, or None where there is none of that name."""
+    """Return a group as a dataset, or None if there is none of that name."""
     if hasattr(data, "children"):
         return data[name].to_dataset() if name in data.children else None
     return data[name] if name in data.groups() else None
 
 
 def group_names(data: Any) -> tuple[str, ...]:
-    """Names of the groups."""
+    """Return the names of the groups."""
     return tuple(data.children) if hasattr(data, "children") else tuple(data.groups())
 
 
@@ -143,7 +143,7 @@ def _statistic(name: str, draws: Array, **settings: Any) -> float:
 
 
 def rhat(draws: Array) -> float:
-    """Rank-normalised split R-hat of draws (chains, draws); NaN for fewer than two chains or four draws.
+    """Return the rank-normalised split R-hat of draws (chains, draws); NaN for fewer than two chains or four draws.
 
     Vehtari, Gelman, Simpson, Carpenter, Bürkner, "Rank-normalization, folding, and localization: an improved R-hat for
     assessing convergence of MCMC", Bayesian Analysis 2021.
@@ -152,22 +152,27 @@ def rhat(draws: Array) -> float:
 
 
 def ess_bulk(draws: Array) -> float:
-    """Effective sample size of the middle of draws (chains, draws), rank-normalised (Vehtari et al. 2021)."""
+    """Return the bulk effective sample size of draws (chains, draws), rank-normalised (Vehtari et al. 2021)."""
     return _statistic("ess", draws, method="bulk")
 
 
 def ess_tail(draws: Array) -> float:
-    """Smaller effective sample size of the 5 % and the 95 % quantile of draws (chains, draws)."""
+    """Return the smaller of the effective sample sizes of the 5 % and 95 % quantiles of draws (chains, draws)."""
     return _statistic("ess", draws, method="tail", prob=TAILS)
 
 
+def ess_mean(draws: Array) -> float:
+    """Return the effective sample size for the mean of draws (chains, draws); that of a constant is their number."""
+    return _statistic("ess", draws, method="mean")
+
+
 def mcse_mean(draws: Array) -> float:
-    """Monte Carlo standard error of the mean of draws (chains, draws)."""
+    """Return the Monte Carlo standard error of the mean of draws (chains, draws)."""
     return _statistic("mcse", draws, method="mean")
 
 
 def bfmi(energy: Array) -> Array:
-    """E-BFMI of each chain (chains,) from energies (chains, draws): mean squared step over the variance.
+    """Return the E-BFMI (chains,) from energies (chains, draws): mean squared change over variance.
 
     Betancourt, "Diagnosing suboptimal cotangent disintegrations in Hamiltonian Monte Carlo", 2016.
     """

@@ -1,6 +1,6 @@
-"""Is a posterior calibrated? Simulation-based calibration; see `coverage` for TARP, coverage and predictive checks.
+"""Simulation-based calibration: whether a posterior is right; see `coverage` for TARP and predictive checks.
 
-For a prior, a simulator and a sampler of a user's own: plain callables, tensors in and out. If θ* is drawn from the
+Prior, simulator and sampler are the user's own: plain callables on tensors. If θ* is drawn from the
 prior, y from the model at θ* and θ_1..θ_L from the posterior given y, then for any function f(θ, y) the rank of
 f(θ*, y) among f(θ_1, y)..f(θ_L, y) is uniform on 0..L.
 
@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from blindsr.diagnostics.arviz_io import ess_mean
 from blindsr.diagnostics.uniformity import EcdfTest, chi_square, histogram_bins, holm
 
 LEAST_SIMULATIONS = 20
@@ -33,12 +34,12 @@ Simulate = Callable[[Tensor, torch.Generator], Tensor]
 Infer = Callable[[Tensor, torch.Generator], Tensor]
 """Posterior draws (m, p), or those of several chains (chains, m, p), for data."""
 Summaries = Callable[[Tensor, Tensor], Mapping[str, Tensor]]
-"""Functions f(θ, y) of parameters (m, p) and data, each (m,), by name; the log-likelihood is a sharp one."""
+"""Functions f(θ, y) of parameters (m, p) and data, each (m,), by name; the log-likelihood is a sensitive one."""
 
 
 @dataclass(frozen=True)
 class Simulations:
-    """Parameters, and posterior draws for data simulated from each.
+    """Parameters, and posterior draws given data that were simulated from each.
 
     Attributes
     ----------
@@ -49,10 +50,10 @@ class Simulations:
     names : tuple of str
         Name of each of the p columns (parameters, then summaries).
     sizes : Tensor
-        (n,) effective size of the draws that were given, the least over the columns. Below L, the draws of that
-        simulation are not independent, and its rank is too often 0 or L.
+        (n,) effective size of the original draws, the smallest over the columns. Below L, the draws of that simulation
+        are not independent, and its rank is 0 or L too often.
     parameters : int
-        How many of the columns, from the first, are parameters.
+        How many columns, counted from the first, are parameters.
     """
 
     truths: Tensor
@@ -63,7 +64,7 @@ class Simulations:
 
     @classmethod
     def of(cls, truths: Tensor, draws: Tensor, names: Sequence[str]) -> Simulations:
-        """Take truths (n, p) and independent draws (n, L, p) that are there already.
+        """Use truths (n, p) and independent draws (n, L, p) that exist already.
 
         Raises
         ------
@@ -92,32 +93,22 @@ def _check_counts(n: int, draws: int) -> None:
 
 
 def effective_size(draws: Tensor) -> float:
-    """Effective number of independent draws in chains (chains, m), by Geyer's initial monotone sequence (1992).
+    """Return the effective number of independent draws in chains (chains, m), for their mean (ArviZ).
 
-    Autocovariances are taken about the mean of all chains, so chains that disagree count as few draws. A constant
-    counts as m draws of each chain.
+    Chains that disagree have few. Constants, and chains of fewer than four draws, count as m independent draws each.
     """
-    chains, m = draws.shape
-    gap = (draws - draws.mean()).double()
-    spectrum = torch.fft.rfft(gap, n=2 * m)
-    cov = torch.fft.irfft(spectrum.abs().square(), n=2 * m)[:, :m].mean(0) / m
-    if not float(cov[0]) > 0:
-        return float(chains * m)
-    rho = cov / cov[0]
-    pairs = (rho[: m // 2 * 2].view(-1, 2)).sum(1)
-    negative = (pairs < 0).nonzero()
-    pairs = pairs[: int(negative[0]) if len(negative) else len(pairs)].cummin(0).values
-    return chains * m / max(float(2 * pairs.sum() - 1), 1 / math.log10(max(chains * m, 10)))
+    size = ess_mean(draws.numpy())
+    return size if math.isfinite(size) else float(draws.numel())
 
 
 def thin(draws: Tensor, n: int) -> Tensor:
-    """Pick n draws at even distances from chains (chains, m, p), end to end: (n, p)."""
+    """Pick n draws at even distances from the concatenated chains (chains, m, p): (n, p)."""
     flat = draws.flatten(0, 1)
     return flat[((torch.arange(n, dtype=torch.float64) + 0.5) * (len(flat) / n)).long()]
 
 
 def _with_summaries(theta: Tensor, data: Tensor, summaries: Summaries | None) -> tuple[Tensor, tuple[str, ...]]:
-    """Parameters (m, p) with the summaries as further columns, and the names of these."""
+    """Return parameters (m, p) with the summaries as further columns, and the names of the summaries."""
     if summaries is None:
         return theta, ()
     extra = summaries(theta, data)
@@ -130,7 +121,7 @@ def _with_summaries(theta: Tensor, data: Tensor, summaries: Summaries | None) ->
 def _one(
     index: int, theta: Tensor, data: Tensor, found: Tensor, n_draws: int, summaries: Summaries | None
 ) -> tuple[Tensor, Tensor, float, tuple[str, ...]]:
-    """Truth (q,), thinned draws (L, q), effective size, names of the summaries: of one simulation."""
+    """Return truth (q,), thinned draws (L, q), effective size and names of the summaries of one simulation."""
     chains = found[None] if found.ndim == 2 else found
     if chains.ndim != 3 or chains.shape[2] != len(theta):
         raise ValueError(
@@ -168,17 +159,17 @@ def simulate_posteriors(
     draw_prior, simulate, infer : callable
         See `DrawPrior`, `Simulate`, `Infer`.
     n : int
-        Simulations, at least 20; 200 and more tell something.
+        Simulations, at least 20; a useful result takes 200 or more.
     generator : torch.Generator
         Passed to the callables.
     names : sequence of str, optional
         Names of the parameters.
     draws : int
-        L: draws kept of each posterior, at even distances. `infer` should give an effective size of at least this many.
+        L, the draws kept of each posterior, at even distances. `infer` should give at least this effective size.
     summaries : callable, optional
-        Functions of parameters and data to be ranked as well, see `Summaries`.
+        Functions of parameters and data that are ranked as well, see `Summaries`.
     interrupt : callable, optional
-        Asked after each simulation; once it says True, what is there is returned.
+        Asked after each simulation; once it returns True, the simulations so far are returned.
 
     Raises
     ------
@@ -206,7 +197,7 @@ def simulate_posteriors(
 
 @dataclass(frozen=True)
 class UniformityTest:
-    """Verdict on one column of ranks; p-values are Holm-adjusted over the columns, for each test."""
+    """Tests of one column of ranks; the p-values of each test are Holm-adjusted over the columns."""
 
     name: str
     chi_square: float
@@ -215,12 +206,12 @@ class UniformityTest:
 
 @dataclass(frozen=True)
 class RankResult:
-    """Ranks that are uniform if the posterior is right.
+    """Ranks, which are uniform if the posterior is right.
 
     Attributes
     ----------
     names : tuple of str
-        Of the q columns.
+        Names of the q columns.
     ranks : Tensor
         (n, q), int64, of 0..L.
     draws : int
@@ -235,7 +226,7 @@ class RankResult:
     simulations: Simulations
 
     def tests(self) -> tuple[UniformityTest, ...]:
-        """Chi-square test on bins and ECDF test of every column."""
+        """Return the chi-square test on bins and the ECDF test of every column."""
         columns = self.ranks.T.numpy()
         ecdf = EcdfTest(len(self.ranks), self.draws)
         bins = histogram_bins(len(self.ranks), self.draws)
@@ -244,14 +235,14 @@ class RankResult:
         return tuple(UniformityTest(*row) for row in zip(self.names, square.tolist(), whole.tolist(), strict=True))
 
     def uniform(self, level: float = 0.01) -> bool:
-        """Whether no test of any column rejects at this level (each of the two tests has its own share of errors)."""
+        """Return whether no test of any column rejects at this level, which each of the two tests has by itself."""
         return all(min(t.chi_square, t.ecdf) > level for t in self.tests())
 
     @property
     def dependent(self) -> int:
-        """Number of simulations whose draws had an effective size below L / 2: their ranks lean to 0 and L.
+        """Number of simulations whose draws had an effective size below L / 2, so that their ranks tend to 0 and L.
 
-        (An effective size that is estimated from L independent draws is itself uncertain by some ten per cent.)
+        (An effective size that is estimated from L independent draws is itself uncertain by about ten per cent.)
         """
         return int((self.simulations.sizes < 0.5 * self.draws).sum())
 
@@ -278,7 +269,7 @@ def sbc(
     summaries: Summaries | None = None,
     interrupt: Callable[[], bool] | None = None,
 ) -> RankResult:
-    """Simulation-based calibration: `simulate_posteriors`, whose parameters and errors these are, then `rank`."""
+    """Simulation-based calibration: `simulate_posteriors` (see there for parameters and errors), then `rank`."""
     found = simulate_posteriors(
         draw_prior,
         simulate,

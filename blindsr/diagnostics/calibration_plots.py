@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import textwrap
 from typing import TYPE_CHECKING
 
@@ -10,28 +9,20 @@ import numpy as np
 
 from blindsr.diagnostics.calibration import RankResult
 from blindsr.diagnostics.coverage import Coverage, ExpectedCoverage, PredictiveCheck
+from blindsr.diagnostics.style import BLUE, GREY, RED, label_axes, new_figure, panels
 from blindsr.diagnostics.uniformity import EcdfTest, binomial_band, histogram, histogram_bins
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-BLUE, RED, GREY = "#1b6ca8", "#d1495b", "#c9ced6"
 COLUMNS = 4
 LABEL, TITLE = 11, 12
 
 
 def _grid(n: int, height: float = 3.1) -> tuple[Figure, list[Axes]]:
     """A figure of n panels, in rows of at most `COLUMNS`."""
-    from matplotlib.figure import Figure
-
-    columns = min(n, COLUMNS)
-    rows = math.ceil(n / columns)
-    figure = Figure(figsize=(3.6 * columns + 0.6, height * rows + 0.8), layout="constrained", dpi=150)
-    axes = list(np.ravel(figure.subplots(rows, columns, squeeze=False)))
-    for spare in axes[n:]:
-        spare.axis("off")
-    return figure, axes[:n]
+    return panels(n, COLUMNS, (3.6, height), dpi=150)
 
 
 def _title(figure: Figure, text: str, panels: int) -> None:
@@ -44,7 +35,7 @@ def _name(text: str) -> str:
 
 
 def rank_histograms(result: RankResult) -> Figure:
-    """Draw the histogram of each column's ranks, with the band that holds 95 % of each bar of a right posterior."""
+    """Draw the histogram of each column's ranks, with the 95 % band of each bar for a calibrated posterior."""
     figure, axes = _grid(len(result.names))
     n, bins = len(result.ranks), histogram_bins(len(result.ranks), result.draws)
     edges = np.ceil(np.arange(bins + 1) * (result.draws + 1) / bins) - 0.5
@@ -57,11 +48,14 @@ def rank_histograms(result: RankResult) -> Figure:
         panel.set_ylim(0, 1.15 * max(counts.max(), n * high.max()))
         panel.set_xlim(edges[0], edges[-1])
         wrong = test.chi_square < 0.01
-        panel.set_title(
-            f"{_name(name)}\n$\\chi^2$ test: p = {test.chi_square:.2g}", fontsize=TITLE, color=RED if wrong else "black"
+        label_axes(
+            panel,
+            f"{_name(name)}\n$\\chi^2$ test: p = {test.chi_square:.2g}",
+            f"rank of the truth among {result.draws} draws",
+            f"of {n} simulations",
+            size=LABEL,
         )
-        panel.set_xlabel(f"rank of the truth among {result.draws} draws", fontsize=LABEL)
-        panel.set_ylabel(f"of {n} simulations", fontsize=LABEL)
+        panel.title.set_color(RED if wrong else "black")
     text = "Ranks: flat if the posterior is calibrated (grey: 95 % of each bar; p Holm-adjusted)"
     _title(figure, text, len(axes))
     return figure
@@ -79,11 +73,10 @@ def ecdf_differences(result: RankResult, confidence: float = 0.95) -> Figure:
         panel.axhline(0, color="black", lw=0.8, ls="--")
         panel.step(z, gap, where="mid", color=BLUE, lw=1.8)
         wrong = verdict.ecdf < 0.01
-        panel.set_title(
-            f"{_name(name)}\nECDF test: p = {verdict.ecdf:.2g}", fontsize=TITLE, color=RED if wrong else "black"
+        label_axes(
+            panel, f"{_name(name)}\nECDF test: p = {verdict.ecdf:.2g}", "rank / (L + 1)", "ECDF − uniform", size=LABEL
         )
-        panel.set_xlabel("rank / (L + 1)", fontsize=LABEL)
-        panel.set_ylabel("ECDF − uniform", fontsize=LABEL)
+        panel.title.set_color(RED if wrong else "black")
         panel.set_xlim(0, 1)
     text = f"Ranks against uniform (grey: holds the whole curve with {100 * confidence:g} %; p Holm-adjusted)"
     _title(figure, text, len(axes))
@@ -99,9 +92,7 @@ def coverage_curves(result: ExpectedCoverage) -> Figure:
         panel.plot([0, 1], [0, 1], color="black", lw=0.8, ls="--")
         panel.plot(levels, rates, "o-", color=BLUE, lw=1.8, ms=4)
         panel.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
-        panel.set_title(_name(name), fontsize=TITLE)
-        panel.set_xlabel("nominal coverage", fontsize=LABEL)
-        panel.set_ylabel("observed coverage", fontsize=LABEL)
+        label_axes(panel, _name(name), "nominal coverage", "observed coverage", size=LABEL)
     text = f"Central intervals (grey: {100 * result.confidence:g} % of calibrated posteriors, at each level)"
     _title(figure, text, len(axes))
     return figure
@@ -109,10 +100,8 @@ def coverage_curves(result: ExpectedCoverage) -> Figure:
 
 def coverage_bars(result: Coverage) -> Figure:
     """Draw the coverage of each column with its confidence interval, and the share of each group beside it."""
-    from matplotlib.figure import Figure
-
     names = [_name(n) for n in result.names]
-    figure = Figure(figsize=(1.6 * len(names) + 3.2, 4.2), layout="constrained", dpi=150)
+    figure = new_figure(1.6 * len(names) + 3.2, 4.2, dpi=150)
     axes = figure.subplots()
     rate = result.rate.numpy()
     at = np.arange(len(names))
@@ -140,8 +129,6 @@ def predictive_histograms(result: PredictiveCheck) -> Figure:
         panel.hist(values, bins=30, color=GREY, edgecolor="#8a93a0", lw=0.4)
         panel.axvline(float(result.observed[j]), color=RED, lw=2.2)
         share = f"p < {1 / len(values):.2g}" if p == 0 else f"p = {p:.2g}"
-        panel.set_title(f"{_name(name)}\n{share}", fontsize=TITLE)
-        panel.set_xlabel("statistic of the data", fontsize=LABEL)
-        panel.set_ylabel(f"of {len(values)} simulated", fontsize=LABEL)
+        label_axes(panel, f"{_name(name)}\n{share}", "statistic of the data", f"of {len(values)} simulated", size=LABEL)
     _title(figure, "Data (red) among data simulated from the posterior (grey)", len(axes))
     return figure

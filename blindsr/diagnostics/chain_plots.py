@@ -1,4 +1,4 @@
-"""Figures of chains: traces, rank plots, autocorrelation, pairs, energy. No window, no global state."""
+"""Figures of chains: traces, rank plots, autocorrelation, pairs and energy."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from blindsr.diagnostics.style import COLORS, label_axes, new_figure, panels
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -16,7 +18,6 @@ Array = NDArray[Any]
 Draws = Mapping[str, Array]
 """Draws (chains, draws) of parameters by name."""
 
-COLORS = ("#1b6ca8", "#d1495b", "#edae49", "#4f9d69", "#7a5195", "#8c564b", "#00798c", "#5c5c5c")
 LAGS = 100
 POINTS = 1500
 """Points in a scatter plot, at most."""
@@ -33,17 +34,8 @@ LABELS = {
 
 
 def label(name: str) -> str:
-    """Name of a parameter on an axis."""
+    """Return the name of a parameter as it stands on an axis."""
     return LABELS.get(name, name.replace("_", " "))
-
-
-def sheet(width: float, height: float, title: str) -> Figure:
-    """An empty figure with a title; sizes in inches."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), layout="constrained", dpi=110)
-    figure.suptitle(title, fontsize=12)
-    return figure
 
 
 def _small(axes: Axes) -> None:
@@ -52,8 +44,19 @@ def _small(axes: Axes) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _chains(figure: Figure, count: int) -> None:
-    """Legend of the chains' colours, where there is more than one."""
+def _by_parameter(draws: Draws, title: str, x: str, y: str) -> tuple[Figure, list[tuple[Axes, Array]]]:
+    """A figure with a panel for each parameter, and the panels with the draws (chains, draws) that they show."""
+    shown = first(draws)
+    figure, axes = panels(len(shown), 3, (3.6, 2.3), title)
+    for ax, name in zip(axes, shown, strict=True):
+        label_axes(ax, label(name).replace("\n", " "), x, y, size=8)
+        _small(ax)
+    _chain_legend(figure, len(next(iter(shown.values()))))
+    return figure, list(zip(axes, shown.values(), strict=True))
+
+
+def _chain_legend(figure: Figure, count: int) -> None:
+    """Explain the colours of the chains where there is more than one."""
     from matplotlib.lines import Line2D
 
     if 1 < count <= len(COLORS):
@@ -62,12 +65,12 @@ def _chains(figure: Figure, count: int) -> None:
 
 
 def first(draws: Draws) -> dict[str, Array]:
-    """As many parameters as a figure shows."""
+    """Return as many parameters as a figure shows."""
     return dict(list(draws.items())[:SHOWN])
 
 
 def traces(draws: Draws, title: str, divergent: Array | None = None) -> Figure:
-    """For each parameter: the distribution of each chain, and its course.
+    """Draw for each parameter the distribution of each chain, and the chain itself.
 
     Parameters
     ----------
@@ -76,10 +79,10 @@ def traces(draws: Draws, title: str, divergent: Array | None = None) -> Figure:
     title : str
         Above the figure.
     divergent : array, optional
-        (chains, draws) bool, marked below the courses.
+        (chains, draws) bool, marked below the chains.
     """
     shown = first(draws)
-    figure = sheet(10, 1.6 * len(shown) + 1, title)
+    figure = new_figure(10, 1.6 * len(shown) + 1, title)
     grid = figure.subplots(len(shown), 2, squeeze=False, gridspec_kw={"width_ratios": [1, 2.6]})
     for (left, right), (name, values) in zip(grid, shown.items(), strict=True):
         edges = np.histogram_bin_edges(values, bins=40)
@@ -99,23 +102,19 @@ def traces(draws: Draws, title: str, divergent: Array | None = None) -> Figure:
         _small(right)
     note = "draw (black marks: divergent transitions)" if divergent is not None and divergent.any() else "draw"
     grid[-1, 1].set_xlabel(note, fontsize=9)
-    _chains(figure, len(next(iter(shown.values()))))
+    _chain_legend(figure, len(next(iter(shown.values()))))
     return figure
 
 
 def ranks(draws: Draws, title: str) -> Figure:
-    """Rank histograms: ranks among all chains' draws, counted for each chain; flat where chains agree.
+    """Draw rank histograms: ranks among the draws of all chains, counted for each chain; flat where the chains agree.
 
-    Vehtari et al., Bayesian Analysis 2021.
+    Vehtari et al., "Rank-normalization, folding, and localization", Bayesian Analysis 2021.
     """
     from scipy.stats import rankdata
 
-    shown = first(draws)
-    columns = min(len(shown), 3)
-    rows = -(-len(shown) // columns)
-    figure = sheet(3.6 * columns, 2.3 * rows + 1, title)
-    flat = figure.subplots(rows, columns, squeeze=False).ravel()
-    for axes, (name, values) in zip(flat, shown.items(), strict=False):
+    figure, shown = _by_parameter(draws, title, "rank among all draws (share)", "count / expected")
+    for axes, values in shown:
         m, n = values.shape
         bins = min(20, max(n // 5, 2))
         edges = np.linspace(0.5, m * n + 0.5, bins + 1)
@@ -125,18 +124,11 @@ def ranks(draws: Draws, title: str) -> Figure:
             axes.stairs(counts, edges / (m * n), color=COLORS[i % len(COLORS)], lw=1.2)
         axes.axhline(1, color="black", lw=0.8, ls=":")
         axes.set_ylim(bottom=0)
-        axes.set_title(label(name).replace("\n", " "), fontsize=9)
-        axes.set_xlabel("rank among all draws (share)", fontsize=8)
-        axes.set_ylabel("count / expected", fontsize=8)
-        _small(axes)
-    for axes in flat[len(shown) :]:
-        axes.axis("off")
-    _chains(figure, len(next(iter(shown.values()))))
     return figure
 
 
 def autocorrelation(chain: Array) -> Array:
-    """Autocorrelation (draws,) of one chain (draws,), by the fast Fourier transform; zero where it does not move."""
+    """Return the autocorrelation (draws,) of one chain (draws,), by FFT; zero for a constant chain."""
     centred = chain - chain.mean()
     power = np.abs(np.fft.rfft(centred, 2 * len(chain))) ** 2
     covariance = np.fft.irfft(power)[: len(chain)]
@@ -144,31 +136,20 @@ def autocorrelation(chain: Array) -> Array:
 
 
 def autocorrelations(draws: Draws, title: str) -> Figure:
-    """Autocorrelation of each chain of each parameter, with the band that independent draws would stay in."""
-    shown = first(draws)
-    columns = min(len(shown), 3)
-    rows = -(-len(shown) // columns)
-    figure = sheet(3.6 * columns, 2.3 * rows + 1, title)
-    flat = figure.subplots(rows, columns, squeeze=False).ravel()
-    for axes, (name, values) in zip(flat, shown.items(), strict=False):
+    """Draw the autocorrelation of each chain, with the 95 % band of independent draws."""
+    figure, shown = _by_parameter(draws, title, "lag (draws)", "autocorrelation")
+    for axes, values in shown:
         lags = min(LAGS, values.shape[1] - 1)
         band = 1.96 / np.sqrt(values.shape[1])
         axes.axhspan(-band, band, color="0.9")
         for i, chain in enumerate(values):
             axes.plot(np.arange(lags + 1), autocorrelation(chain)[: lags + 1], color=COLORS[i % len(COLORS)], lw=1.0)
         axes.set_ylim(-0.3, 1.03)
-        axes.set_title(label(name).replace("\n", " "), fontsize=9)
-        axes.set_xlabel("lag (draws)", fontsize=8)
-        axes.set_ylabel("autocorrelation", fontsize=8)
-        _small(axes)
-    for axes in flat[len(shown) :]:
-        axes.axis("off")
-    _chains(figure, len(next(iter(shown.values()))))
     return figure
 
 
 def pairs(draws: Draws, title: str, truth: Mapping[str, float] | None = None) -> Figure:
-    """Scatter plots of every two parameters, histograms on the diagonal; the truth as crosses and lines.
+    """Draw scatter plots of all pairs of parameters, with histograms on the diagonal; the truth as crosses and lines.
 
     Parameters
     ----------
@@ -182,7 +163,7 @@ def pairs(draws: Draws, title: str, truth: Mapping[str, float] | None = None) ->
     shown = {name: values.ravel() for name, values in first(draws).items()}
     known = {name: value for name, value in (truth or {}).items() if name in shown}
     names, n = list(shown), len(shown)
-    figure = sheet(2.1 * n + 1, 2.1 * n + 1, title)
+    figure = new_figure(2.1 * n + 1, 2.1 * n + 1, title)
     grid: Any = figure.subplots(n, n, squeeze=False)
     limits = {name: _limits(values, known.get(name)) for name, values in shown.items()}
     total = next(iter(shown.values())).size
@@ -209,7 +190,7 @@ def pairs(draws: Draws, title: str, truth: Mapping[str, float] | None = None) ->
 
 
 def _limits(values: Array, true: float | None) -> tuple[float, float]:
-    """Ends of an axis: all draws, and the truth unless it is further away than they are wide."""
+    """Ends of an axis: they hold all draws, and the truth unless it is farther away than the draws are wide."""
     low, high = float(values.min()), float(values.max())
     wide = high - low
     if true is not None and low - wide < true < high + wide:
@@ -218,7 +199,7 @@ def _limits(values: Array, true: float | None) -> tuple[float, float]:
 
 
 def _mark(axes: Axes, limits: tuple[float, float], true: float | None) -> None:
-    """The truth in a histogram: a line, or words where it lies beyond the axis."""
+    """Mark the truth in a histogram: by a line, or in words where it lies beyond the axis."""
     if true is None:
         return
     if limits[0] < true < limits[1]:
@@ -229,7 +210,7 @@ def _mark(axes: Axes, limits: tuple[float, float], true: float | None) -> None:
 
 
 def _ends(axes: Axes, below: str, beside: str) -> None:
-    """Labels at the outer sides of a grid only."""
+    """Put labels only at the outer sides of a grid."""
     _small(axes)
     axes.locator_params(axis="x", nbins=3)
     axes.tick_params(labelbottom=bool(below), labelleft=bool(beside))
@@ -238,7 +219,7 @@ def _ends(axes: Axes, below: str, beside: str) -> None:
 
 
 def energies(energy: Array, mixing: Array, title: str) -> Figure:
-    """Distribution of the energy and of its change from draw to draw: chains that mix have both alike.
+    """Draw the distributions of the energy and of its change from draw to draw, which are alike in chains that mix.
 
     Parameters
     ----------
@@ -249,7 +230,7 @@ def energies(energy: Array, mixing: Array, title: str) -> Figure:
     title : str
         Above the figure.
     """
-    figure = sheet(7, 4, title)
+    figure = new_figure(7, 4, title)
     axes: Any = figure.subplots()
     centred = (energy - energy.mean(1, keepdims=True)).ravel()
     change = np.diff(energy, axis=1).ravel()

@@ -1,4 +1,4 @@
-"""How often intervals hold the truth, and whether the data look like the model's: the counted part of calibration."""
+"""Coverage of intervals, TARP, and posterior-predictive checks."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def _check_level(*levels: float) -> None:
 
 
 def central_interval(draws: Tensor, level: float) -> tuple[Tensor, Tensor]:
-    """Ends (n, p) of the central interval of draws (n, L, p), by the quantiles at (L + 1) q in order.
+    """Return the ends (n, p) of the central interval of draws (n, L, p), from the order statistics at (L + 1) q.
 
-    With L independent draws such an interval holds the truth with probability `level` whatever the posterior
-    (between two draws, nearly), which the sample quantiles of other definitions do not.
+    With L independent draws such an interval covers the truth with probability `level` for any posterior (nearly so
+    between two draws), unlike intervals from other definitions of sample quantiles.
     """
     _check_level(level)
     ordered, n_draws = draws.sort(1).values, draws.shape[1]
@@ -42,7 +42,7 @@ def central_interval(draws: Tensor, level: float) -> tuple[Tensor, Tensor]:
 
 @dataclass(frozen=True)
 class Coverage:
-    """Truths held by intervals of one level.
+    """Truths that are covered by intervals of one level.
 
     Attributes
     ----------
@@ -53,9 +53,9 @@ class Coverage:
     inside : Tensor
         (n, p), bool.
     groups : tuple or None
-        n labels: cases of one group (one image, say) may fail together.
+        n labels; cases of one group (such as one image) may fail together.
     low, high : Tensor
-        (p,) confidence interval of the true coverage: by a bootstrap over groups where there are groups, else exact.
+        (p,) confidence interval of the true coverage: by a bootstrap over groups, or exact without groups.
     confidence : float
         Of that interval.
     """
@@ -70,11 +70,11 @@ class Coverage:
 
     @property
     def rate(self) -> Tensor:
-        """(p,) share of the cases whose interval holds the truth."""
+        """(p,) share of the cases whose interval covers the truth."""
         return self.inside.double().mean(0)
 
     def by_group(self) -> dict[Hashable, tuple[Tensor, int]]:
-        """For each group the cases held (p,) and the number of cases."""
+        """Return for each group the number of covered cases (p,) and the number of cases."""
         if self.groups is None:
             return {}
         members: dict[Hashable, list[int]] = {}
@@ -93,7 +93,7 @@ def coverage(
     generator: torch.Generator | None = None,
     confidence: float = 0.95,
 ) -> Coverage:
-    """Count truths that central intervals hold.
+    """Count the truths that central intervals cover.
 
     Parameters
     ----------
@@ -106,7 +106,7 @@ def coverage(
     names : sequence of str, optional
         Of the p columns.
     groups : sequence, optional
-        A label for each case. Then the confidence interval comes from drawing whole groups anew, which needs the
+        A label for each case. Then the confidence interval comes from resampling whole groups, which needs the
         generator.
     generator : torch.Generator, optional
         For the bootstrap.
@@ -144,7 +144,7 @@ def _bootstrap(
         raise ValueError("coverage: a bootstrap over groups needs a generator")
     place = {g: i for i, g in enumerate(dict.fromkeys(groups))}
     if len(place) < 2:
-        raise ValueError("coverage: one group tells nothing of how groups differ: give at least two, or none")
+        raise ValueError("coverage: one group tells nothing about how groups differ; give at least two, or none")
     index = torch.tensor([place[g] for g in groups])
     hits = torch.zeros(len(place), inside.shape[1], dtype=torch.float64).index_add_(0, index, inside.double())
     sizes = torch.bincount(index, minlength=len(place)).double()
@@ -156,7 +156,7 @@ def _bootstrap(
 
 @dataclass(frozen=True)
 class ExpectedCoverage:
-    """Coverage at many levels, with what chance allows.
+    """Coverage at many levels, with the variation that chance allows.
 
     Attributes
     ----------
@@ -167,8 +167,8 @@ class ExpectedCoverage:
     rates : Tensor
         (m, p) observed.
     low, high : Tensor
-        (m,) shares between which the count of a calibrated posterior lies with probability `confidence`, pointwise:
-        quantiles of the binomial.
+        (m,) shares between which the observed share of a calibrated posterior lies with probability `confidence`,
+        pointwise: quantiles of the binomial distribution.
     confidence : float
     """
 
@@ -183,7 +183,7 @@ class ExpectedCoverage:
 def expected_coverage(
     simulations: Simulations, levels: Sequence[float] = LEVELS, *, confidence: float = 0.95
 ) -> ExpectedCoverage:
-    """Coverage of the central intervals of each parameter at `levels`, over simulations."""
+    """Return the coverage over simulations of each parameter's central intervals at `levels`."""
     _check_level(*levels, confidence)
     n = len(simulations.truths)
     counted = [coverage(simulations.truths, simulations.draws, v, names=simulations.names) for v in levels]
@@ -194,12 +194,12 @@ def expected_coverage(
 
 
 def tarp(simulations: Simulations, *, generator: torch.Generator, references: Tensor | None = None) -> RankResult:
-    """Tests of accuracy with random points: ranks of the truth's distance to a reference among those of the draws.
+    """Test accuracy with random points: rank the truth's distance to a reference among those of the draws.
 
     (TARP: Lemos, Coogan, Hezaveh, Perreault-Levasseur, "Sampling-based accuracy testing of posterior estimators for
-    general inference", ICML 2023.) Judges all parameters together: the region of draws nearer to a reference than the
-    truth is a credible region, and its level is uniform. Distances are Euclidean in parameters standardised over the
-    truths.
+    general inference", ICML 2023.) All parameters are tested together: the region of draws that are nearer to a
+    reference than the truth is a credible region, whose level is uniform if the posterior is right. Distances are
+    Euclidean in parameters that are standardised over the truths.
 
     Parameters
     ----------
@@ -208,8 +208,8 @@ def tarp(simulations: Simulations, *, generator: torch.Generator, references: Te
     generator : torch.Generator
         For the references and ties.
     references : Tensor, optional
-        (n, p); must not depend on the truth but through the data. Default: truths of other simulations, drawn from
-        the prior that is.
+        (n, p), which may depend on the truth only through the data. Default: truths of other simulations, that is,
+        draws from the prior.
     """
     p, n = simulations.parameters, len(simulations.truths)
     truths, draws = simulations.truths[:, :p], simulations.draws[..., :p]
@@ -232,12 +232,12 @@ Statistic = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class PredictiveCheck:
-    """Statistics of the data beside those of data simulated from the posterior.
+    """Statistics of the data, and of data that were simulated from the posterior.
 
     Attributes
     ----------
     names : tuple of str
-        Of the t statistics.
+        Names of the t statistics.
     observed : Tensor
         (t,).
     replicated : Tensor
@@ -250,9 +250,9 @@ class PredictiveCheck:
 
     @property
     def p_values(self) -> Tensor:
-        """(t,) share of the replicated statistics above the observed, ties by half: near 0 or 1 the model is wrong.
+        """(t,) share of the replicated statistics above the observed one, ties counting half; 0 or 1: a wrong model.
 
-        Under a right model these are not uniform but nearer to 1/2, since the data were used to fit.
+        Under a right model these are not uniform but closer to 1/2, since the data were used for the fit.
         """
         above = (self.replicated > self.observed).double() + 0.5 * (self.replicated == self.observed).double()
         return above.mean(0)
@@ -266,7 +266,7 @@ def predictive_check(
     *,
     generator: torch.Generator,
 ) -> PredictiveCheck:
-    """Posterior-predictive check (Gelman, Meng, Stern 1996).
+    """Make a posterior-predictive check (Gelman, Meng, Stern 1996).
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Moments of many kernels, batch by batch: what is kept of each draw, mean and spread of the kernel over all."""
+"""Moments of many kernels, batch by batch: a few numbers for each kernel, and mean and spread over all kernels."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ BATCH = 256
 
 
 class RunningMoments:
-    """Mean and standard deviation of arrays, added batch by batch without keeping them.
+    """Mean and standard deviation of arrays that come in batches, in float64; holds two arrays, not all of them.
 
     Chan, Golub, LeVeque, "Algorithms for computing the sample variance: analysis and recommendations", American
     Statistician 1983.
@@ -35,7 +35,7 @@ class RunningMoments:
 
     def add(self, batch: Tensor) -> None:
         """Add arrays (n, ...)."""
-        n, batch = len(batch), batch.double()
+        n, batch = len(batch), batch.detach().double()
         if n == 0:
             return
         mean = batch.mean(0)
@@ -55,30 +55,35 @@ class RunningMoments:
         Raises
         ------
         ValueError
-            If nothing was.
+            If nothing was added.
         """
         if self._mean is None:
             raise ValueError("running moments: nothing was added")
         return self._mean
 
-    @property
-    def std(self) -> Tensor:
-        """Standard deviation (...), divisor n."""
-        if self._square is None:
-            raise ValueError("running moments: nothing was added")
-        return (self._square / self.count).sqrt()
+    def std(self, correction: int = 0) -> Tensor:
+        """Return the standard deviation (...), with divisor n − correction.
+
+        Raises
+        ------
+        ValueError
+            If no more than `correction` arrays were added.
+        """
+        if self._square is None or self.count <= correction:
+            raise ValueError(f"running moments: {self.count} arrays were added; at least {correction + 1} are needed")
+        return (self._square / (self.count - correction)).sqrt()
 
 
 @dataclass(frozen=True)
 class KernelMoments:
-    """What is kept of n kernels.
+    """Numbers of n kernels, and their mean and standard deviation.
 
     Attributes
     ----------
     columns : dict of str to array
         (n,) each, HR pixels: centroid_column, centroid_row (from index 0); width_1, width_2, the roots of the
-        covariance's eigenvalues, the larger first; orientation of the long axis, radians from the column axis towards
-        the row axis, within π/2 of its circular mean, so that it does not jump.
+        covariance's eigenvalues, the larger first; orientation of the long axis, in radians from the column axis
+        towards the row axis, within π/2 of its circular mean, so that it does not jump.
     mean, std : array
         (K, K) of all n kernels.
     """
@@ -89,7 +94,13 @@ class KernelMoments:
 
 
 def principal_axes(kernels: Tensor) -> Tensor:
-    """Centroid column and row, larger and smaller width, twice the orientation's cosine and sine: (n, 6), float64."""
+    """Return centroid column and row, larger and smaller width, and the direction of twice the orientation.
+
+    Returns
+    -------
+    Tensor
+        (n, 6), float64; the last two columns are proportional to cosine and sine of twice the orientation.
+    """
     k = kernels.double()
     c = covariance(k)
     half = (c[:, 0, 0] + c[:, 1, 1]) / 2
@@ -100,7 +111,7 @@ def principal_axes(kernels: Tensor) -> Tensor:
 
 
 def unwrapped(along: Array, across: Array) -> Array:
-    """Half the angle of (along, across), within π/2 of its mean on the circle."""
+    """Return half the angle of (along, across), within π/2 of its circular mean."""
     length = np.maximum(np.hypot(along, across), 1e-300)
     middle = np.arctan2((across / length).mean(), (along / length).mean()) / 2
     turned = np.arctan2(across, along) / 2 - middle
@@ -133,7 +144,7 @@ def kernel_moments(kernel: Callable[[Tensor], Tensor], z: Tensor, *, batch: int 
         rows.append(principal_axes(kernels))
     table = torch.cat(rows).numpy()
     columns = dict(zip(NAMES, [*table[:, :4].T, unwrapped(table[:, 4], table[:, 5])], strict=True))
-    return KernelMoments(columns, running.mean.numpy(), running.std.numpy())
+    return KernelMoments(columns, running.mean.numpy(), running.std().numpy())
 
 
 @torch.no_grad()

@@ -2,8 +2,8 @@
 
 Groups: `posterior` (every coordinate of z and the kernel's moments), `sample_stats`, `kernel` (thinned kernel draws;
 mean and standard deviation over all draws), `prior`, `posterior_predictive`, `observed_data`, `log_likelihood`, and
-`constant_data` (the true kernel, where it is known). Draws that are no sample of the target stand in a group `trace`
-instead of `posterior`, which no statistic of convergence reads.
+`constant_data` (the true kernel, where it is known). Draws that are not a sample of the target form a group
+`trace` instead of `posterior`, of which no statistics of convergence are computed.
 """
 
 from __future__ import annotations
@@ -27,26 +27,26 @@ Values = dict[str, tuple[tuple[str, ...], Array]]
 """Variables of a group: names of the axes, and the array."""
 
 KERNEL_DRAWS = 200
-"""Kernels that are kept, at most, of all chains together."""
+"""Largest number of kernels that are kept, of all chains together."""
 PREDICTIONS = 200
-"""Posterior-predictive draws, at most, of all chains together."""
+"""Largest number of posterior-predictive draws, of all chains together."""
 VALUES = 2_500_000
-"""Numbers in a variable of predictions or pointwise log likelihoods, at most: their draws are thinned to fit."""
+"""Largest size of a variable of predictions or pointwise log likelihoods; their draws are thinned to fit."""
 
 
 @dataclass(frozen=True)
 class PosteriorResult:
-    """What a sampler run leaves, with what is needed to make sense of it.
+    """The result of a sampler, with what is needed to interpret it.
 
     Attributes
     ----------
     chains : Chains
         The draws.
     target : Target
-        The density. Where it has them, its `kernel`, `sample_prior`, `predict`, `observed` and
-        `pointwise_log_likelihood` fill the groups.
+        The density. Its methods `kernel`, `sample_prior`, `predict`, `observed` and `pointwise_log_likelihood`, as far
+        as it has them, fill the groups.
     kernel_coordinates : tuple of str
-        Names of the coordinates that make the kernel; the others are nuisance.
+        Names of the coordinates that determine the kernel; the others are nuisance parameters.
     degradation : Degradation or None
         Recorded beside the draws.
     truth : Tensor or None
@@ -54,11 +54,11 @@ class PosteriorResult:
     label : str
         Which density it is: "spectral", "image", ...
     draws_asked : int
-        Draws of each chain that were asked for; fewer mean an incomplete run. 0: as many as there are.
+        Requested draws of each chain; fewer draws mean an incomplete run. 0: as many as there are.
     prior_draws : int
         Draws of the prior.
     seed : int
-        Of the prior's and the predictive draws, and of the resampling of weighted ones.
+        Seed of the prior and predictive draws, and of the resampling of weighted draws.
     """
 
     chains: Chains
@@ -73,17 +73,17 @@ class PosteriorResult:
 
     @property
     def complete(self) -> bool:
-        """Whether every draw that was asked for is there."""
+        """Whether all requested draws were made."""
         return self.chains.draws.shape[1] >= self.draws_asked
 
 
 def to_arviz(result: PosteriorResult) -> Any:
-    """Chains as ArviZ's data structure (`InferenceData`, or `xarray.DataTree` with ArviZ 1.x).
+    """Return chains as ArviZ's data structure (`InferenceData`, or `xarray.DataTree` with ArviZ 1.x).
 
     Parameters
     ----------
     result : PosteriorResult
-        At least one draw.
+        With at least one draw.
 
     Raises
     ------
@@ -95,7 +95,7 @@ def to_arviz(result: PosteriorResult) -> Any:
 
 @torch.no_grad()
 def groups(result: PosteriorResult) -> dict[str, Group]:
-    """The groups of `to_arviz`, before ArviZ sees them."""
+    """Return the groups of `to_arviz`, before they are given to ArviZ."""
     if result.chains.draws.shape[1] == 0:
         raise ValueError("chains without a single draw: nothing to save")
     generator = torch.Generator().manual_seed(result.seed)
@@ -115,7 +115,7 @@ def groups(result: PosteriorResult) -> dict[str, Group]:
 
 
 def _equal_weights(chains: Chains, generator: torch.Generator) -> Tensor:
-    """Draws (chains, draws, dim) of equal weight: weighted ones resampled (systematically), each chain by itself."""
+    """Draws (chains, draws, dim) of equal weight; each chain of weighted draws is resampled systematically."""
     if chains.weights is None:
         return chains.draws
     n = chains.draws.shape[1]
@@ -136,7 +136,7 @@ def _moments(result: PosteriorResult, z: Tensor) -> KernelMoments | None:
 
 
 def _variables(result: PosteriorResult, z: Tensor, moments: KernelMoments | None) -> tuple[Values, dict[str, Array]]:
-    """Variables and labels of draws z (chains, draws, dim): the kernel's moments, its coordinates, then `nuisance`."""
+    """Variables and labels of draws z (chains, draws, dim): the kernel's moments, its coordinates and `nuisance`."""
     names, shape = tuple(result.target.names), z.shape[:2]
     own = [j for j, name in enumerate(names) if name in result.kernel_coordinates]
     rest = [j for j, name in enumerate(names) if name not in result.kernel_coordinates]
@@ -191,8 +191,8 @@ def _sample_stats(chains: Chains) -> Group:
     return Group(values, _indexed(m, np.arange(n)))
 
 
-def spread_out(draws: int, at_most: int) -> Array:
-    """Indices of at most so many of the draws, evenly spaced, the last among them."""
+def evenly_spaced(draws: int, at_most: int) -> Array:
+    """Return indices of at most this many draws, evenly spaced, including the last."""
     count = max(min(draws, at_most), 1)
     kept: Array = (
         np.unique(np.linspace(0, draws - 1, count).round().astype(int)) if count > 1 else np.array([draws - 1])
@@ -203,7 +203,7 @@ def spread_out(draws: int, at_most: int) -> Array:
 def _kernels(result: PosteriorResult, z: Tensor, moments: KernelMoments) -> Group:
     chains, draws, dim = z.shape
     target: Any = result.target
-    kept = spread_out(draws, KERNEL_DRAWS // chains)
+    kept = evenly_spaced(draws, KERNEL_DRAWS // chains)
     shown = target.kernel(z[:, kept].reshape(-1, dim)).float().cpu().numpy()
     side = shown.shape[-1]
     values: Values = {
@@ -223,7 +223,7 @@ def _prior(result: PosteriorResult, generator: torch.Generator) -> Group | None:
 
 
 def _axes(name: str, ndim: int) -> tuple[str, ...]:
-    """Names of the axes of a data array: an image's, or those of periodograms of windows."""
+    """Names of the axes of a data array: those of an image, or of the periodograms of windows."""
     if name.startswith("lr_image") and ndim in (2, 3):
         return ("channel", "lr_row", "lr_column")[-ndim:]
     if name.startswith("lr_image") and ndim == 1:
@@ -234,7 +234,7 @@ def _axes(name: str, ndim: int) -> tuple[str, ...]:
 
 
 def _by_draw(values: dict[str, Tensor], chains: int, kept: Array) -> Group:
-    """Group of arrays (chains * kept, ...) by chain and draw, float32."""
+    """Group of arrays (chains * kept, ...), by chain and draw, float32."""
     arrays = {
         name: (
             ("chain", "draw", *_axes(name, value.ndim - 1)),
@@ -246,8 +246,8 @@ def _by_draw(values: dict[str, Tensor], chains: int, kept: Array) -> Group:
 
 
 def _at_most(z: Tensor, size: int, limit: int) -> Array:
-    """Draws of each chain that keep a variable of `size` numbers a draw below `VALUES`, and below `limit` in all."""
-    return spread_out(z.shape[1], min(limit, max(VALUES // max(size, 1), 1)) // z.shape[0])
+    """Draws of each chain: at most `limit` of all chains, and at most `VALUES` numbers at `size` numbers a draw."""
+    return evenly_spaced(z.shape[1], min(limit, max(VALUES // max(size, 1), 1)) // z.shape[0])
 
 
 def _predictive(result: PosteriorResult, z: Tensor, generator: torch.Generator) -> Group | None:

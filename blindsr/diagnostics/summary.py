@@ -16,7 +16,7 @@ Array = NDArray[Any]
 INTERVAL = (0.05, 0.95)
 """Equal-tailed 90 % interval."""
 FIXED = 1e-10
-"""A quantity that varies less than this, relative to its size, is a constant and has no R-hat."""
+"""A quantity that varies less than this, relative to its size, is taken for a constant and has no R-hat."""
 
 
 @dataclass(frozen=True)
@@ -26,13 +26,13 @@ class Row:
     Attributes
     ----------
     name : str
-        As printed.
+        Its name as printed.
     mean, sd, low, high : float
         Mean, standard deviation, 5 % and 95 % quantile (equal-tailed).
     ess_bulk, ess_tail, rhat, mcse : float
         Effective sample sizes, R-hat, Monte Carlo standard error of the mean; NaN for a constant.
     nuisance : bool
-        Whether it is none of the kernel's.
+        Whether it does not belong to the kernel.
     """
 
     name: str
@@ -53,17 +53,17 @@ class Row:
 
     @property
     def finite(self) -> bool:
-        """Whether every draw is a number."""
+        """Whether every draw is finite."""
         return math.isfinite(self.sd)
 
     @property
     def ess(self) -> float:
-        """Smaller of both effective sample sizes."""
+        """The smaller of both effective sample sizes."""
         return min(self.ess_bulk, self.ess_tail)
 
 
 def varies(sd: float, mean: float) -> bool:
-    """Whether draws of this spread around this mean are more than a constant and its rounding."""
+    """Return whether draws of this spread around this mean are more than a constant with rounding errors."""
     return sd > FIXED * (1 + abs(mean))
 
 
@@ -80,7 +80,7 @@ def _row(name: str, draws: Array, nuisance: bool) -> Row:
 
 
 def columns(data: Any, group: str = "posterior") -> dict[str, tuple[Array, bool]]:
-    """Every scalar of a group by name, as draws (chains, draws) and whether it is nuisance.
+    """Return every scalar of a group by name: its draws (chains, draws), and whether it is a nuisance parameter.
 
     Parameters
     ----------
@@ -111,7 +111,7 @@ def columns(data: Any, group: str = "posterior") -> dict[str, tuple[Array, bool]
 
 
 def table(data: Any) -> list[Row]:
-    """A row for every parameter of the posterior, the kernel's first."""
+    """Return a row for every parameter of the posterior, those of the kernel first."""
     rows = [_row(name, draws, nuisance) for name, (draws, nuisance) in columns(data).items()]
     return [r for r in rows if not r.nuisance] + [r for r in rows if r.nuisance]
 
@@ -120,7 +120,7 @@ HEAD = ("parameter", "mean", "sd", "5 %", "95 %", "ESS bulk", "ESS tail", "R-hat
 
 
 def _number(value: float, spread: float) -> str:
-    """A number with digits enough for its spread."""
+    """A number with as many digits as its spread justifies."""
     if not math.isfinite(value):
         return "-"
     digits = min(max(2 - math.floor(math.log10(spread)), 0), 8) if spread > 0 and math.isfinite(spread) else 3
@@ -135,11 +135,11 @@ def _cells(row: Row) -> tuple[str, ...]:
 
 
 MANY = 8
-"""Nuisance parameters that are printed one by one; more are summed up in a line."""
+"""Largest number of nuisance parameters that are printed one by one; more are summarised in a line."""
 
 
 def as_text(rows: list[Row], *, everything: bool = False) -> list[str]:
-    """The table as aligned lines; many nuisance parameters are one line, unless everything is asked for."""
+    """Return the table as aligned lines; many nuisance parameters become one line, unless `everything` is true."""
     nuisance = [r for r in rows if r.nuisance]
     folded = len(nuisance) > MANY and not everything
     shown = [r for r in rows if not (folded and r.nuisance)]

@@ -1,4 +1,4 @@
-"""Are ranks uniform, and how far may a proportion be from its nominal value: the exact statistics of calibration.
+"""Exact statistics of calibration: uniformity of ranks, and intervals of proportions.
 
 The empirical distribution function (ECDF) of n ranks is judged as a whole (Säilynoja, Bürkner, Vehtari, "Graphical test
 for discrete uniformity and its applications in goodness-of-fit evaluation and multiple sample comparison", Statistics
@@ -18,11 +18,11 @@ Array = NDArray[np.float64]
 Counts = NDArray[np.int64]
 
 MAX_POINTS = 100
-"""Points at which an ECDF is read, at most."""
+"""Largest number of points at which an ECDF is evaluated."""
 
 
 def holm(p: Array) -> Array:
-    """Adjust p-values (m,) for their number (Holm 1979): (m,), the least level at which each would be rejected."""
+    """Adjust p-values (m,) for their number (Holm 1979): (m,), the smallest level at which each would be rejected."""
     order = np.argsort(p)
     steps = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
     out = np.empty(len(p))
@@ -31,7 +31,7 @@ def holm(p: Array) -> Array:
 
 
 def clopper_pearson(hits: NDArray[np.integer], n: NDArray[np.integer] | int, confidence: float) -> tuple[Array, Array]:
-    """Exact interval of a proportion from `hits` out of n (Clopper & Pearson 1934): lower and upper ends."""
+    """Return the exact interval of a proportion from `hits` out of n (Clopper & Pearson 1934): lower and upper ends."""
     from scipy.stats import beta
 
     tail, h, total = (1 - confidence) / 2, np.asarray(hits, dtype=np.float64), np.asarray(n, dtype=np.float64)
@@ -41,7 +41,7 @@ def clopper_pearson(hits: NDArray[np.integer], n: NDArray[np.integer] | int, con
 
 
 def binomial_band(n: int, levels: Array, confidence: float) -> tuple[Array, Array]:
-    """Proportions of n trials between which a true proportion of `levels` (m,) is seen, pointwise, lower and upper."""
+    """Return the band (lower, upper) of the proportion in n trials for true proportions `levels` (m,), pointwise."""
     from scipy.stats import binom
 
     tail = (1 - confidence) / 2
@@ -49,7 +49,7 @@ def binomial_band(n: int, levels: Array, confidence: float) -> tuple[Array, Arra
 
 
 def histogram_bins(n: int, draws: int) -> int:
-    """Bins for n ranks of 0..L: at least 10 expected in each, at most 20; a divisor of L + 1 where one is near."""
+    """Return a number of bins for n ranks of 0..L: at most 20, 10 ranks in each; if possible a divisor of L + 1."""
     most = max(min(n // 10, 20, draws + 1), 2)
     even = [b for b in range(most, most // 2, -1) if (draws + 1) % b == 0]
     return even[0] if even else most
@@ -63,11 +63,10 @@ def histogram(ranks: Counts, draws: int, bins: int) -> tuple[Counts, Array]:
 
 
 def chi_square(ranks: Counts, draws: int, bins: int | None = None) -> float:
-    """P-value of Pearson's test that ranks (n,) are uniform on 0..L."""
-    from scipy.stats import chi2
+    """Return the p-value of Pearson's test that ranks (n,) are uniform on 0..L."""
+    from scipy.stats import chisquare
 
-    counts, expected = histogram(ranks, draws, bins or histogram_bins(len(ranks), draws))
-    return float(chi2.sf(((counts - expected) ** 2 / expected).sum(), len(counts) - 1))
+    return float(chisquare(*histogram(ranks, draws, bins or histogram_bins(len(ranks), draws))).pvalue)
 
 
 @dataclass(frozen=True)
@@ -121,13 +120,13 @@ class EcdfTest:
         return float(weight.sum())
 
     def p_value(self, ranks: Counts) -> float:
-        """Probability that uniform ranks have a tail probability as small as the smallest of these (n,)."""
+        """Return the probability that uniform ranks have a tail probability as small as the smallest of these (n,)."""
         tails = self._tails()
         least = tails[np.arange(len(tails)), self.counts(ranks)].min()
         return float(np.clip(1 - self._inside(tails > least * (1 + 1e-9)), 0, 1))
 
     def band(self, confidence: float = 0.95) -> tuple[Array, Array]:
-        """Simultaneous band of the ECDF at `points`, lower and upper, that holds it wholly with this probability."""
+        """Return the simultaneous band (lower, upper) at `points` that holds the whole ECDF with this probability."""
         tails = self._tails()
         low, high = 0.0, 1 - confidence
         for _ in range(30):

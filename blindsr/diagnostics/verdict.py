@@ -1,4 +1,4 @@
-"""Whether chains have converged, in words, and what to do if not.
+"""Whether chains have converged, and what to do if not.
 
 Limits: R-hat below 1.01, bulk and tail ESS of at least 100 for each chain (Vehtari et al., Bayesian Analysis 2021), no
 divergences, E-BFMI of at least 0.3 (Betancourt 2016).
@@ -23,9 +23,9 @@ ESS_PER_CHAIN = 100
 MIN_BFMI = 0.3
 ENOUGH_CHAINS = 4
 HAMILTONIAN = ("hmc", "pyro-nuts", "nuts")
-"""Samplers whose energy has a kinetic part: only theirs has an E-BFMI."""
+"""Samplers whose energy has a kinetic part; only these have an E-BFMI."""
 INDEPENDENT = ("smc",)
-"""Samplers whose draws within a chain are particles, not steps in time."""
+"""Samplers whose draws within a chain are particles and not successive states."""
 
 
 @dataclass(frozen=True)
@@ -35,15 +35,15 @@ class Verdict:
     Attributes
     ----------
     converged : bool
-        Whether nothing speaks against it.
+        Whether there is no reason to doubt it.
     reasons : tuple of str
-        What does, worst first, each with what to do.
+        The reasons, worst first, each with what to do.
     cautions : tuple of str
-        What should be known besides.
+        What else one should know.
     rhat_max, ess_min : float
-        Worst of all parameters; NaN where there is none.
+        Worst values of all parameters; NaN if there are none.
     rhat_of, ess_of : str
-        Whose they are.
+        The parameters that have them.
     """
 
     converged: bool
@@ -61,7 +61,7 @@ def _attribute(data: Any, name: str, default: Any) -> Any:
 
 
 def energy_mixing(data: Any) -> Array | None:
-    """E-BFMI of each chain, where the sampler has a kinetic energy."""
+    """Return the E-BFMI of each chain, or None for a sampler without kinetic energy."""
     stats = arviz_io.group(data, "sample_stats")
     sampler = str(_attribute(data, "sampler", "nuts"))
     if stats is None or "energy" not in stats or sampler not in HAMILTONIAN or stats.sizes["draw"] < 2:
@@ -70,14 +70,14 @@ def energy_mixing(data: Any) -> Array | None:
 
 
 def judge(data: Any, rows: list[Row]) -> Verdict:
-    """Say whether the chains have converged, and why not.
+    """Judge whether the chains have converged.
 
     Parameters
     ----------
     data : arviz.InferenceData or xarray.DataTree
         With the group `posterior`.
     rows : list of Row
-        Its `table`.
+        Its `summary.table`.
     """
     posterior = arviz_io.group(data, "posterior")
     if posterior is None:
@@ -105,21 +105,21 @@ def judge(data: Any, rows: list[Row]) -> Verdict:
 def _few(chains: int, draws: int, moving: list[Row], sampler: str) -> list[str]:
     found = []
     if bad := [r.name for r in moving if not r.finite]:
-        found.append(f"draws of {', '.join(bad[:3])} that are no numbers: the density broke down there")
+        found.append(f"draws of {', '.join(bad[:3])} that are not finite: the density has no value there")
     if not moving:
-        found.append("no parameter moves: every draw is the same, the sampler is stuck or there is nothing to sample")
+        found.append("no parameter moves: the sampler is stuck, or there is nothing to sample")
     if draws < 4:
         found.append(f"{draws} draws of each chain: too few for R-hat; draw more (--draws)")
     if chains < 2:
         found.append(
-            "one chain: nothing to compare it with, so R-hat could not see a mode that it missed; "
+            "one chain: without others to compare it with, a mode that it missed goes unseen; run "
             f"--chains {ENOUGH_CHAINS}"
         )
     return found
 
 
 def _stuck(moving: list[Row]) -> str:
-    """What to do about chains that disagree."""
+    """Advice for chains that disagree."""
     bad = sum(r.rhat >= MAX_RHAT for r in moving)
     many = f" ({bad} parameters in all)" if bad > 1 else ""
     return (
@@ -189,7 +189,7 @@ def _cautions(data: Any, chains: int, draws: int, fixed: list[Row]) -> list[str]
 
 
 def words(verdict: Verdict, data: Any) -> list[str]:
-    """The verdict as lines to print."""
+    """Return the verdict as lines to print."""
     posterior = arviz_io.group(data, "posterior")
     assert posterior is not None
     size = f"{posterior.sizes['chain']} chains x {posterior.sizes['draw']} draws"

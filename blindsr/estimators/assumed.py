@@ -3,31 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from blindsr.estimators.base import Estimate, Estimation, Estimator, Metrics, check_image
+from blindsr.estimators.base import Estimate, Estimation, Estimator, Finished, check_image
 from blindsr.operators.degradation import Degradation
-
-
-class _Done(Estimation):
-    """An estimation without steps."""
-
-    step = 0
-
-    def __init__(self, estimate: Estimate) -> None:
-        self._estimate = estimate
-
-    def advance(self) -> Metrics:
-        raise ValueError("there is no step to make")
-
-    def estimate(self) -> Estimate:
-        return self._estimate
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"step": 0}
 
 
 @dataclass(frozen=True)
@@ -37,14 +18,10 @@ class NoKernel(Estimator):
     stochastic = False
     has_kernel = False
 
-    def steps_for(self, degradation: Degradation) -> int:
-        """None are made."""
-        return 0
-
     def start(self, y: Tensor, degradation: Degradation, *, seed: int, device: torch.device | str) -> Estimation:
         """Return at once."""
         check_image(y)
-        return _Done(Estimate(None, None))
+        return Finished(Estimate(None, None))
 
 
 @dataclass(frozen=True)
@@ -63,10 +40,6 @@ class KnownKernel(Estimator):
     noise_std: float | None = None
     stochastic = False
 
-    def steps_for(self, degradation: Degradation) -> int:
-        """None are made."""
-        return 0
-
     def start(self, y: Tensor, degradation: Degradation, *, seed: int, device: torch.device | str) -> Estimation:
         """Return the kernel.
 
@@ -79,4 +52,4 @@ class KnownKernel(Estimator):
         size = degradation.kernel_size
         if self.kernel.shape != (1, 1, size, size):
             raise ValueError(f"the kernel has shape {tuple(self.kernel.shape)}: {(1, 1, size, size)} is needed")
-        return _Done(Estimate(None, self.kernel, self.noise_std, assumed=True))
+        return Finished(Estimate(None, self.kernel, self.noise_std, assumed=True))

@@ -102,6 +102,33 @@ class Estimation(ABC):
             yield self.advance()
 
 
+class Finished(Estimation):
+    """An estimation without steps: its estimate is there at once.
+
+    Parameters
+    ----------
+    estimate : Estimate
+        The result.
+    """
+
+    step = 0
+
+    def __init__(self, estimate: Estimate) -> None:
+        self._estimate = estimate
+
+    def advance(self) -> Metrics:
+        """Refuse: there is no step to make."""
+        raise ValueError("this estimation has no steps")
+
+    def estimate(self) -> Estimate:
+        """Return the result."""
+        return self._estimate
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return that no step was made."""
+        return {"step": 0}
+
+
 class Estimator(ABC):
     """Settings of a way to find the kernel, and perhaps the image, of an LR image.
 
@@ -133,9 +160,9 @@ class Estimator(ABC):
     loss_name: str | None = None
     prior: Any = None
 
-    @abstractmethod
     def steps_for(self, degradation: Degradation) -> int:
-        """Steps of a whole estimation."""
+        """Steps of a whole estimation; 0 for one that is `Finished` at once."""
+        return 0
 
     def with_steps(self, steps: int) -> Estimator:
         """Return the same estimator with another number of steps.

@@ -25,10 +25,11 @@ from blindsr.operators.degradation import Degradation, Padding
 from blindsr.operators.kernels import width
 from blindsr.operators.luma import luma, luma_gain
 from blindsr.posteriors.laplace import minimise
-from blindsr.posteriors.spectral_laplace import SpectralPrior
-from blindsr.priors.normal import SHAPES, shape
-from blindsr.restorers.half_quadratic import half_quadratic
-from blindsr.restorers.selfsimilar import SelfSimilarPrior, self_similar
+from blindsr.posteriors.spectral_laplace import SpectralPosterior
+from blindsr.priors.base import ImagePrior
+from blindsr.priors.families import kernel_family, smooth_families
+from blindsr.priors.patch_groups import PatchGroups
+from blindsr.restorers.splitting import PlugAndPlay, Splitting, map_solution
 
 ROUNDS = {2: 0}
 """Refinement rounds by scale. At scale 2 the spectra see most of the kernel, and MAP images add nothing to them."""
@@ -51,7 +52,7 @@ class KernelEstimate:
     spectral : SpectralPosterior
         What the spectra alone say: mode, density, draws.
     family : str
-        Name of the kernel family in `priors.normal.SHAPES`.
+        Name of the kernel family in `priors.families`.
     z : Tensor
         The family's parameters, float64.
     noise_std : float
@@ -61,7 +62,7 @@ class KernelEstimate:
     """
 
     kernel: Tensor
-    spectral: SpectralPrior
+    spectral: SpectralPosterior
     family: str
     z: Tensor
     noise_std: float
@@ -89,7 +90,7 @@ class KernelEstimator(Estimator):
     Parameters
     ----------
     families : tuple of str
-        Kernel families to choose from (`priors.normal.SHAPES`): the first, unless the spectral posterior of another is
+        Kernel families to choose from (`priors.families`): the first, unless the spectral posterior of another is
         higher by more than `MARGIN` nats.
     rounds : int, optional
         Image and kernel turns; 0 keeps the spectral mode. Default: `ROUNDS` of the scale.
@@ -97,7 +98,7 @@ class KernelEstimator(Estimator):
         σ_e², what the MAP image gets wrong, in squared units of y, and the multiple of the noise level added to it in
         squares (images of noisy data are smooth, and smooth images ask for narrow kernels). Larger trusts the spectra
         more; above `MOST_ERROR` times error_variance no rounds are made.
-    image_prior : SelfSimilarPrior
+    image_prior : ImagePrior
         Of the MAP images (of the luma). Patch groups hardly drift; a gradient prior alone would, to narrow kernels.
     model_error : float
         Standard deviation added to the noise in the MAP images, so that they do not hide a wrong kernel, in units of
@@ -106,6 +107,8 @@ class KernelEstimator(Estimator):
         Factor on each kernel step: image and kernel in turn approach their common optimum slowly, from one side.
     side : int
         A larger y is cut to its most detailed square of this side (HR pixels) for the refinement.
+    splitting : Splitting, optional
+        How the MAP images are made, for `image_prior`; None takes what suits the prior (`splitting_for`).
     noise_std : float, optional
         Noise level where it is known, units of 0..1; else it is estimated from the spectra.
 
@@ -119,17 +122,19 @@ class KernelEstimator(Estimator):
     rounds: int | None = None
     error_variance: float = 1e-4
     noise_error: float = 15.0
-    image_prior: SelfSimilarPrior = field(default_factory=lambda: SelfSimilarPrior(steps=8))
+    image_prior: ImagePrior = field(default_factory=PatchGroups)
     model_error: float = 0.12
     relaxation: float = 2.0
     side: int = 192
+    splitting: Splitting | None = field(default_factory=lambda: PlugAndPlay(steps=8))
     noise_std: float | None = None
     stochastic = False
 
     def __post_init__(self) -> None:
-        unknown = [name for name in self.families if name not in SHAPES]
+        unknown = [name for name in self.families if name not in smooth_families()]
         if unknown or not self.families:
-            raise ValueError(f"kernel families {', '.join(unknown) or '(none)'}: choose from {', '.join(SHAPES)}")
+            known = ", ".join(smooth_families())
+            raise ValueError(f"kernel families {', '.join(unknown) or '(none)'}: choose from {known}")
         if not min(self.rounds or 0, self.model_error, self.noise_error) >= 0:
             raise ValueError("kernel estimator: need rounds, model_error and noise_error of 0 or more")
         if not self.error_variance > 0 or self.side < 64:
@@ -181,7 +186,7 @@ class KernelEstimator(Estimator):
             return self.families[0]
         few = SpectralSettings(max_windows=9)
         energies = {
-            name: SpectralPrior.fit(y, degradation, shape(name, degradation), few).energy_at_mode
+            name: SpectralPosterior.fit(y, degradation, kernel_family(name).density(degradation), few).energy_at_mode
             for name in self.families
         }
         first = self.families[0]
@@ -200,7 +205,7 @@ class SpectralEstimation(Estimation):
         LR image (1, C, h, w) and forward operator.
     """
 
-    spectral: SpectralPrior
+    spectral: SpectralPosterior
     family: str
     z: Tensor
 
@@ -219,7 +224,7 @@ class SpectralEstimation(Estimation):
         z, nan = self.z[None], float("nan")
         return Metrics(
             step=self.step,
-            loss=-float(self.spectral.log_prob(z)),
+            loss=-float(self.spectral.log_density(z)),
             mse=nan,
             prior=nan,
             noise_std=self.noise_std,
@@ -230,7 +235,7 @@ class SpectralEstimation(Estimation):
     def _fit(self) -> None:
         s, y, degradation = self.settings, self.y, self.degradation
         self.family = s.family_of(y, degradation)
-        self.spectral = SpectralPrior.fit(y, degradation, shape(self.family, degradation))
+        self.spectral = SpectralPosterior.fit(y, degradation, kernel_family(self.family).density(degradation))
         self.noise_std = self.spectral.noise_std if s.noise_std is None else s.noise_std
         self.crop = detailed_crop(luma(y), degradation, s.side // degradation.scale)
         self.noise = self.noise_std * luma_gain(y.shape[1])
@@ -250,8 +255,10 @@ class SpectralEstimation(Estimation):
         s, (y, degradation) = self.settings, self.crop
         kernel = self.spectral.kernel(self.z[None]).float()
         if self.canvas is None:
-            self.canvas = half_quadratic(y, kernel, degradation, self.noise).canvas
-        solution = self_similar(y, kernel, degradation, self.assumed, prior=s.image_prior, start=self.canvas)
+            self.canvas = map_solution(y, kernel, degradation, self.noise).canvas
+        solution = map_solution(
+            y, kernel, degradation, self.assumed, prior=s.image_prior, splitting=s.splitting, start=self.canvas
+        )
         self.canvas = solution.canvas
         form = LrErrorForm.build(*interior(solution.image, y, degradation))
         with torch.enable_grad():
@@ -287,12 +294,12 @@ class SpectralEstimation(Estimation):
         self.step, self.z, self.canvas = step, z, canvas
 
 
-def refit(spectral: SpectralPrior, z: Tensor, form: Callable[[Tensor], Tensor], n: int, variance: float) -> Tensor:
+def refit(spectral: SpectralPosterior, z: Tensor, form: Callable[[Tensor], Tensor], n: int, variance: float) -> Tensor:
     """Minimise n e(k(z)) / 2σ² − log p(z) from z, with e the mean squared LR error of a kernel (`LrErrorForm`).
 
     Parameters
     ----------
-    spectral : SpectralPrior
+    spectral : SpectralPosterior
         Density of z.
     z : Tensor
         (dim,), float64.
@@ -305,7 +312,7 @@ def refit(spectral: SpectralPrior, z: Tensor, form: Callable[[Tensor], Tensor], 
     """
 
     def energy(v: Tensor) -> Tensor:
-        return form(spectral.kernel(v[None]))[0] * (n / (2 * variance)) - spectral.log_prob(v[None])[0]
+        return form(spectral.kernel(v[None]))[0] * (n / (2 * variance)) - spectral.log_density(v[None])[0]
 
     return minimise(energy, z, steps=15)[1]
 

@@ -1,1 +1,8 @@
-"""Pictures, kernels and other files, in and out."""
+"""Reading and writing pictures, kernels, checkpoints and other files.
+
+The public names stand in `__init__.pyi`; each is imported when it is first used.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,4 +1,4 @@
-"""Checkpoints: a plain dict of tensors and numbers, written whole or not at all, read without running any code."""
+"""Checkpoints: plain dicts of tensors and numbers, written atomically and read without running any code."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ FORMAT = 1
 
 
 def save(path: Path, settings: dict[str, Any], state: dict[str, Any]) -> None:
-    """Write a checkpoint to a temporary file, sync it, rename it: a kill at any moment leaves the old or the new one.
+    """Write a checkpoint atomically, so that a kill at any moment leaves the old or the new file.
 
     Parameters
     ----------
     path : Path
-        Where to.
+        Where it goes.
     settings : dict
-        What the run was started with (plain values): a resume under other settings is refused.
+        What the run was started with, as plain values; resuming with other settings is refused.
     state : dict
-        `Solver.state_dict`.
+        The `state_dict` of the run.
     """
-    content = io.BytesIO()  # torch's own file writer does not tell a full disk from its other errors
+    content = io.BytesIO()  # torch's own file writer cannot tell a full disk from other errors
     torch.save({"format": FORMAT, "settings": settings, "state": state}, content)
     with atomic_path(path) as temporary:
         temporary.write_bytes(content.getbuffer())
@@ -40,7 +40,7 @@ def load(path: Path, settings: dict[str, Any]) -> dict[str, Any]:
     Raises
     ------
     UserError
-        If the file is no checkpoint, holds anything but tensors and plain values, or belongs to other settings.
+        If the file is not a checkpoint, holds anything but tensors and plain values, or belongs to other settings.
     """
     try:
         with warnings.catch_warnings():
@@ -48,7 +48,7 @@ def load(path: Path, settings: dict[str, Any]) -> dict[str, Any]:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except Exception as error:  # the reader raises many kinds on damaged and crafted files
+    except Exception as error:  # damaged and crafted files make the reader raise many kinds
         raise UserError(f"{path}: not a blindsr checkpoint, or damaged; delete it to start anew") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise UserError(f"{path}: not a checkpoint of this version of blindsr; delete it to start anew")
@@ -60,6 +60,6 @@ def load(path: Path, settings: dict[str, Any]) -> dict[str, Any]:
         if json.dumps(settings.get(name)) != json.dumps(old.get(name), default=str):
             raise UserError(
                 f"{path}: made with other settings ({name}: {old.get(name)} there, {settings.get(name)} here); "
-                "give the same, or leave out --resume"
+                "use the same settings, or leave out --resume"
             )
     return state

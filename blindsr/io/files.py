@@ -1,4 +1,4 @@
-"""Writing files whole or not at all."""
+"""Atomic writing of files, and the version that is written into records."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 
 from blindsr.errors import UserError
 
+VERSION = version("blindsr")
+"""Of the package."""
 OWN_PREFIX = ".blindsr-"
 """Names of temporary files begin with this; a killed process may leave one behind."""
 
@@ -30,12 +33,12 @@ def as_path(path: str | os.PathLike[str]) -> Path:
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside `path`; when the block ends well, sync it and rename it to `path`.
+    """Yield a temporary path beside `path`; if the block succeeds, sync it and rename it to `path`.
 
     Raises
     ------
     UserError
-        If the file cannot be written (no permission, disk full, ...); what stood at `path` is untouched.
+        If the file cannot be written (no permission, disk full, ...); what was at `path` is untouched.
     """
     temporary: Path | None = None
     try:
@@ -62,6 +65,6 @@ def _umask() -> int:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a UTF-8 text file whole or not at all."""
+    """Write a UTF-8 text file atomically."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")

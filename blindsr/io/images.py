@@ -1,4 +1,4 @@
-"""Pictures in and out: any usual format, 8 or 16 bits, grey or colour, alpha, EXIF rotation, ICC profile."""
+"""Reading and writing pictures: usual formats, 8 or 16 bits, grey or colour, alpha, EXIF rotation, ICC profile."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from blindsr.io.tiff import ORIENTATION, read_tiff
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "DIB", "WEBP", "GIF")
-"""Pillow's names of what is opened; others, some of which start programs, are not."""
+"""Pillow's names of the formats that are opened; others, some of which start programs, are not."""
 MAX_PIXELS = 50_000_000
 """Larger pictures are refused before their pixels are decoded."""
 MIN_SIDE = 16
@@ -76,7 +76,7 @@ def check_size(h: int, w: int, where: str = "", *, min_side: int = MIN_SIDE) -> 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the decoders' own warnings and log lines from the user: what matters is said in one line."""
+    """Hide the decoders' own warnings and log lines: what matters is said in one line."""
     logger = logging.getLogger("tifffile")
     old = logger.disabled
     logger.disabled = True
@@ -113,14 +113,14 @@ def _png_bit_depth(path: Path) -> int:
 
 
 def _read_png16(path: Path, image: Image.Image) -> Picture:
-    """Read a 16-bit PNG, which Pillow would cut to 8 bits where it has colour."""
+    """Read a 16-bit PNG, whose colours Pillow would reduce to 8 bits."""
     import png
 
     with path.open("rb") as file:
         reader = png.Reader(file=file)
         w, h, rows, info = reader.read()
         a = np.vstack([np.frombuffer(row, dtype=np.uint16) for row in rows]).reshape(h, w, info["planes"])
-    if reader.trns:  # one colour that means transparent
+    if reader.trns:  # a colour that means transparent
         key = np.frombuffer(reader.trns, dtype=">u2")
         seen = (a != key).any(-1, keepdims=True)
         a = np.concatenate([a, np.where(seen, np.uint16(65535), np.uint16(0))], -1)
@@ -136,7 +136,7 @@ def to_array(picture: Picture) -> NDArray[Any]:
 
 
 def write_png(path: Path, picture: Picture) -> None:
-    """Write a PNG of 8 or 16 bits, with alpha and colour profile, whole or not at all.
+    """Write a PNG of 8 or 16 bits atomically, with alpha and colour profile.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Kernels in and out: .npy, .mat, .png, .txt; checked on the way in."""
+"""Reading and writing kernels: .npy, .mat, .png and .txt, checked when they are read."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from blindsr.io.files import as_path, atomic_path
 from blindsr.io.images import read_image
 
 MAT_KEYS = ("kernel", "k", "psf", "blur_kernel", "blurkernel", "blur", "ker", "h", "f")
-"""Names a kernel goes by in a .mat file, likeliest first, capitals or not."""
+"""Names of a kernel in a .mat file, likeliest first, in any case."""
 KERNEL_SUFFIXES = (".npy", ".mat", ".txt", ".png")
 MAX_SIZE = 129
 NEGATIVE = 1e-3
@@ -26,22 +26,22 @@ SUM_TOLERANCE = 1e-3
 
 
 class LoadedKernel(NamedTuple):
-    """A kernel (1, 1, K, K) and what had to be mended on reading it."""
+    """A kernel (1, 1, K, K), and what had to be changed when it was read."""
 
     kernel: Tensor
     notes: tuple[str, ...]
 
 
 def read_kernel(path: str | os.PathLike[str], *, scale: int | None = None) -> LoadedKernel:
-    """Read a kernel and check it: 2-D, square, of odd size, finite, non-negative to rounding; normalise it to sum one.
+    """Read a kernel and check it: 2-D, square, of odd size, finite, non-negative up to rounding; make its sum one.
 
     Parameters
     ----------
     path : str or Path
         .npy, .mat, .png or .txt.
     scale : int, optional
-        If given, the alignment is known: a kernel of even size gets a row and a column of zeros, on the side that
-        puts its centre of mass nearest to the nominal (K - s)/2.
+        If given, the alignment is known, and a kernel of even size gets a row and a column of zeros, on the side that
+        brings its centre of mass nearest to the nominal (K - s)/2.
 
     Raises
     ------
@@ -61,14 +61,14 @@ def read_kernel(path: str | os.PathLike[str], *, scale: int | None = None) -> Lo
 
 
 def _read(path: Path) -> tuple[NDArray[np.float64], bool]:
-    """Values of a kernel file, and whether their sum means something (a picture's does not)."""
+    """Return the values of a kernel file, and whether their sum has a meaning (that of a picture has none)."""
     match path.suffix.lower():
         case ".npy":
             try:
                 a = np.load(path, allow_pickle=False)
             except OSError:
                 raise
-            except Exception as error:  # NumPy raises many kinds on damaged files
+            except Exception as error:  # damaged files make NumPy raise many kinds
                 raise UserError(f"{path}: not a plain NumPy array, or damaged") from error
         case ".mat":
             a = _read_mat(path)
@@ -99,7 +99,7 @@ def _read_mat(path: Path) -> NDArray[np.generic]:
             content = loadmat(path)
     except OSError:
         raise
-    except Exception as error:  # SciPy raises many kinds on damaged files
+    except Exception as error:  # damaged files make SciPy raise many kinds
         raise UserError(
             f"{path}: not a MATLAB file that can be read (damaged, or version 7.3: save it with -v7)"
         ) from error
@@ -160,7 +160,7 @@ def check_kernel(
 
 
 def _pad_even(a: NDArray[np.float64], scale: int) -> NDArray[np.float64]:
-    """Make an even-sized kernel odd by a row and a column of zeros, its centre of mass nearest to (K - s)/2."""
+    """Pad a kernel of even size by a row and a column of zeros, so that its centre of mass is nearest to (K - s)/2."""
     nominal = (a.shape[0] + 1 - scale) / 2
     pads = []
     for axis in (0, 1):
@@ -172,7 +172,7 @@ def _pad_even(a: NDArray[np.float64], scale: int) -> NDArray[np.float64]:
 def write_kernel(folder: Path, kernel: Tensor, alignment: str) -> None:
     """Write kernel.npy, kernel.mat (key `Kernel`) and kernel.png (peak white, enlarged, nearest) into a folder.
 
-    The .mat also says the alignment and that the kernel is applied by correlation.
+    The .mat file also records the alignment, and that the kernel is applied by correlation.
     """
     import scipy.io
     from PIL import Image
@@ -189,6 +189,6 @@ def write_kernel(folder: Path, kernel: Tensor, alignment: str) -> None:
 
 
 def remove_kernel(folder: Path) -> None:
-    """Remove what `write_kernel` has written into a folder, if anything."""
+    """Remove the files of `write_kernel` from a folder, if they are there."""
     for suffix in (".npy", ".mat", ".png"):
         (folder / f"kernel{suffix}").unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Pictures as users have them: path, Pillow image, NumPy array or tensor; the result goes back in the same kind."""
+"""Pictures as users have them: a path, Pillow image, NumPy array or tensor in, the result in the same kind out."""
 
 from __future__ import annotations
 
@@ -109,13 +109,7 @@ def _pillow(image: Image.Image) -> Given:
 
 
 def _to_float_pillow(picture: Picture) -> Image.Image:
-    return Image.fromarray(_floats(picture)[..., 0].copy())
-
-
-def _floats(picture: Picture) -> NDArray[np.float32]:
-    """Pixels and alpha as (H, W, C) in 0..1, not rounded."""
-    values: NDArray[np.float32] = channels(picture)[0].clamp(0, 1).permute(1, 2, 0).numpy()
-    return values
+    return Image.fromarray(picture.pixels[0, 0].float().clamp(0, 1).numpy())
 
 
 def _array(a: NDArray[Any]) -> Given:
@@ -132,8 +126,10 @@ def _array(a: NDArray[Any]) -> Given:
     bits = FLOAT_BITS if floating else 8 * a.dtype.itemsize
 
     def back(picture: Picture) -> NDArray[Any]:
-        made: NDArray[Any] = _floats(picture).astype(a.dtype) if floating else to_array(picture)
-        made = np.ascontiguousarray(made)
+        made: NDArray[Any] = (
+            channels(picture)[0].clamp(0, 1).permute(1, 2, 0).numpy() if floating else to_array(picture)
+        )
+        made = np.ascontiguousarray(made.astype(a.dtype, copy=False))
         return made[..., 0] if a.ndim == 2 else made
 
     return Given((from_array(a, bits, None, []),), back)
@@ -208,7 +204,7 @@ def _check_tensor_layout(t: Tensor) -> None:
 
 
 def _check_range(low: float, high: float, what: str, clip: str) -> None:
-    """Refuse values outside 0..1, and say what they seem to be; NaN and infinity show in the extremes."""
+    """Refuse floating-point values outside 0..1, and say what they seem to be; NaN shows in the extremes, too."""
     if not (np.isfinite(low) and np.isfinite(high)):
         raise UserError(f"{what} holds NaN or infinite values: replace them first")
     if low >= 0 and high <= 1:

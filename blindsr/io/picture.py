@@ -1,4 +1,4 @@
-"""A picture as the solver takes it, made of arrays or of what Pillow has opened."""
+"""A picture in the form that the estimators take, made of arrays or of Pillow's images."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture as the solver takes it, and what is needed to write one like it.
+    """A picture in the form that the estimators take, and what is needed to write one like it.
 
     Attributes
     ----------
@@ -28,7 +28,7 @@ class Picture:
     icc : bytes or None
         Colour profile.
     notes : tuple of str
-        What was changed on reading and the user should know.
+        What was changed when the picture was read, for the user to know.
     """
 
     pixels: Tensor
@@ -59,7 +59,7 @@ def channels(picture: Picture) -> Tensor:
 
 
 def from_pillow(image: Image.Image, icc: bytes | None) -> Picture:
-    """Make an 8-bit picture, upright, of what Pillow has opened."""
+    """Make an 8-bit picture, turned upright, of an image that Pillow has opened."""
     notes: list[str] = []
     if getattr(image, "n_frames", 1) > 1:
         notes.append("several frames: the first is used")
@@ -72,10 +72,10 @@ def from_pillow(image: Image.Image, icc: bytes | None) -> Picture:
         image = image.convert("LA" if transparent else "L")
     elif image.mode == "RGB" and transparent:
         image = image.convert("RGBA")
-    elif image.mode in ("RGBa", "La"):  # alpha multiplied in, as some TIFFs have it
+    elif image.mode in ("RGBa", "La"):  # premultiplied alpha, as in some TIFFs
         image = image.convert(image.mode[:-1] + "A")
     elif image.mode not in ("LA", "RGB", "RGBA"):
-        notes.append(f"{image.mode} pixels turned into RGB; their colour profile is dropped")
+        notes.append(f"{image.mode} pixels were converted to RGB, and their colour profile was dropped")
         image, icc = image.convert("RGB"), None
     return from_array(np.asarray(image), 8, icc, notes)
 

@@ -1,4 +1,4 @@
-"""TIFF in: Pillow for 8 bits, tifffile for 16 bits and floating point."""
+"""Reading TIFF: Pillow for 8 bits, tifffile for 16 bits and floating point."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from blindsr.errors import UserError
 from blindsr.io.picture import Picture, from_array, from_pillow, upright
 
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB = 0, 1, 2
-ALPHA_MULTIPLIED_IN = 1
+PREMULTIPLIED = 1
 ORIENTATION, ICC_PROFILE = 274, 34675
 
 
@@ -32,7 +32,7 @@ def read_tiff(path: Path, image: Image.Image | None, max_pixels: int) -> Picture
     Raises
     ------
     UserError
-        If its kind of pixels cannot be taken. Damaged files raise whatever the decoders raise.
+        If its pixels are of an unsupported kind. Damaged files raise whatever the decoders raise.
     """
     import tifffile
 
@@ -79,7 +79,7 @@ def _check_kind(path: Path, page: Any) -> None:
 
 
 def _values(path: Path, a: NDArray[Any], page: Any) -> NDArray[Any]:
-    """Pixels with black at zero and alpha not multiplied in; floating point checked and made float32."""
+    """Return pixels with black at zero and straight alpha; floating-point pixels are checked and become float32."""
     if a.ndim not in (2, 3):
         raise UserError(f"{path}: an array of shape {a.shape}; a picture has two axes and its channels")
     floating = a.dtype.kind == "f"
@@ -94,7 +94,7 @@ def _values(path: Path, a: NDArray[Any], page: Any) -> NDArray[Any]:
         a = a.copy()
         gray = a[..., 0] if a.ndim == 3 else a
         gray[...] = top - gray
-    if page.samplesperpixel in (2, 4) and tuple(page.extrasamples or ())[:1] == (ALPHA_MULTIPLIED_IN,):
+    if page.samplesperpixel in (2, 4) and tuple(page.extrasamples or ())[:1] == (PREMULTIPLIED,):
         alpha = a[..., -1:].astype(np.float64) / top
         color = np.minimum(a[..., :-1] / np.where(alpha > 0, alpha, 1), top)
         a = np.concatenate([color if floating else color.round(), a[..., -1:]], -1).astype(a.dtype)

@@ -1,13 +1,13 @@
-"""What the spectrum of an image looks like in a window: the terms of its logarithm, and how far they may vary.
+"""The model of an image's spectrum in a window: the terms of its logarithm and their prior spreads.
 
-With ρ = 2 s |f| (one at the Nyquist frequency of y) and φ the direction of the frequency f,
+With ρ = 2 s |f|, which is one at the Nyquist frequency of y, and φ the direction of the frequency f,
 
     log S_x,w(f) = Σ_t θ_wt B_t(ρ, φ),        θ_wt = mean_t + shared_t ε_t + local_t ε_wt,        ε ~ N(0, 1).
 
-A power law with its slope, a scale-free angular factor, a slope that differs by direction (edges fall off more slowly
-across than along), and a bend (content that is soft by itself, or whose power law does not hold over the band). Over
-the band of y the bend has the form of a Gaussian kernel's own logarithm: its shared part is what y can never tell from
-blur, and puts a floor under the uncertainty of any kernel that is estimated from spectra.
+The terms are a power law with its slope, a scale-free angular factor, a slope that depends on the direction (edges
+fall off more slowly across than along), and a bend, for content that is soft by itself or whose power law does not hold
+over the whole band. Over the band of y the bend has the form of the logarithm of a Gaussian kernel. Its shared part
+cannot be told from blur by any y, and so bounds from below the uncertainty of every kernel estimated from spectra.
 
 Power laws of natural images: Field, JOSA A 1987; slopes that differ by image and direction: van der Schaaf, van
 Hateren, "Modelling the power spectra of natural images: statistics and information", Vision Research 1996.
@@ -25,7 +25,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Term:
-    """How the coefficient of one term is distributed: mean, standard deviation shared by all windows, local one."""
+    """The prior of one term's coefficient: its mean, and its standard deviations over images and over windows."""
 
     mean: float
     shared: float
@@ -38,7 +38,7 @@ def _log(rho: Tensor) -> Tensor:
 
 
 def _bend(rho: Tensor) -> Tensor:
-    """ρ² over the band that y shows, level beyond it: what a bend does at aliases must stay within reason."""
+    """ρ² over the band of y, levelling off beyond it, so that a bend stays moderate at the aliases."""
     return 2 * torch.tanh(rho.square() / 2)
 
 
@@ -69,10 +69,10 @@ PHOTOGRAPH = MappingProxyType(
         **dict.fromkeys(("bend_cos2", "bend_sin2"), Term(0.0, 0.25, 0.3)),
     }
 )
-"""Photographs. The spreads are near what photographs show when the kernel is known, see docs/posterior.md."""
+"""Photographs. The spreads are close to those of photographs whose kernel is known, see docs/posterior.md."""
 
 POWER_LAW = MappingProxyType({name: PHOTOGRAPH[name] for name in list(PHOTOGRAPH)[:6]})
-"""Exact power laws with a scale-free angular factor, nothing else."""
+"""Exact power laws with a scale-free angular factor and no other term."""
 
 
 def design(names: tuple[str, ...], frequency_row: Tensor, frequency_column: Tensor, scale: int) -> Tensor:

@@ -1,8 +1,8 @@
-"""Data terms: how far a predicted LR image is from y. Those of a likelihood are on the scale of a mean squared error.
+"""Data terms: the distance of a predicted LR image from y, on the scale of a mean squared error.
 
-The Gaussian negative log-likelihood (Eqs. 35, 39) over n LR values is (n / 2σ²) · MSE; every loss here is that
-divided by n / 2σ² (by its mean where σ² is a map), so that changing σ² changes the weight of the priors, not the
-step that Adam takes.
+The Gaussian negative log-likelihood (Eqs. 35 and 39 of the MLMC paper) over n LR values is (n / 2σ²) · MSE. The loss is
+that divided by n / 2σ² (by its mean where σ² is a map), so that another σ² changes the weight of the priors but not the
+size of Adam's steps.
 """
 
 from __future__ import annotations
@@ -71,14 +71,14 @@ class GaussianLikelihood:
 class SsimThenMse:
     """1 - SSIM for the first `switch` steps, then the Gaussian likelihood where there is noise.
 
-    1 - SSIM finds the image sooner than the squared error, but goes on to fit the noise.
+    1 - SSIM finds the image sooner than the squared error does, but then fits the noise.
 
     Parameters
     ----------
     switch : int
         First step that uses the squared error. Published: 405 (81 outer iterations of 5).
     ssim_below : float
-        Noise level (units of 0..1) below which 1 - SSIM goes on after the switch. Published: 0, always switch.
+        Noise level (units of 0..1) below which 1 - SSIM is kept after the switch. Published: 0, always switch.
     """
 
     switch: int = 405

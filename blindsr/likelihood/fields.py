@@ -1,8 +1,8 @@
-"""Random fields of the spectral model, whole: what its calibration is tested on.
+"""Random fields that follow the spectral model exactly, on which its calibration is tested.
 
     x = F⁻¹(sqrt(s² S_x) F(white noise)),      y = (x ⊗ k)↓s + n,
 
-on a torus twice as large as y, of which one quarter is kept, so that y has borders like any picture.
+on a torus of twice the height and width of y; a quarter of it is kept, so that y has borders like any picture.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Noise models: what is known or learned of the variance σ² in y = (x ⊗ k)↓s + n, n ~ N(0, σ²) (Eqs. 35, 40)."""
+"""Models of the noise variance σ² in y = (x ⊗ k)↓s + n, n ~ N(0, σ²) (Eqs. 35 and 40 of the MLMC paper)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from blindsr.operators.degradation import Padding, border_index
 
 @runtime_checkable
 class NoiseModel(Protocol):
-    """A rule for the noise variance; pure, so that the solver's state holds everything that changes."""
+    """A rule for the noise variance. It keeps no state: the solver holds all that changes."""
 
     def initial(self, y: Tensor) -> Tensor:
         """Variance before the first step, broadcastable to y (1, C, h, w), in squared units of y."""
@@ -58,9 +58,9 @@ class FixedNoise:
 def finest_detail_std(y: Tensor) -> Tensor:
     """Noise level from the finest detail of an image alone (Immerkær 1996), by the median, a scalar.
 
-    The mask [[1, -2, 1], [-2, 4, -2], [1, -2, 1]] / 6 passes white noise with its standard deviation and removes
-    whatever is locally linear. A blurred LR image has little else left at that frequency, so this is close to σ; image
-    detail adds to it, clipping to 0..1 takes from it.
+    The mask [[1, -2, 1], [-2, 4, -2], [1, -2, 1]] / 6 preserves the standard deviation of white noise and removes
+    whatever is locally linear. A blurred LR image has little else at that frequency, so the result is close to σ; image
+    detail raises it, and clipping to 0..1 lowers it.
 
     Parameters
     ----------
@@ -74,16 +74,16 @@ def finest_detail_std(y: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class IidNoise:
-    """Eq. 40: σ² = mean of the squared LR residual, re-estimated as the run goes, smoothed, between two bounds.
+    """Eq. 40: σ² is the mean squared LR residual, re-estimated and smoothed during the run, between two bounds.
 
-    A network that overfits sends the residual, and with it Eq. 40, to 0; so σ is never estimated below what the finest
-    detail of y shows, nor below `floor_std`. Early in a run the residual is misfit, not noise, and taking it for noise
-    would drown the data in the prior; so σ is never estimated above `ceiling` times that floor.
+    A network that overfits drives the residual, and with it Eq. 40, to 0; σ is therefore never estimated below the
+    level of the finest detail of y, nor below `floor_std`. Early in a run the residual is misfit rather than noise, and
+    taking it for noise would let the prior outweigh the data; σ is therefore never above `ceiling` times that floor.
 
     Parameters
     ----------
     floor_std : float
-        Smallest σ. The default is the level that the published weight of the image prior stands for, see `FixedNoise`.
+        Smallest σ. The default is the level implied by the published weight of the image prior, see `FixedNoise`.
     smoothing : float
         Share of the old estimate kept at each step, in [0, 1).
     ceiling : float
@@ -111,10 +111,10 @@ class IidNoise:
 
 @dataclass(frozen=True)
 class PatchNoise:
-    """A variance for every LR pixel: the mean squared residual over the patch around it, each channel for itself.
+    """A variance for every LR pixel and channel: the mean squared residual over the patch around the pixel.
 
-    Noise that differs from place to place (the non-iid model of BSRDM: Yue et al., "Blind Image Super-Resolution with
-    Elaborate Degradation Modeling on Noise and Kernel", CVPR 2022). Patches at the border are filled by reflection.
+    This is the model of spatially varying noise of BSRDM (Yue et al., "Blind Image Super-Resolution with Elaborate
+    Degradation Modeling on Noise and Kernel", CVPR 2022). Patches at the border are completed by reflection.
 
     Parameters
     ----------
@@ -123,7 +123,7 @@ class PatchNoise:
     start_std : float
         σ before the first estimate, units of y; published 0.01.
     floor_std : float
-        Smallest σ: a network that overfits sends the residual to 0. The default is the rounding of an 8-bit picture.
+        Smallest σ, since overfitting drives the residual to 0. The default is the rounding error of 8 bits.
 
     Raises
     ------

@@ -16,7 +16,7 @@ _PATCH_VALUES, _BLOCK = 2**17, 128
 
 
 def _fft_size(n: int) -> int:
-    """Return the smallest number from n on with no prime factor above 17, which an FFT takes much less time for."""
+    """Return the smallest number from n on with no prime factor above 17: an FFT of such a length is much faster."""
     while True:
         rest = n
         for prime in (2, 3, 5, 7, 11, 13, 17):
@@ -65,7 +65,7 @@ def gram_of(patches: Tensor, weight: Tensor) -> Tensor:
         for part, v in zip(plane.split(rows), w.split(rows), strict=True):
             p = part.reshape(-1, k2)
             left = (p * v.reshape(-1, 1)).T
-            for i in range(0, k2, _BLOCK):  # what lies below the diagonal blocks is known by symmetry
+            for i in range(0, k2, _BLOCK):  # the rest, below the diagonal blocks, follows by symmetry
                 total[i : i + _BLOCK, i:] += left[i : i + _BLOCK] @ p[:, i:]
     whole: Tensor = total.triu() + total.triu(1).T
     return whole

@@ -4,8 +4,8 @@ For fixed x and y, with p(u) the K² values of the extended image under the kern
 
     n e(k) = Σ_u w(u) (y(u) - p(u)ᵀk)² = kᵀAk - 2 bᵀk + c,    A = Σ w p pᵀ,  b = Σ w y p,  c = Σ w y²,
 
-sums over all n values of y. This is a small difference of large numbers, so each colour plane of x and y is taken
-about the mean μ of that plane of y, in float64. Every border rule keeps a constant image constant, so with p' = p - μ,
+with sums over all n values of y. This is a small difference of large numbers, so it is computed in float64, after the
+mean μ of each colour plane of y is subtracted from x and y. Border rules keep constants: with p' = p - μ,
 y' = y - μ and S = Σ k the residual is exactly y' - p'ᵀk + μ (1 - S), and
 
     n e(k) = kᵀAk - 2 bᵀk + c + 2 (1 - S) (γ - gᵀk) + (1 - S)² ν                          (A, b, c of p' and y')
@@ -16,9 +16,9 @@ The last two terms vanish where kernels sum to one; with them the form holds for
 A has K⁴ entries, but with t = s q + r (phase r, offset q), p'(u)[t] is the value of phase image r at u + q. Where the
 phase images are periodic and w is constant, A[t, t'] hence depends on (r, r', q' - q) alone: it is a correlation of
 two phase images, found for all lags by FFT. Other borders are made periodic by embedding the extended image into
-ceil(K/s) - 1 more LR rows and columns (or a few more, for the FFT), and the patches at these are taken off again one by
-one. A weight map leaves no such structure: there A is the sum over all patches, as it is where images are so small that
-this costs less.
+ceil(K/s) - 1 more LR rows and columns (or a few more, for the FFT), and the patches at these are subtracted one by one.
+A weight map leaves no such structure: then A is the sum over all patches, as it is for images so small that the sum is
+cheaper.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ class LrErrorForm:
     @classmethod
     @torch.no_grad()
     def build(cls, degradation: Degradation, x: Tensor, y: Tensor, weight: Tensor | None = None) -> LrErrorForm:
-        """Sum over one image, as data: no gradient reaches x or y.
+        """Build the form for one image. No gradient reaches x or y.
 
         Parameters
         ----------

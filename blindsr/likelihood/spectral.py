@@ -19,9 +19,9 @@ the squared tapers over the windows that cover pixel u, a sum over all windows a
 its pixels). The sum over the ordinates is tempered to that many, then divided by `dispersion`: real content scatters
 more than its model, in runs of frequencies.
 
-Neighbouring ordinates of a Hann taper say nearly the same, so every second one is used, the white fields of a
-chessboard (sides that are even): the number of independent ones stays the same, to the share Σ h²(u) h²(u') / Σ h⁴ of
-less than one in a hundred, u' half a window from u along both axes.
+Neighbouring ordinates of a Hann taper are nearly redundant, so where both sides are even every second one is used, like
+the white squares of a chessboard. The number of independent ordinates changes only by the share Σ h²(u) h²(u') / Σ h⁴,
+less than one in a hundred, with u' half a window from u along both axes.
 
 Whittle likelihood: Whittle, "On stationary processes in the plane", Biometrika 1954. Tempering a composite likelihood
 to its effective number of terms: Pauli, Racugno, Ventura, "Bayesian composite marginal likelihoods", Statistica
@@ -43,12 +43,12 @@ from blindsr.likelihood.content import PHOTOGRAPH, Term, design
 from blindsr.likelihood.noise import finest_detail_std
 
 LEAST_GAIN = 1e-24
-"""|K|² below this counts as this, so that it can be divided out of a product again."""
+"""Floor of |K|², so that it can be divided out of a product again."""
 
 CHUNK = 250_000
-"""Numbers in the largest array of one pass: what fits a core's cache."""
+"""Numbers in the largest array of one pass: as many as fit into a core's cache."""
 LEAST_POWER = 1e-12
-"""Floor of an ordinate, squared units of 0..1: without one, a constant y would draw the spectrum to zero for ever."""
+"""Floor of an ordinate, squared units of 0..1: without it, the likelihood of a constant y would be unbounded."""
 
 
 @dataclass(frozen=True)
@@ -62,13 +62,13 @@ class SpectralSettings:
     max_windows : int
         Windows used at most: those with the most fine detail.
     degrees : float
-        ν of the heavy-tailed Whittle likelihood; infinity for a Gaussian field.
+        ν of the heavy-tailed Whittle likelihood; infinity stands for a Gaussian field.
     lowest : float
         Frequencies nearer to zero than this many bins of the window are left out (leakage of the mean).
     content : mapping of str to Term
         Terms of the log spectrum (`content.BASIS`) and their spreads.
     dispersion : float
-        Variance of sums over ordinates in units of the model's; 1 for a field that is just what the model says.
+        Variance of sums over ordinates in units of the model's; 1 for a field that follows the model exactly.
     noise : float
         Noise level expected in noise-free pictures of 8 bits, units of 0..1.
     noise_log_std : float

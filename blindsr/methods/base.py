@@ -10,8 +10,8 @@ from torch import Tensor
 from blindsr.estimators.base import Estimate, Estimator
 from blindsr.generators.starts import pixel_average
 from blindsr.operators.degradation import Degradation
-from blindsr.posteriors.spectral_laplace import SpectralPrior
-from blindsr.restorers.base import Restorer, needs_kernel, needs_noise, seeded_restorer
+from blindsr.posteriors.spectral_laplace import SpectralPosterior
+from blindsr.restorers.base import Restorer
 from blindsr.restorers.tiled import restore
 
 
@@ -56,7 +56,7 @@ class Method:
     def __post_init__(self) -> None:
         if self.restorer is None and not self.estimator.makes_image:
             raise ValueError(f"method {self.name} makes its image by a restorer: name one")
-        if self.restorer is not None and needs_kernel(self.restorer) and not self.estimator.has_kernel:
+        if self.restorer is not None and self.restorer.needs_kernel and not self.estimator.has_kernel:
             raise ValueError(f"the restorer of method {self.name} needs a kernel, and its estimator finds none")
 
     def steps_for(self, degradation: Degradation) -> int:
@@ -68,17 +68,16 @@ class Method:
 
         0 where the restorer makes no use of it.
         """
-        if self.restorer is None or not needs_noise(self.restorer):
+        if self.restorer is None or not self.restorer.needs_noise:
             return 0.0
         for level in (self.noise_std, found.noise_std):
             if level is not None:
                 return level
-        return SpectralPrior.fit(y, degradation).noise_std
+        return SpectralPosterior.fit(y, degradation).noise_std
 
     def restorer_for(self, seed: int) -> Restorer | None:
         """Return the restorer with a seed, where it draws random numbers."""
-        made: Restorer | None = seeded_restorer(self.restorer, seed)
-        return made
+        return None if self.restorer is None else self.restorer.with_seed(seed)
 
     def solve(
         self, y: Tensor, degradation: Degradation, *, seed: int = 0, device: torch.device | str = "cpu"

@@ -29,11 +29,11 @@ from blindsr.optimizers.plain import Alternating, Joint
 from blindsr.optimizers.projected import ProjectedGradient
 from blindsr.optimizers.refit import RefitKernel
 from blindsr.posteriors.spectral_laplace import MomentEnergy
-from blindsr.priors.base import ImagePrior, KernelPrior
-from blindsr.priors.flow import SUFFIX, FlowPrior, flow_for
-from blindsr.priors.gaussian import GaussianKernelPrior
+from blindsr.priors.base import ImagePrior, KernelDensity, KernelPrior
+from blindsr.priors.families import FAMILIES, KernelFamily
+from blindsr.priors.flow import SUFFIX, FlowPrior
 from blindsr.priors.image import HyperLaplacian, NoPrior, Tikhonov, TotalVariation
-from blindsr.priors.motion import CameraShakePrior
+from blindsr.priors.patch_groups import PatchGroups
 from blindsr.restorers.base import Restorer
 from blindsr.restorers.bicubic import BicubicRestorer, bicubic
 from blindsr.restorers.map import MapRestorer
@@ -51,53 +51,66 @@ class Part(Generic[T]):
     file: str | None = None
 
 
+PUBLISHED_RHO = HyperLaplacian.rho
+"""ρ of an image prior that states none."""
+
+
 @dataclass(frozen=True)
 class Regularizer:
-    """An image prior with its weight ρ (Eq. 39)."""
+    """An image prior with its weight ρ in the joint loop (Eq. 39); in a MAP image it has the weight `map_weight`."""
 
     prior: ImagePrior
     rho: float
+
+    @classmethod
+    def of(cls, prior: ImagePrior) -> Regularizer:
+        """Take ρ from the prior's attribute `rho`, or the published one."""
+        return cls(prior, float(getattr(prior, "rho", PUBLISHED_RHO)))
 
 
 def _table(*parts: Part[T]) -> dict[str, Part[T]]:
     return {p.name: p for p in parts}
 
 
-def gaussian_sampling(problem: Problem) -> KernelPrior:
-    """Random Gaussian kernels in the published sampling range."""
-    return GaussianKernelPrior.sampling(problem.degradation.scale, problem.degradation.kernel_size)
+@dataclass(frozen=True)
+class FamilyPrior:
+    """A kernel family as the prior of a method: what the Monte Carlo step draws from, or what decodes a latent.
+
+    Parameters
+    ----------
+    family : KernelFamily
+        The family.
+    """
+
+    family: KernelFamily
+
+    def __call__(self, problem: Problem) -> KernelPrior:
+        """Return the law that the Monte Carlo step draws from."""
+        return self.family.sampling(problem.degradation)
+
+    def density(self, degradation: Degradation) -> KernelDensity | None:
+        """Return the density that a sampler's target takes; UserError where the family has none."""
+        return self.family.density(degradation)
 
 
-def camera_shake(problem: Problem) -> KernelPrior:
-    """Random camera-shake kernels."""
-    return CameraShakePrior.protocol(problem.degradation.scale, problem.degradation.kernel_size)
-
-
-def spectral_draws(problem: Problem) -> KernelPrior:
+class SpectralDraws:
     """Kernels from the spectral posterior of y."""
-    return problem.spectral.spectral
+
+    def __call__(self, problem: Problem) -> KernelPrior:
+        """Return the posterior, which draws kernels."""
+        return problem.spectral.spectral
+
+    def density(self, degradation: Degradation) -> KernelDensity | None:
+        """None: a posterior is no prior of a target; the family that it was fitted in is taken."""
+        return None
 
 
-def gaussian_flow(problem: Problem) -> KernelPrior:
-    """Kernels of the flow that learned the protocol's Gaussians."""
-    return flow_for(problem.degradation, "gaussian")
-
-
-def motion_flow(problem: Problem) -> KernelPrior:
-    """Kernels of the flow that learned camera shake."""
-    return flow_for(problem.degradation, "motion")
-
-
-PRIORS: dict[str, Part[PriorFactory | None]] = _table(
-    Part("mcmc", gaussian_sampling),
-    Part("motion", camera_shake),
-    Part("spectral", spectral_draws),
-    Part("flow", gaussian_flow),
-    Part("flow-motion", motion_flow),
-    Part("none", None),
-)
-"""What the Monte Carlo step draws kernels from, and what a latent kernel is decoded by; `none` leaves the step and its
-warm-up out."""
+PRIORS: dict[str, Part[PriorFactory | None]] = {
+    **{name: Part(name, FamilyPrior(family)) for name, family in FAMILIES.items()},
+    **_table(Part("spectral", SpectralDraws()), Part("none", None)),
+}
+"""What the Monte Carlo step draws kernels from, and what decodes a latent kernel: the kernel families of
+`priors.families`, draws from the spectral posterior of y, or `none`, which leaves the step and its warm-up out."""
 
 
 @dataclass(frozen=True)
@@ -208,7 +221,7 @@ OPTIMIZERS: dict[str, Part[Optimizer]] = _table(
 RESTORERS: dict[str, Part[Restorer | None]] = _table(
     Part("none", None),
     Part("map", MapRestorer()),
-    Part("tv", MapRestorer(similar=None)),
+    Part("tv", MapRestorer(TotalVariation())),
     Part("bicubic", BicubicRestorer()),
     Part("zssr", ZssrRestorer()),
 )
@@ -216,11 +229,13 @@ RESTORERS: dict[str, Part[Restorer | None]] = _table(
 
 
 IMAGE_PRIORS: dict[str, Part[Regularizer]] = _table(
-    Part("hyper-laplacian", Regularizer(HyperLaplacian(), 0.2)),
-    Part("tv", Regularizer(TotalVariation(), 0.2)),
-    Part("tikhonov", Regularizer(Tikhonov(), 2.0)),
-    Part("none", Regularizer(NoPrior(), 0.0)),
+    Part("hyper-laplacian", Regularizer.of(HyperLaplacian())),
+    Part("tv", Regularizer.of(TotalVariation())),
+    Part("tikhonov", Regularizer.of(Tikhonov())),
+    Part("patch-groups", Regularizer.of(PatchGroups())),
+    Part("none", Regularizer.of(NoPrior())),
 )
+"""Image priors, of the joint loop and of MAP images alike."""
 
 
 NOISES: dict[str, Part[NoiseModel]] = _table(

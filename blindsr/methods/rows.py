@@ -52,8 +52,8 @@ class Choice:
     Attributes
     ----------
     method : str, Estimator or None
-        A row of `METHODS`, `my_file.py:MyEstimator`, or an estimator. None: the default, or the row that the named
-        parts belong to.
+        A row of `METHODS`, `my_file.py:MyEstimator`, or an estimator as an object. None: the default, or the row that
+        the named parts belong to.
     prior, optimizer, image_prior, noise, restorer
         Parts instead of the row's own: names in the tables of `methods.parts`, a user's `my_file.py:MyPart`, objects.
     weights : Path or None
@@ -155,8 +155,8 @@ def _finished(
     try:
         return Method(name, estimator, restorer.value, files=files, own_parts=own, labels=labels, **rest)
     except ValueError as error:
-        hint = "model.pt, model.onnx, weights.pth or my_file.py:restore" if not estimator.has_kernel else "map, for one"
-        raise UserError(f"--method {name}: {error} by --restorer ({hint})") from error
+        hint = "map" if estimator.has_kernel else "model.pt, model.onnx, weights.pth or my_file.py:restore"
+        raise UserError(f"--restorer {restorer.name}: {error}; for example --restorer {hint}") from error
 
 
 @dataclass(frozen=True)
@@ -281,6 +281,14 @@ class LoopRow(Row):
         return _finished(self.name, estimator, row.restorer, parts, noise_std=known_level(noise), labels=labels)
 
 
+def _map_under(part: Part[Regularizer]) -> MapRestorer:
+    """Return the MAP restorer under an image prior."""
+    try:
+        return MapRestorer(part.value.prior)
+    except ValueError as error:
+        raise UserError(f"--image-prior {part.name}: {error}") from error
+
+
 @dataclass(frozen=True)
 class SpectralRow(Row):
     """The kernel from y alone by `KernelEstimator`, then a restorer.
@@ -315,10 +323,10 @@ class SpectralRow(Row):
         if choice.restorer is not None or choice.weights is not None:
             restorer = restorer_part(choice.restorer or "usrnet", choice.weights)
         if choice.image_prior is not None:
-            part = image_prior_part(choice.image_prior)
-            if not isinstance(restorer.value, MapRestorer):
+            part = image_prior_part(choice.image_prior, for_map=True)
+            if restorer is not self.restorer and restorer.name != "map":
                 raise UserError(f"--image-prior {part.name}: goes with --restorer map, not with {restorer.name}")
-            restorer = replace(restorer, value=restorer.value.with_prior(part.value.prior))
+            restorer = replace(restorer, value=_map_under(part))
             labels["image_prior"] = part.name
             parts.append(part)
         made = _stepped(self.name, estimator, choice.iterations)

@@ -31,7 +31,7 @@ LOOP_METHOD = "mlmc"
 _MLMC = LoopRow(
     "mlmc",
     "the paper's method (Xia et al. 2024)",
-    PRIORS["mcmc"],
+    PRIORS["gaussian"],
     OPTIMIZERS["meta"],
     IMAGE_PRIORS["hyper-laplacian"],
 )

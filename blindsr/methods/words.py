@@ -6,6 +6,7 @@ import importlib.util
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,10 +14,21 @@ from blindsr import testing
 from blindsr.errors import UserError
 from blindsr.estimators.base import Estimator
 from blindsr.likelihood.noise import FixedNoise
-from blindsr.methods.parts import IMAGE_PRIORS, NOISES, OPTIMIZERS, PRIORS, RESTORERS, Part, Regularizer, noise_level
-from blindsr.operators.degradation import Degradation
+from blindsr.methods.parts import (
+    IMAGE_PRIORS,
+    NOISES,
+    OPTIMIZERS,
+    PRIORS,
+    RESTORERS,
+    FamilyPrior,
+    Part,
+    Regularizer,
+    noise_level,
+)
+from blindsr.operators.degradation import DEFAULT_ALIGNMENT, Alignment, Degradation, Padding
+from blindsr.priors.base import KernelPrior
+from blindsr.priors.families import ALIASES, KernelFamily, kernel_family, smooth_families
 from blindsr.priors.flow import SUFFIX, flow_for
-from blindsr.priors.normal import SHAPES
 from blindsr.restorers.external import (
     ONNX_SUFFIXES,
     TORCHSCRIPT_SUFFIXES,
@@ -27,11 +39,10 @@ from blindsr.restorers.external import (
 from blindsr.restorers.grid import Grid, OnGrid
 from blindsr.restorers.spandrel_model import SPANDREL_SUFFIXES, SpandrelRestorer
 from blindsr.restorers.usrnet import UsrNetRestorer
+from blindsr.samplers.sampler import Sampler
+from blindsr.samplers.table import SAMPLERS
 
 T = TypeVar("T")
-
-OWN_RHO = 0.2
-"""Weight ρ of a user's own image prior that has no attribute `rho`."""
 
 
 def load_object(reference: str) -> Any:
@@ -106,36 +117,57 @@ def checked(word: str, check: Callable[[], None]) -> None:
         raise UserError(f"{word}: fails when checked ({type(error).__name__}: {error})") from error
 
 
-def prior_part(word: Any, degradation: Degradation) -> Part[Any]:
-    """Return the kernel prior that a word names: one of the table, a flow's file, or a user's own, which is checked.
+def family_named(word: str) -> KernelFamily:
+    """Return the kernel family that a word names: one of the registry, a flow's file, or a user's own.
 
-    Its value is None, or a function from the problem (`blindsr.estimators.loop.Problem`) to the prior.
-    """
-    if not isinstance(word, str):
-        return replace(_object(word), value=lambda problem: word)
-    if word.endswith(SUFFIX):
-        flow = flow_for(degradation, Path(word))
-        return Part(Path(word).name, lambda problem: flow, word)
-    if not is_reference(word):
-        return _from_table("prior", word, PRIORS)
-    prior = made(word, degradation)
-    checked(word, lambda: testing.check_kernel_prior(prior, degradation))
-    return Part(word, lambda problem: prior, _file(word))
-
-
-def family_part(word: Any) -> str:
-    """Return the name of the smooth kernel family that a word names, for an estimator that needs its density.
+    A file is read only when one of the family's laws is asked for; a user's own class is then called with the
+    `Degradation` and checked.
 
     Raises
     ------
     UserError
-        If there is none of that name.
+        If the registry has no family of that name.
     """
-    name = {"mcmc": "gaussian"}.get(word, word)
-    if name not in SHAPES:
+    if word.endswith(SUFFIX):
+        path = Path(word)
+        return KernelFamily(path.name, "a trained flow", cache(lambda d: flow_for(d, path)), file=word)
+    if not is_reference(word):
+        return kernel_family(word)
+
+    @cache
+    def own(degradation: Degradation) -> KernelPrior:
+        prior: KernelPrior = made(word, degradation)
+        checked(word, lambda: testing.check_kernel_prior(prior, degradation))
+        return prior
+
+    return KernelFamily(word, "your own", own, file=_file(word))
+
+
+def prior_part(word: Any, degradation: Degradation) -> Part[Any]:
+    """Return the kernel prior that a word names: one of the table, a flow's file, or a user's own, which is checked."""
+    if not isinstance(word, str):
+        own = _object(word)
+        return replace(own, value=FamilyPrior(KernelFamily(own.name, "your own", lambda d: word)))
+    if not word.endswith(SUFFIX) and not is_reference(word):
+        return _from_table("prior", ALIASES.get(word, word), PRIORS)
+    family = family_named(word)
+    family.sampling(degradation)  # a file that cannot be used is refused at once
+    return Part(family.name, FamilyPrior(family), family.file)
+
+
+def family_part(word: Any) -> str:
+    """Return the name of the kernel family that a word names, for an estimator that needs its smooth density.
+
+    Raises
+    ------
+    UserError
+        If there is none of that name, or it has no such density.
+    """
+    name = ALIASES.get(word, word)
+    if name not in smooth_families():
         raise UserError(
-            f"--prior {word}: the spectral estimate needs a family with few parameters and a density; choose "
-            f"{', '.join(SHAPES)}, or `--method mlmc --prior {word}` draws from it in the joint loop"
+            f"--prior {word}: the spectral estimate needs a family with a smooth density in few parameters; choose "
+            f"{', '.join(smooth_families())}, or `--method mlmc --prior {word}`, which draws kernels in the joint loop"
         )
     return str(name)
 
@@ -151,15 +183,27 @@ def optimizer_part(word: Any) -> Part[Any]:
     return Part(word, optimizer, _file(word))
 
 
-def image_prior_part(word: Any) -> Part[Any]:
-    """Return the image prior that a word names; a user's own is called without arguments and checked."""
+def image_prior_part(word: Any, *, for_map: bool = False) -> Part[Any]:
+    """Return the image prior that a word names, for the joint loop or for a MAP image; a user's own is checked."""
     if not isinstance(word, str):
-        return Part(type(word).__name__, Regularizer(word, float(getattr(word, "rho", OWN_RHO))))
+        return Part(type(word).__name__, Regularizer.of(word))
     if not is_reference(word):
         return _from_table("image-prior", word, IMAGE_PRIORS)
     prior = made(word)
-    checked(word, lambda: testing.check_image_prior(prior))
-    return Part(word, Regularizer(prior, float(getattr(prior, "rho", OWN_RHO))), _file(word))
+    checked(word, lambda: testing.check_image_prior(prior, for_map=for_map))
+    return Part(word, Regularizer.of(prior), _file(word))
+
+
+def sampler_part(word: Any, *, check: bool = True) -> Part[Sampler]:
+    """Return the sampler that a word names; a user's own is called without arguments and, by default, checked."""
+    if not isinstance(word, str):
+        return _object(word)
+    if not is_reference(word):
+        return _from_table("sampler", word, {name: Part(name, sampler) for name, sampler in SAMPLERS.items()})
+    sampler = made(word)
+    if check:
+        checked(word, lambda: testing.check_sampler(sampler))
+    return Part(word, sampler, _file(word))
 
 
 def restorer_part(word: Any, weights: Path | None = None, grid: Grid | None = None) -> Part[Any]:
@@ -243,3 +287,20 @@ def estimator_part(word: str | Estimator) -> Part[Estimator]:
     estimator = made(word)
     checked(word, lambda: testing.check_estimator(estimator))
     return Part(word, estimator, _file(word))
+
+
+def default_degradation(
+    scale: int, kernel_size: int = 0, alignment: Alignment | None = None, padding: Padding | None = None
+) -> Degradation:
+    """Build the operator; `DEFAULT_ALIGNMENT`, and the padding that goes with the grid, where none is named.
+
+    Raises
+    ------
+    UserError
+        If a number does not fit.
+    """
+    grid = alignment or DEFAULT_ALIGNMENT
+    try:
+        return Degradation(scale, kernel_size, grid, padding or grid.usual_padding)
+    except ValueError as error:
+        raise UserError(str(error)) from error

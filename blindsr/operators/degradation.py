@@ -16,8 +16,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from blindsr.errors import UserError
-
 SCALES = (2, 3, 4, 8)
 
 
@@ -258,20 +256,3 @@ class Degradation:
         w = 1.0 if weight is None else weight
         parts = [(w * (self.each(x, part) - y).square()).mean((1, 2, 3, 4)) for part in kernels.split(chunk)]
         return torch.cat(parts)
-
-
-def default_degradation(
-    scale: int, kernel_size: int = 0, alignment: Alignment | None = None, padding: Padding | None = None
-) -> Degradation:
-    """Build the operator; `DEFAULT_ALIGNMENT`, and the padding that goes with the grid, where none is named.
-
-    Raises
-    ------
-    UserError
-        If a number does not fit.
-    """
-    grid = alignment or DEFAULT_ALIGNMENT
-    try:
-        return Degradation(scale, kernel_size, grid, padding or grid.usual_padding)
-    except ValueError as error:
-        raise UserError(str(error)) from error

@@ -1,7 +1,7 @@
-"""What a sampler needs of a density: values, gradients, names, starts.
+"""What a sampler needs of a target: log densities, gradients, names and starting points.
 
-A target is a log density log π(z), up to a constant, over z in R^dim (Lebesgue measure, so every change of variables
-has its Jacobian in it). Batches of positions are rows: z (n, dim) -> (n,).
+A target is a log density log π(z), up to a constant, over z in R^dim, with respect to Lebesgue measure: every change of
+variables contributes its Jacobian. Batches of positions are rows: z (n, dim) -> (n,).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor
 from blindsr.priors.base import KernelDensity
 
 WIDER = 2.0
-"""Standard deviations of the starts of chains, in units of the density's."""
+"""Standard deviation of the starting points of chains, in units of the density's."""
 
 
 @runtime_checkable
@@ -24,7 +24,7 @@ class Target(Protocol):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Name of each coordinate of z; their number is the dimension."""
+        """Name of each coordinate of z; their number is the dimension of z."""
         ...
 
     def log_prob(self, z: Tensor) -> Tensor:
@@ -32,13 +32,13 @@ class Target(Protocol):
         ...
 
     def initial(self, n: int, *, generator: torch.Generator) -> Tensor:
-        """Starts for n chains (n, dim), float64, spread wider than the density."""
+        """Starting points of n chains (n, dim), float64, spread more widely than the density."""
         ...
 
 
 @runtime_checkable
 class BayesTarget(Target, Protocol):
-    """A posterior whose prior and likelihood can be told apart: what tempering and sequential Monte Carlo need."""
+    """A posterior with separate prior and likelihood, as tempering and sequential Monte Carlo need it."""
 
     def log_prior(self, z: Tensor) -> Tensor:
         """Normalised log prior of z (n, dim): (n,)."""
@@ -55,11 +55,15 @@ class BayesTarget(Target, Protocol):
 
 @runtime_checkable
 class KernelTarget(Target, Protocol):
-    """A target some coordinates of which make a blur kernel."""
+    """A target with coordinates that determine a blur kernel."""
 
     def kernel(self, z: Tensor) -> Tensor:
         """Kernels (n, 1, K, K) of positions (n, dim)."""
         ...
+
+
+class NoGradientError(ValueError):
+    """The log density of a target is not differentiable by autograd."""
 
 
 ValueAndGradient = Callable[[Tensor], tuple[Tensor, Tensor]]
@@ -68,8 +72,10 @@ ValueAndGradient = Callable[[Tensor], tuple[Tensor, Tensor]]
 def value_and_gradient(target: Any) -> ValueAndGradient:
     """Return the function z (n, dim) -> (log density (n,), its gradient (n, dim)), both detached.
 
-    A target may bring its own, faster, as a method `log_prob_and_gradient`; else autograd makes it. A density that is
-    not a number counts as zero (-inf), and gradients are zero there.
+    A target may bring a faster one of its own, as the method `log_prob_and_gradient`; otherwise autograd is used. Where
+    the log density or its gradient is not finite, the density counts as zero (-inf) and the gradient is zero.
+
+    The function raises `NoGradientError` if the log density has no gradient.
     """
     own: ValueAndGradient | None = getattr(target, "log_prob_and_gradient", None)
 
@@ -77,6 +83,8 @@ def value_and_gradient(target: Any) -> ValueAndGradient:
         with torch.enable_grad():
             at = z.detach().requires_grad_()
             value = target.log_prob(at)
+            if not value.requires_grad:
+                raise NoGradientError(f"{type(target).__name__}.log_prob has no gradient in z")
             (gradient,) = torch.autograd.grad(value.sum(), at)
         return value.detach(), gradient
 
@@ -89,9 +97,24 @@ def value_and_gradient(target: Any) -> ValueAndGradient:
 
 
 def coordinate_names(prior: KernelDensity) -> tuple[str, ...]:
-    """Names of a kernel prior's z: its own where it has one for each, else z_0, z_1, ..."""
+    """Names of the coordinates z of a kernel prior: its own if it names each of them, else z_0, z_1, ..."""
     parameters: Any = getattr(prior, "parameters", None)
     names: tuple[str, ...] = tuple(getattr(prior, "names", ()))
     if parameters is not None and hasattr(parameters, "free"):
         names = tuple(names[j] for j in parameters.free)
     return names if len(names) == prior.dim else tuple(f"z_{j}" for j in range(prior.dim))
+
+
+def check_prior(prior: KernelDensity) -> None:
+    """Check the kernel prior of a target.
+
+    Raises
+    ------
+    ValueError
+        If it is no density over kernel parameters.
+    """
+    if not isinstance(prior, KernelDensity):
+        raise ValueError(
+            f"{type(prior).__name__} is no kernel prior with a density: sample, sample_z, log_prob, kernel and dim are "
+            "needed (of a Laplace posterior, take its .family)"
+        )

@@ -1,11 +1,12 @@
-"""Posterior of a kernel's parameters given y and one fixed image x, through the exact quadratic form of the LR error.
+"""Target (b): the posterior of a kernel given y and one fixed image x, by the exact quadratic form of the LR error.
 
-With kernels k(z), a density p(z) that does not depend on y, n values of y and e(k) the mean squared LR error,
+With kernels k(z), a prior density p(z) that does not depend on y, n values of y, and the mean squared LR error e(k),
 
     log π(z, log σ) = log p(z) + log p(log σ) - n e(k(z)) / 2v - (n/2) log 2πv,        v = σ² + m².
 
-σ is the noise level, m (`model_error`) the standard deviation of what a fixed image gets wrong. It is the likelihood of
-Eq. 1 at a given x. The form costs a K² x K² product for each kernel, however large the image (`likelihood.quadratic`).
+σ is the noise level and m (`model_error`) the standard deviation of the errors of the fixed image. This is the Gaussian
+likelihood of y at a given x. The quadratic form costs one K² x K² product per kernel, whatever the size of the image
+(`likelihood.quadratic`).
 """
 
 from __future__ import annotations
@@ -17,14 +18,13 @@ from torch import Tensor
 
 from blindsr.likelihood.quadratic import LrErrorForm
 from blindsr.operators.degradation import Degradation
-from blindsr.posteriors.base import coordinate_names
+from blindsr.posteriors.base import check_prior, coordinate_names
 from blindsr.posteriors.laplace import minimise
 from blindsr.posteriors.log_noise import LOG_2PI, LogNoisePrior
-from blindsr.posteriors.spectral_laplace import SpectralPrior
 from blindsr.priors.base import KernelDensity
 
 SMALLEST = 1e-300
-"""Least variance: keeps a chain that tries log σ = -400 from dividing by zero."""
+"""Smallest variance: a chain that proposes log σ = -400 must not divide by zero."""
 
 
 class FixedImageTarget:
@@ -33,32 +33,32 @@ class FixedImageTarget:
     Parameters
     ----------
     x, y : Tensor
-        HR (1, C, H, W) and LR (1, C, h, w), values 0..1. Where the borders of a photo are not circular, nothing is
-        known beyond them: hand over the part of y that x explains without its border, with `Padding.VALID`
+        HR (1, C, H, W) and LR (1, C, h, w), values 0..1. The borders of a photo are not circular, and nothing is known
+        beyond them: give the part of y that x explains without its border, and `Padding.VALID`
         (`estimators.spectral.interior` cuts it out).
     degradation : Degradation
         The operator.
     prior : KernelDensity
         p(z) over the kernel's parameters.
     noise_std : float, optional
-        σ where it is known, units of 0..1. Default: unknown, one more coordinate "log_noise".
+        σ if it is known, in units of 0..1. Default: unknown, and sampled as the coordinate "log_noise".
     model_error : float
-        m, units of 0..1. An estimated image is not the truth: its errors look like noise, but are not white, so the
-        posterior is narrower than it should be and, where x was made with a kernel, holds on to that kernel. An unknown
-        σ takes up the size of the errors, not their correlation; m > 0 is for a known σ, or as a floor.
+        m, in units of 0..1. An estimated image is not the true one. Its errors resemble noise but are not white, so the
+        posterior is too narrow, and biased towards the kernel that x was estimated with. An unknown σ absorbs the size
+        of these errors, not their correlation; m > 0 is meant for a known σ, or as a lower bound.
     noise_prior : LogNoisePrior, optional
-        Of log σ, where it is unknown.
+        Prior of log σ, if σ is unknown.
 
     Raises
     ------
     ValueError
-        If shapes do not fit together, values are not finite, the prior has no density or depends on y, or a noise level
-        is impossible.
+        If shapes do not fit together, values are not finite, the prior has no density, or a noise level is out of
+        range.
 
     Notes
     -----
-    Axis-and-angle priors (`GaussianKernelPrior`) have each kernel twice, axes exchanged and turned by 90 degrees: two
-    modes. `GaussianShape` has each kernel once.
+    Priors over two axes and an angle (`GaussianKernelPrior`) contain each kernel twice, with the axes exchanged and
+    rotated by 90 degrees: two modes. `GaussianShape` contains each kernel once.
     """
 
     def __init__(
@@ -72,7 +72,11 @@ class FixedImageTarget:
         model_error: float = 0.0,
         noise_prior: LogNoisePrior | None = None,
     ) -> None:
-        _check_prior(prior, degradation)
+        check_prior(prior)
+        if prior.kernel_size != degradation.kernel_size:
+            raise ValueError(
+                f"fixed image: the prior's kernels have side {prior.kernel_size}, not {degradation.kernel_size}"
+            )
         _check_noise(noise_std, model_error)
         if len(x) != 1 or not (torch.isfinite(x).all() and torch.isfinite(y).all()):
             raise ValueError(f"fixed image: one image (1, C, H, W) of finite values is needed, got {tuple(x.shape)}")
@@ -84,11 +88,13 @@ class FixedImageTarget:
         names = coordinate_names(prior)
         self._names = names if noise_std is not None else (*names, "log_noise")
         if not self._names:
-            raise ValueError("fixed image: the kernel and the noise are both fixed, there is nothing to sample")
+            raise ValueError(
+                "fixed image: the kernel and the noise level are both fixed, so there is nothing to sample"
+            )
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Coordinates: the prior's, then "log_noise" (of σ in units of 0..1) where the noise is unknown."""
+        """Coordinates: those of the prior, then "log_noise" (σ in units of 0..1) if the noise level is unknown."""
         return self._names
 
     @property
@@ -97,7 +103,7 @@ class FixedImageTarget:
         return len(self._names)
 
     def given(self, y: Tensor) -> FixedImageTarget:
-        """Return the same model given another y."""
+        """Return the same model for another y."""
         parts = (self.x, y, self.degradation, self.prior, self.noise_std)
         return FixedImageTarget(*parts, model_error=self.model_error, noise_prior=self.noise_prior)
 
@@ -157,7 +163,7 @@ class FixedImageTarget:
         return _no_nan(self.log_prior(z) + self.log_likelihood(z))
 
     def log_prob_and_gradient(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Log density (n,) and its gradient (n, dim), detached: autograd passes through the kernel's formula only."""
+        """Log density (n,) and its gradient (n, dim), detached; only the formula of the kernel needs autograd."""
         with torch.enable_grad():
             at = z.detach().double().requires_grad_()
             kernels, log_prior = self.kernel(at), self.log_prior(at)
@@ -184,7 +190,7 @@ class FixedImageTarget:
 
     @torch.no_grad()
     def initial(self, n: int, *, generator: torch.Generator) -> Tensor:
-        """Starts (n, dim), float64: kernels from the prior, each with a log σ within ±1 of its own residual's.
+        """Starting points (n, dim), float64: kernels from the prior, with log σ within ±1 of that of their residuals.
 
         The prior is wider than the posterior, and its draws reach every mode.
         """
@@ -196,12 +202,12 @@ class FixedImageTarget:
         return z
 
     def mode(self, starts: int = 8) -> Tensor:
-        """Highest mode found (dim,), by L-BFGS from the best of some starts (a fixed seed).
+        """Highest mode found (dim,), by L-BFGS from draws of the prior (with a fixed seed).
 
         Parameters
         ----------
         starts : int
-            Draws from the prior that compete; the best two are followed to the end.
+            Number of draws; after ten steps each, the best two are continued to convergence.
         """
         generator = torch.Generator().manual_seed(0)
         points = self.initial(max(starts, 1), generator=generator)
@@ -214,9 +220,9 @@ class FixedImageTarget:
         return -self.log_prob(z[None])[0]
 
     def laplace(self, starts: int = 8) -> tuple[Tensor, Tensor]:
-        """Normal approximation, for a sampler's start or mass: (mode (dim,), covariance (dim, dim)), float64.
+        """Laplace approximation: mode (dim,) and covariance (dim, dim), float64.
 
-        Curvatures below 1e-3 (standard deviations above 30) count as that.
+        Curvatures below 1e-3 (standard deviations above 30) are raised to that value.
         """
         mode = self.mode(starts)
         hessian = torch.autograd.functional.hessian(self._energy, mode)
@@ -226,22 +232,22 @@ class FixedImageTarget:
     # --- data -----------------------------------------------------------------------------------------------------
 
     def observed(self) -> dict[str, Tensor]:
-        """Return what was observed: {"lr_image": (C, h, w)}."""
+        """Return the observed data: {"lr_image": (C, h, w)}."""
         return {"lr_image": self.y[0]}
 
     def blurred(self, z: Tensor) -> Tensor:
-        """LR images without noise, (n, C, h, w), of positions (n, dim); float64, differentiable."""
+        """Noise-free LR images (n, C, h, w) of positions (n, dim); float64, differentiable."""
         return self.degradation.each(self.x, self.kernel(z.double()))[:, 0]
 
     @torch.no_grad()
     def predict(self, z: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        """Posterior-predictive LR images, noise (and model error) added: {"lr_image": (n, C, h, w)}, float64."""
+        """Posterior-predictive LR images, with noise and model error: {"lr_image": (n, C, h, w)}, float64."""
         clean = self.blurred(z)
         noise = torch.randn(clean.shape, generator=generator, dtype=torch.float64)
         return {"lr_image": clean + self.noise_level(z)[:, None, None, None] * noise}
 
     def simulate(self, z: Tensor, generator: torch.Generator) -> Tensor:
-        """One y (1, C, h, w), float64, of one position (dim,) or (1, dim): for simulation-based calibration."""
+        """Simulate y (1, C, h, w), float64, at a position (dim,) or (1, dim): for simulation-based calibration."""
         return self.predict(z.reshape(1, -1), generator)["lr_image"]
 
     @torch.no_grad()
@@ -266,19 +272,6 @@ class FixedImageTarget:
 def _no_nan(value: Tensor) -> Tensor:
     """Log densities with -inf in place of what is not a number."""
     return value.nan_to_num(nan=-math.inf, posinf=math.inf, neginf=-math.inf)
-
-
-def _check_prior(prior: KernelDensity, degradation: Degradation) -> None:
-    if isinstance(prior, SpectralPrior):
-        raise ValueError(
-            "fixed image: a SpectralPrior is made from y, which would enter twice; use its .family instead"
-        )
-    if not isinstance(prior, KernelDensity):
-        raise ValueError(f"fixed image: {type(prior).__name__} has no density (log_prob, sample_z, kernel, dim)")
-    if prior.kernel_size != degradation.kernel_size:
-        raise ValueError(
-            f"fixed image: the prior's kernels have side {prior.kernel_size}, not {degradation.kernel_size}"
-        )
 
 
 def _check_noise(noise_std: float | None, model_error: float) -> None:

@@ -2,9 +2,10 @@
 
     E(z, u) = -log L(k(z), u) - log p(z) + ½ ‖u‖²
 
-with `likelihood.spectral`'s L (u: the content's parameters, each N(0, 1)). Its Gauss-Newton matrix is positive
-definite, so every damped step is a descent; the matrix at the mode is the precision of Laplace's approximation. Wrong
-modes exist (a content that bends takes a wrong kernel's part), so the search starts at several kernels.
+where L is the likelihood of `likelihood.spectral` and u are the content's parameters, each N(0, 1) a priori. The
+Gauss-Newton matrix is positive definite, so every damped step descends; at the mode it is the precision of Laplace's
+approximation. There are spurious modes, in which the content's curvature imitates a kernel, so the search starts at
+several kernels.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from blindsr.priors.normal import SmoothKernels
 STEP = 1e-5
 """Step of the central differences that give the kernel's derivatives."""
 SETTLED = 1e-6
-"""Nats that the last step may still gain."""
+"""Gain of a step, in nats, below which the descent has converged."""
 
 
 @dataclass(frozen=True)
@@ -34,15 +35,15 @@ class SpectralMode:
     Attributes
     ----------
     likelihood : SpectralLikelihood
-        Of y.
+        The likelihood of y.
     family : KernelDensity
-        What z means, and its prior.
+        The kernel family and its prior.
     position : Tensor
         (dim + n_nuisance,), float64: z, then u.
     energy : float
-        E there: a negative log posterior up to a constant that families on the same y share.
+        E there: a negative log posterior, up to a constant that is the same for all families on one y.
     precision : Tensor
-        Gauss-Newton matrix of E there.
+        Gauss-Newton matrix of E there, (dim + n_nuisance,) square.
     """
 
     likelihood: SpectralLikelihood
@@ -53,7 +54,7 @@ class SpectralMode:
 
 
 def starts(family: KernelDensity) -> Tensor:
-    """Kernel parameters (m, dim) to begin from: the family's own, or the centre of the prior's draws."""
+    """Starting points (m, dim): the family's own, or else the median of draws from the prior."""
     if isinstance(family, SmoothKernels):
         return family.starts()
     drawn = family.sample_z(256, generator=torch.Generator().manual_seed(0)).double()
@@ -66,11 +67,11 @@ def spectral_mode(likelihood: SpectralLikelihood, family: KernelDensity, start: 
     Parameters
     ----------
     likelihood : SpectralLikelihood
-        Of y.
+        The likelihood of y.
     family : KernelDensity
-        Kernels with their prior.
+        The kernel family and its prior.
     start : Tensor, optional
-        Kernel parameters (m, dim) to begin from; default `starts(family)`.
+        Kernel parameters (m, dim) to start from; default: `starts(family)`.
     """
     begin = starts(family) if start is None else start.double()
     found = [descend(likelihood, family, z, steps=8 if len(begin) > 4 else 80) for z in begin]
@@ -91,7 +92,7 @@ def _energy(likelihood: SpectralLikelihood, family: KernelDensity, at: Tensor) -
 
 @torch.enable_grad()
 def _prior_curvature(family: KernelDensity, z: Tensor) -> tuple[Tensor, Tensor]:
-    """Gradient and Hessian, its negative part cut off, of -log p at z (dim,)."""
+    """Gradient and positive part of the Hessian of -log p at z (dim,)."""
     at = z.detach().requires_grad_()
     (gradient,) = torch.autograd.grad(-family.log_prob(at[None])[0], at, create_graph=True)
     rows = [torch.autograd.grad(g, at, retain_graph=True, allow_unused=True)[0] for g in gradient if g.requires_grad]
@@ -127,22 +128,22 @@ def descend(
     free: Tensor | None = None,
     settled: float = SETTLED,
 ) -> SpectralMode:
-    """Levenberg-Marquardt.
+    """Minimise E by the Levenberg-Marquardt method.
 
     Parameters
     ----------
     likelihood : SpectralLikelihood
-        Of y.
+        The likelihood of y.
     family : KernelDensity
-        Kernels with their prior.
+        The kernel family and its prior.
     start : Tensor
-        Kernel parameters (dim,), whose content is then guessed, or a whole position.
+        Kernel parameters (dim,), for which the content is initialised, or a whole position.
     steps : int
-        Steps at most.
+        Maximum number of steps.
     free : Tensor or None
-        Indices of the coordinates that move, the others stay as they are; None: all move.
+        Indices of the coordinates that are optimised, the others being fixed; None: all of them.
     settled : float
-        Nats of a step's gain that end the descent.
+        Gain of a step, in nats, below which the descent has converged.
     """
     at = start.clone()
     if len(at) == family.dim:

@@ -1,4 +1,4 @@
-"""A prior on an unknown noise level, as a coordinate of a target."""
+"""The prior of an unknown noise level."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ class LogNoisePrior:
     Parameters
     ----------
     mean, std : float
-        Of log σ. The defaults hold σ between 0.05 and 140 grey levels of 255 at two standard deviations.
+        Mean and standard deviation of log σ. With the defaults, σ lies between 0.05 and 140 grey levels of 255 within
+        two standard deviations: nearly uninformative.
     """
 
     mean: float = math.log(0.01)

@@ -1,10 +1,13 @@
-"""Posterior over the weights of a kernel network, given a fixed image (Eq. 17 with an explicit prior).
+"""Target (c): the posterior of the weights of a kernel network given y and a fixed image.
+
+It is Eq. 17 of the MLMC paper with an explicit prior:
 
     log π(φ) = -n e(G(φ)) / 2σ² + Σ_l Σ_j log N(φ_lj; 0, τ_l² / f_l) + const,
 
-e the mean squared LR error of the kernel G(φ) under the image (`LrErrorForm`, exact), n the values of y, f_l the
-inputs of layer l (its fan-in) for its weights and its biases alike, τ_l the prior's scale in that layer. The parameters
-of a chain are one row φ, and all rows go through the network in one batched product for each layer.
+where e is the mean squared LR error of the kernel G(φ) under the image (`LrErrorForm`, exact), n the number of values
+of y, f_l the number of inputs of layer l (its fan-in; the same for weights and biases), and τ_l the scale of the prior
+in that layer. The parameters of a chain are one row φ; all rows pass through the network in one batched product per
+layer.
 """
 
 from __future__ import annotations
@@ -17,8 +20,8 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
-from blindsr.generators.kernel import KernelNetwork
 from blindsr.likelihood.quadratic import LrErrorForm
+from blindsr.priors.base import KernelPrior
 
 Pullback = Callable[[Tensor], Tensor]
 """dL/dk (n, 1, K, K) -> dL/dφ (n, dim)."""
@@ -26,7 +29,7 @@ Pullback = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True, eq=False)
 class FlatNetwork:
-    """A `KernelNetwork` as a function of a flat vector of its parameters, for many vectors at once.
+    """A kernel network as a function of a flat vector of its parameters, for many vectors at once.
 
     The order within a row is that of `KernelNetwork.parameters()`: weight (outputs, inputs) and bias of each layer.
 
@@ -42,14 +45,14 @@ class FlatNetwork:
     widths: tuple[int, ...]
 
     @classmethod
-    def of(cls, module: KernelNetwork) -> FlatNetwork:
-        """Take the shape and the fixed input of a module; its weights are left to `flatten`."""
-        linear = [m for m in module.layers if isinstance(m, nn.Linear)]
+    def of(cls, module: nn.Module) -> FlatNetwork:
+        """Take the shape and the fixed input of a `KernelNetwork`; `flatten` takes its weights."""
+        linear = [m for m in module.modules() if isinstance(m, nn.Linear)]
         widths = (linear[0].in_features, *(m.out_features for m in linear))
-        return cls(module.z[0].detach().double(), widths)
+        return cls(module.get_buffer("z")[0].detach().double(), widths)
 
     @staticmethod
-    def flatten(module: KernelNetwork) -> Tensor:
+    def flatten(module: nn.Module) -> Tensor:
         """The module's parameters as a row (1, dim), float64."""
         return torch.cat([p.detach().flatten() for p in module.parameters()])[None].double()
 
@@ -60,7 +63,7 @@ class FlatNetwork:
 
     @cached_property
     def layers(self) -> tuple[tuple[slice, slice], ...]:
-        """Where in a row the weight and the bias of each layer stand."""
+        """Positions of the weight and the bias of each layer within a row."""
         found, at = [], 0
         for inputs, outputs in zip(self.widths, self.widths[1:], strict=False):
             middle, end = at + inputs * outputs, at + inputs * outputs + outputs
@@ -70,7 +73,7 @@ class FlatNetwork:
 
     @property
     def dim(self) -> int:
-        """Parameters of one network."""
+        """Number of parameters."""
         return int(self.layers[-1][1].stop)
 
     @cached_property
@@ -83,7 +86,7 @@ class FlatNetwork:
         return tuple(names)
 
     def _forward(self, phi: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Pixels (n, K²) and the values (n, inputs) that enter each layer, the last ones before ReLU6 included."""
+        """Pixels (n, K²), and the inputs (n, width) of each layer before ReLU6."""
         if phi.ndim != 2 or phi.shape[1] != self.dim:
             raise ValueError(f"network parameters have shape {tuple(phi.shape)}: (n, {self.dim}) is needed")
         value, values = self.z.to(phi).expand(len(phi), -1), []
@@ -141,7 +144,9 @@ class NetworkTarget:
         σ², squared units of y.
     prior_std : tuple of float
         τ_l of each layer. With inputs of unit size, τ_l is about the standard deviation of the layer's outputs under
-        the prior; of the last layer these are the logits of the kernel's pixels.
+        the prior; those of the last layer are the logits of the kernel's pixels.
+    kernel_prior : KernelPrior or None
+        Random kernels for the Monte Carlo loss of `samplers.NetworkLangevin`; no part of the density.
 
     Raises
     ------
@@ -154,6 +159,7 @@ class NetworkTarget:
     form: LrErrorForm
     noise_variance: float
     prior_std: tuple[float, ...]
+    kernel_prior: KernelPrior | None = None
 
     def __post_init__(self) -> None:
         if not (self.noise_variance > 0 and all(t > 0 for t in self.prior_std)):
@@ -217,5 +223,5 @@ class NetworkTarget:
         return self.scales * torch.randn(n, self.network.dim, generator=generator, dtype=torch.float64)
 
     def initial(self, n: int, *, generator: torch.Generator) -> Tensor:
-        """Starts (n, dim): draws from the prior, which is wider than the posterior."""
+        """Starting points (n, dim): draws from the prior, which is wider than the posterior."""
         return self.sample_prior(n, generator=generator)

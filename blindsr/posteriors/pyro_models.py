@@ -1,9 +1,10 @@
 """Targets as Pyro models: plain functions for Pyro's NUTS, HMC, SVI, importance sampling and Predictive.
 
-A model has a site for each kernel parameter that has a prior of its own, in the parameter's own units ("variance_1" of
-a `GaussianKernelPrior`, "log_variance" of a `GaussianShape`), or one site "z" for a kernel prior that is no product;
-sites for what else the target has; the deterministic site "kernel"; and the likelihood. Its log joint in Pyro's
-unconstrained coordinates is the target's log density. All sites are float64. Pyro loads when a model is called.
+A model has one site for each independent kernel parameter, in the parameter's own units ("variance_1" of a
+`GaussianKernelPrior`, "log_variance" of a `GaussianShape`), or a single site "z" if the kernel prior does not
+factorise; sites for the other coordinates of the target; the deterministic site "kernel"; and the likelihood. Its log
+joint density in Pyro's unconstrained coordinates is the target's log density. All sites are float64. Pyro is imported
+when a model is called.
 """
 
 from __future__ import annotations
@@ -31,17 +32,18 @@ def fixed_image_model(target: FixedImageTarget, *, pixels: bool = False) -> Mode
     Parameters
     ----------
     target : FixedImageTarget
-        What is sampled.
+        The posterior.
     pixels : bool
-        False: the likelihood is a factor, from the exact quadratic form, whose cost does not grow with the image. True:
-        a site "lr_image" of independent normals, observed at y; the same log density, by a convolution each time.
+        False: the likelihood is a factor, computed by the exact quadratic form, whose cost does not grow with the
+        image. True: it is a site "lr_image" of independent normals, observed at y; this is the same log density, at the
+        cost of a convolution per evaluation.
 
     Returns
     -------
     callable
-        `model(predict=False)`, which returns the kernel (1, 1, K, K). Sites: the kernel's, "log_noise" where the noise
-        is unknown, "kernel", and the likelihood. `model(predict=True)` observes nothing and draws "lr_image" (C, h, w):
-        `Predictive(model, samples)(predict=True)`.
+        `model(predict=False)`, which returns the kernel (1, 1, K, K). Sites: the kernel's, "log_noise" if the noise
+        level is unknown, "kernel", and the likelihood. `model(predict=True)` observes nothing and draws "lr_image" (C,
+        h, w): `Predictive(model, samples)(predict=True)`.
     """
 
     def model(predict: bool = False) -> Tensor:
@@ -68,12 +70,12 @@ def fixed_image_model(target: FixedImageTarget, *, pixels: bool = False) -> Mode
 
 
 def spectral_model(target: SpectralTarget) -> Model:
-    """Return a Pyro model of p(z, u | y), the image integrated out.
+    """Return a Pyro model of p(z, u | y), with the image integrated out.
 
     Parameters
     ----------
     target : SpectralTarget
-        What is sampled.
+        The posterior.
 
     Returns
     -------
@@ -113,7 +115,7 @@ def spectral_model(target: SpectralTarget) -> Model:
 
 
 def kernel_sites(prior: KernelDensity) -> Tensor:
-    """Sample a kernel prior in a Pyro model, by a site for each parameter or one site "z": z (..., dim), float64."""
+    """Sample a kernel prior in a Pyro model, by one site per parameter or a single site "z": (..., dim), float64."""
     import pyro
 
     if isinstance(prior, SmoothKernels):
@@ -155,7 +157,7 @@ def density_as_pyro(prior: KernelDensity) -> Any:
 
 
 def _generator() -> torch.Generator:
-    """Return a generator that is seeded from torch's global state, which is where Pyro's draws come from."""
+    """Return a generator seeded from torch's global random state, which Pyro draws from."""
     return torch.Generator().manual_seed(int(torch.randint(2**31 - 1, ())))
 
 
@@ -166,7 +168,7 @@ def _normal(mean: float, std: float) -> Any:
 
 
 def _as_pyro(part: Distribution) -> Any:
-    """Pyro's distribution of the same name and parameters, float64; None where torch itself has no such class."""
+    """Pyro's distribution of the same name and parameters, float64; None if there is none."""
     import pyro.distributions as dist
 
     if type(part).__module__.split(".")[0] != "torch" or not hasattr(dist, type(part).__name__):

@@ -2,16 +2,17 @@
 
     log π(z, u) = log p(z) + log N(u; 0, I) + log L(k(z), u)
 
-z are the kernel prior's coordinates, u those of the content and of the noise level. Both are unconstrained, so there is
-no further Jacobian; that of a constrained kernel parameter is in log p(z).
+z are the coordinates of the kernel prior, u those of the content and of the noise level. Both are unconstrained, so
+there is no further Jacobian; that of a constrained kernel parameter is contained in log p(z).
 
-For low frequencies the logarithm of |K|² has the form of the content's bend, so y tells their sum sharply and each
-alone hardly: in (z, u) a thin, curved ridge. Positions therefore hold (z, v) with v = u + m(k(z)) / shared_std for the
-three shared bends, m the kernel's second moments in the bend's units,
+At low frequencies the logarithm of |K|² has the same form as the curvature ("bend") of the content's spectrum: y
+determines their sum sharply and each of them hardly at all, which makes a thin, curved ridge in (z, u). Positions are
+therefore (z, v), where v = u + m(k(z)) / shared_std for the three shared bends, and m are the kernel's second moments
+in the units of the bend,
 
     m(k) = π²/s² · ((Σ₁₁ + Σ₂₂)/2, (Σ₁₁ - Σ₂₂)/2, Σ₁₂),
 
-named total_bend, total_bend_cos2, total_bend_sin2. A shear has the Jacobian one.
+named total_bend, total_bend_cos2, total_bend_sin2. This shear has unit Jacobian.
 """
 
 from __future__ import annotations
@@ -24,9 +25,8 @@ from torch import Tensor
 
 from blindsr.likelihood.spectral import SpectralLikelihood, SpectralSettings
 from blindsr.operators.degradation import Degradation
-from blindsr.posteriors.base import WIDER, coordinate_names
+from blindsr.posteriors.base import WIDER, check_prior, coordinate_names
 from blindsr.posteriors.laplace import STEP, SpectralMode, spectral_mode
-from blindsr.posteriors.spectral_laplace import SpectralPrior
 from blindsr.priors.base import KernelDensity, standard_normal
 from blindsr.priors.normal import GaussianShape
 from blindsr.threads import one_thread
@@ -49,7 +49,7 @@ class SpectralTarget:
     Raises
     ------
     ValueError
-        If the prior was itself made from an LR image, or y is so small that no frequency is left.
+        If the prior has no density, or y is so small that no frequency is left.
     """
 
     def __init__(
@@ -60,8 +60,7 @@ class SpectralTarget:
         settings: SpectralSettings | None = None,
     ) -> None:
         self.prior: KernelDensity = prior or GaussianShape(degradation.kernel_size, degradation.scale)
-        if isinstance(self.prior, SpectralPrior):
-            raise ValueError("the spectral prior was made from y, which would then count twice: name another prior")
+        check_prior(self.prior)
         self.degradation = degradation
         self.likelihood = SpectralLikelihood(y, degradation.scale, settings)
         self._fast = self.likelihood.single()
@@ -77,7 +76,7 @@ class SpectralTarget:
         self.names = (*coordinate_names(self.prior), *nuisance)
 
     def _bends(self) -> None:
-        """Find the shared bends among the content's parameters, and what moments xx, yy, xy are in their units."""
+        """Find the shared bends among the content's parameters, and the factors from moments to their units."""
         likelihood = self.likelihood
         shared = [likelihood.terms[i] for i in likelihood.shared]
         kinds = [(j, name) for j, name in enumerate(("bend", "bend_cos2", "bend_sin2")) if name in shared]
@@ -109,7 +108,7 @@ class SpectralTarget:
 
     @property
     def n_kernel(self) -> int:
-        """Number of coordinates that make the kernel; they come first."""
+        """Number of kernel coordinates, which come first."""
         return self.prior.dim
 
     def kernel(self, z: Tensor) -> Tensor:
@@ -140,12 +139,12 @@ class SpectralTarget:
 
     @cached_property
     def mode(self) -> SpectralMode:
-        """The mode and the curvature there."""
+        """The posterior mode and the curvature there."""
         with one_thread():
             return spectral_mode(self.likelihood, self.prior)
 
     def in_positions(self, mode: SpectralMode) -> tuple[Tensor, Tensor]:
-        """Position (dim,) of a mode, or of a point like it, and the precision (dim, dim) there in positions."""
+        """Position (dim,) of a (conditional) mode, and the precision (dim, dim) in the coordinates of positions."""
         d, step = self.n_kernel, STEP * torch.eye(self.n_kernel, dtype=torch.float64)
         z, u = mode.position[None, :d], mode.position[None, d:]
         with torch.no_grad():
@@ -161,29 +160,29 @@ class SpectralTarget:
         return center, torch.linalg.cholesky(precision)
 
     def laplace(self) -> tuple[Tensor, Tensor]:
-        """Position of the mode (dim,) and covariance (dim, dim) of the normal approximation there."""
+        """Laplace approximation: position of the mode (dim,) and covariance (dim, dim)."""
         center, factor = self._normal
         return center, torch.cholesky_inverse(factor)
 
     def initial(self, n: int, *, generator: torch.Generator) -> Tensor:
-        """Starts (n, dim): draws of the normal approximation, `WIDER` times as far from the mode."""
+        """Starting points (n, dim): draws of the Laplace approximation, `WIDER` times as far from the mode."""
         center, factor = self._normal
         white = torch.randn(len(center), n, generator=generator, dtype=torch.float64)
         far: Tensor = torch.linalg.solve_triangular(factor.T, white, upper=True).T
         return center + WIDER * far
 
     def noise_std(self, z: Tensor) -> Tensor:
-        """Noise level (n,) of one channel of y, units of 0..1."""
+        """Noise level (n,) of one channel of y, in units of 0..1."""
         variance = self.likelihood.coefficients(self.split(z)[2])[1]
         return (self.channels * variance).sqrt()
 
     def observed(self) -> dict[str, Tensor]:
-        """Log periodogram of y (windows, F), natural logarithm of squared units of 0..1."""
+        """Log periodogram of y (windows, F): natural logarithm of squared units of 0..1."""
         return {"log_periodogram": self.likelihood.periodogram.clamp_min(1e-300).log()}
 
     @torch.no_grad()
     def predict(self, z: Tensor, *, generator: torch.Generator) -> dict[str, Tensor]:
-        """Draw log periodograms (n, windows, F): exponential about S, whose scatter is that of the heavy tails."""
+        """Draw log periodograms (n, windows, F): exponential about S, or with the heavier tails of the likelihood."""
         expected = self._expected(z)
         uniform = torch.rand(expected.shape, generator=generator, dtype=torch.float64).clamp(1e-12, 1 - 1e-12)
         nu = self.likelihood.settings.degrees

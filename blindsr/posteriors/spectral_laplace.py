@@ -1,8 +1,9 @@
-"""Spectral kernel prior: what y alone says about the kernel, as a mode, a density and draws.
+"""Laplace approximation of the kernel's posterior given y alone: a mode, a density and draws.
 
-The marginal likelihood of `likelihood.spectral` times a `KernelDensity` that does not depend on y. Its mode is found
-over the kernel's z and the content's parameters together (`priors.laplace`); the density is Laplace's approximation
-there, a normal over z whose precision is the Schur complement of the joint curvature (the content integrated out).
+The posterior is the marginal likelihood of `likelihood.spectral` times a `KernelDensity` that does not depend on y. Its
+mode is found jointly over the kernel's z and the parameters of the content (`posteriors.laplace`). The density is
+Laplace's approximation there: a normal over z whose precision is the Schur complement of the joint curvature, that is,
+with the content integrated out.
 """
 
 from __future__ import annotations
@@ -23,21 +24,23 @@ from blindsr.threads import one_thread
 
 
 @dataclass(frozen=True)
-class SpectralPrior:
-    """A normal density over the parameters z of a kernel family, given y.
+class SpectralPosterior:
+    """A normal approximation of p(z | y) over the parameters z of a kernel family.
+
+    It draws kernels (`KernelPrior`), but is not a prior density: y has been used already.
 
     Parameters
     ----------
     family : KernelDensity
-        What z means: `family.kernel(z)`.
+        The kernel family and its prior; kernels are `family.kernel(z)`.
     mode : Tensor
         (dim,), float64.
     precision : Tensor
         (dim, dim), float64, positive definite.
     noise_std : float
-        Noise level that goes with the mode, units of 0..1.
+        Noise level at the mode, in units of 0..1.
     energy_at_mode : float
-        Negative log posterior at the mode, up to a constant that families on the same y share: for comparing them.
+        Negative log posterior at the mode, up to a constant that is the same for all families on one y.
     """
 
     family: KernelDensity
@@ -61,7 +64,7 @@ class SpectralPrior:
         """Kernel (1, 1, K, K) at the mode, float32."""
         return self.family.kernel(self.mode[None]).float()
 
-    def log_prob(self, z: Tensor) -> Tensor:
+    def log_density(self, z: Tensor) -> Tensor:
         """Log density of z (n, dim): (n,)."""
         p, gap = self.precision.to(z), z - self.mode.to(z)
         square: Tensor = ((gap @ p) * gap).sum(1)
@@ -90,7 +93,7 @@ class SpectralPrior:
         degradation: Degradation,
         family: KernelDensity | None = None,
         settings: SpectralSettings | None = None,
-    ) -> SpectralPrior:
+    ) -> SpectralPosterior:
         """Find the mode for y (1, C, h, w), values 0..1, and the density around it.
 
         Parameters
@@ -100,16 +103,16 @@ class SpectralPrior:
         degradation : Degradation
             Scale and kernel size (alignment and padding do not matter here).
         family : KernelDensity, optional
-            Kernel family with its prior; default Gaussians, `priors.normal.GaussianShape`.
+            Kernel family with its prior; default: Gaussians, `priors.normal.GaussianShape`.
         settings : SpectralSettings, optional
-            What the image model assumes.
+            Assumptions of the image model.
         """
         shape: KernelDensity = family or GaussianShape(degradation.kernel_size, degradation.scale)
         with one_thread():
             return cls.of(spectral_mode(SpectralLikelihood(y, degradation.scale, settings), shape), y.shape[1])
 
     @classmethod
-    def of(cls, mode: SpectralMode, channels: int) -> SpectralPrior:
+    def of(cls, mode: SpectralMode, channels: int) -> SpectralPosterior:
         """Laplace's approximation at a mode, for a y of `channels` colour planes."""
         d = mode.family.dim
         rest = mode.precision[d:, d:]
@@ -120,21 +123,21 @@ class SpectralPrior:
 
 @dataclass(frozen=True)
 class MomentEnergy:
-    """The spectral density carried over to any kernel by its second moments: Φ(k) = ½ (m(k) - m₀)ᵀ Λ (m(k) - m₀).
+    """The spectral posterior as an energy of any kernel, by its second moments: Φ(k) = ½ (m(k) - m₀)ᵀ Λ (m(k) - m₀).
 
-    m(k) are the log-covariance coordinates of the kernel; m₀ those of the mode, Λ the precision of m under the density.
-    Keeps a free kernel, or an explicit one, from drifting while it is refined on an image (Eq. 3: γ Φ(k)).
+    m(k) are the log-covariance coordinates of the kernel, m₀ those of the mode, and Λ the precision of m under the
+    posterior. It keeps a kernel from drifting while it is refined on an image (Eq. 3 of the MLMC paper: γ Φ(k)).
     """
 
     mean: Tensor
     precision: Tensor
 
     @classmethod
-    def of(cls, prior: SpectralPrior, n: int = 512) -> MomentEnergy:
-        """Match mean and covariance of m(k) over draws of the density (fixed seed)."""
-        drawn = prior.sample(n, generator=torch.Generator().manual_seed(0)).double()
+    def of(cls, posterior: SpectralPosterior, n: int = 512) -> MomentEnergy:
+        """Match the second moments of m(k) about the mode over n draws (with a fixed seed)."""
+        drawn = posterior.sample(n, generator=torch.Generator().manual_seed(0)).double()
         moments = log_covariance(covariance(drawn))
-        center = log_covariance(covariance(prior.mode_kernel.double()))[0]
+        center = log_covariance(covariance(posterior.mode_kernel.double()))[0]
         gap = moments - center
         spread = gap.T @ gap / n + 1e-4 * torch.eye(3, dtype=torch.float64)
         return cls(center, torch.linalg.inv(spread))

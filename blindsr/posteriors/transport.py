@@ -1,15 +1,15 @@
-"""Transport maps: a target pulled back to coordinates w in which it is nearly N(0, I), at no loss of exactness.
+"""Transport maps: a target pulled back to coordinates w in which it is nearly N(0, I); the draws remain exact.
 
     z = T(w),        log π(w) = log π(T(w)) + log |det dT/dw|
 
-Chains run over w, their draws are T(w): whatever T is, as long as it is smooth and one to one, they are draws of the
-target. T here is a composition of axes and a linear map. An axis along coordinate j, given w_j and what the inner maps
-made of the others (y_i, about zero),
+Chains run over w, and their draws are T(w). For any smooth bijection T these are draws of the target. Here T is a
+composition of "axes" and a linear map. An axis along coordinate j maps w_j, and the outputs y_i of the inner maps for
+the other coordinates (centred at zero), to
 
     z_j = u(w_j),        z_i = m_i(w_j) + exp(l_i(w_j)) y_i,
 
-so that a skewed z_j becomes normal, and the place and the width of the others follow it. u, m and l are tables, read by
-cubic Hermite interpolation.
+so that a skewed z_j becomes normal in w_j, and location and scale of the other coordinates depend on it. u, m and l are
+tabulated and read by cubic Hermite interpolation.
 
 Transport maps for Markov chains: Parno and Marzouk, "Transport map accelerated Markov chain Monte Carlo", SIAM/ASA JUQ
 2018.
@@ -28,11 +28,11 @@ from torch import Tensor
 from blindsr.posteriors.base import WIDER, Target, ValueAndGradient, value_and_gradient
 
 ROWS = 1024
-"""Rows mapped at once after a run: each reads some tables of its own."""
+"""Rows mapped at once after a run, which bounds the memory for the interpolated tables."""
 
 
 class Reading(NamedTuple):
-    """An axis at some rows: u with its first and second derivative (rows,), m and l with theirs (rows, 2, m)."""
+    """An axis at some rows: u and its first two derivatives (rows,); m and l with their derivatives (rows, 2, m)."""
 
     u: Tensor
     slope: Tensor
@@ -43,19 +43,19 @@ class Reading(NamedTuple):
 
 @dataclass(frozen=True)
 class Axis:
-    """One coordinate and how the others follow it.
+    """One coordinate, and how location and scale of the others depend on it.
 
     Attributes
     ----------
     place : int
         j.
     others : Tensor
-        (m,) indices of the coordinates that follow.
+        (m,) indices of the dependent coordinates.
     knots : Tensor
         (n,) values of w_j, ascending.
     values, slopes : Tensor
-        (n, 1 + 2 m) u, then m, then l, and their derivatives in w_j. Outside of the knots u goes on straight, m and l
-        stay.
+        (n, 1 + 2 m) u, then m, then l, and their derivatives in w_j. Beyond the knots u is linear, and m and l are
+        constant.
     """
 
     place: int
@@ -66,7 +66,7 @@ class Axis:
 
     @cached_property
     def _rows(self) -> Tensor:
-        """What each interval is interpolated from: (n - 1, 4, 1 + 2 m)."""
+        """Values and slopes at the ends of each interval, (n - 1, 4, 1 + 2 m)."""
         return torch.stack([self.values[:-1], self.values[1:], self.slopes[:-1], self.slopes[1:]], 1)
 
     def read(self, x: Tensor) -> Reading:
@@ -87,14 +87,14 @@ class Axis:
         return Reading(u, slope, out[:, 2, 0], *out[:, :2, 1:].split(m, 2))
 
     def apply(self, w: Tensor, inner: Tensor) -> tuple[Tensor, Tensor, Reading]:
-        """Map (rows, dim) what the inner maps made: positions, log |det| (rows,), and what `pull` needs."""
+        """Map the outputs (rows, dim) of the inner maps: positions, log |det| (rows,), and the reading for `pull`."""
         table, out = self.read(w[:, self.place]), torch.zeros_like(w)
         out[:, self.others] = table.middle[:, 0] + table.log_width[:, 0].exp() * inner[:, self.others]
         out[:, self.place] = table.u
         return out, table.slope.log() + table.log_width[:, 0].sum(1), table
 
     def pull(self, gradient: Tensor, inner: Tensor, table: Reading) -> tuple[Tensor, Tensor]:
-        """Gradient (rows, dim) in positions -> in w_j, that of log |det| included, (rows,), in `inner` (rows, dim)."""
+        """Pull a gradient in positions back to w_j (rows,), with that of log |det|, and to `inner` (rows, dim)."""
         followers, back = gradient[:, self.others], torch.zeros_like(gradient)
         scaled = followers * table.log_width[:, 0].exp()
         own = gradient[:, self.place] * table.slope + table.bend / table.slope
@@ -105,18 +105,18 @@ class Axis:
 
 
 def _high_low(rise: Tensor, low: Tensor, high: Tensor) -> Tensor:
-    """Weights (rows, 4) of both values and both slopes, from that of the rise and those of the slopes."""
+    """Weights (rows, 4) of the values and slopes at both ends, from those of the rise and of the slopes."""
     return torch.stack([-rise, rise, low, high], 1)
 
 
 @dataclass(frozen=True)
 class Transport:
-    """T: axes, the outermost first, around a linear map of the coordinates that no axis takes.
+    """T: axes, the outermost first, around a linear map of the remaining coordinates.
 
     Attributes
     ----------
     axes : tuple of Axis
-        Each one's `others` are the coordinates of those after it, and the linear map's.
+        The `others` of each are the coordinates of the axes after it and of the linear map.
     places : Tensor
         (r,) coordinates of the linear map.
     factor : Tensor
@@ -133,11 +133,11 @@ class Transport:
         return len(self.axes) + len(self.places)
 
     def forward(self, w: Tensor) -> tuple[Tensor, Tensor]:
-        """Map w (n, dim) to positions (n, dim) and log |det dT/dw| (n,), up to the constant of the linear map."""
+        """Map w (n, dim) to positions (n, dim) and log |det dT/dw| (n,), up to that of the linear map, a constant."""
         return self._forward(w)[:2]
 
     def _forward(self, w: Tensor) -> tuple[Tensor, Tensor, list[tuple[Axis, Tensor, Reading]]]:
-        """The same, and each axis with what went into it and its table, the innermost first."""
+        """The same, and each axis with its input and reading, the innermost first."""
         z = torch.zeros_like(w)
         z[:, self.places] = w[:, self.places] @ self.factor.T
         log_det, steps = w.new_zeros(len(w)), []
@@ -149,7 +149,7 @@ class Transport:
         return z, log_det, steps
 
     def forward_and_pull(self, w: Tensor) -> tuple[Tensor, Tensor, Callable[[Tensor], Tensor]]:
-        """As `forward`, and the function that takes a gradient in positions to that of log π(T(w)) + log |det| in w."""
+        """As `forward`, with the function that pulls ∇ log π(z) back to the gradient of log π(T(w)) + log |det|."""
         z, log_det, steps = self._forward(w)
 
         def pull(gradient: Tensor) -> Tensor:
@@ -164,14 +164,14 @@ class Transport:
 
 @dataclass(frozen=True)
 class Transported:
-    """A target over w."""
+    """A target in the coordinates w of a transport map."""
 
     target: Target
     transport: Transport
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Names of the target's coordinates; w_j is the one that makes z_j."""
+        """Names of the target's coordinates; w_j corresponds to z_j."""
         return self.target.names
 
     def log_prob(self, w: Tensor) -> Tensor:
@@ -190,7 +190,7 @@ class Transported:
         return value + log_det, pull(gradient)
 
     def initial(self, n: int, *, generator: torch.Generator) -> Tensor:
-        """Starts (n, dim): normal, `WIDER` times as wide as the density nearly is."""
+        """Starting points (n, dim) from N(0, `WIDER`² I); the density itself is nearly N(0, I)."""
         return WIDER * torch.randn(n, self.transport.dim, generator=generator, dtype=torch.float64)
 
     def positions(self, w: Tensor) -> tuple[Tensor, Tensor]:

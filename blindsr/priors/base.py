@@ -47,10 +47,34 @@ class KernelDensity(KernelPrior, Protocol):
 
 @runtime_checkable
 class ImagePrior(Protocol):
-    """An energy Ω(x), lower for likelier images."""
+    """An energy Ω(x), lower for likelier images, and its proximal map.
+
+    The joint loop needs `energy` alone and minimises ρ Ω; MAP restoration needs `prox` alone and minimises λ Ω. A prior
+    may state the weights that suit it as attributes, `rho` and `map_weight`; otherwise λ is 1, that of an energy
+    −log p(x), and ρ is the published 0.2.
+    """
 
     def energy(self, x: Tensor) -> Tensor:
-        """Energy of images (B, C, H, W): (B,)."""
+        """Energy of images (B, C, H, W), values 0..1, differentiable: (B,)."""
+        ...
+
+    def prox(self, x: Tensor, step: float) -> Tensor:
+        """Minimise energy(v) + ‖v − x‖²/(2 step) over v.
+
+        This is the denoiser for white noise of variance `step`, so a denoiser may take its place ("plug and play").
+
+        Parameters
+        ----------
+        x : Tensor
+            Images (B, C, H, W); MAP restoration gives float64.
+        step : float
+            > 0, squared units of x.
+
+        Returns
+        -------
+        Tensor
+            Images of the shape and type of x.
+        """
         ...
 
 

@@ -41,7 +41,7 @@ class FlowPrior:
     logits : Logits
         What the logits mean.
     scale : int
-        s that it was trained for.
+        s for which it was trained.
     recipe : dict
         How it was trained; plain values.
     """
@@ -108,7 +108,7 @@ class FlowPrior:
 
 
 def copied(flow: KernelFlow) -> KernelFlow:
-    """Return a flow of its own with the same weights, untrained further."""
+    """Return an independent copy of a flow, in evaluation mode and without gradients."""
     with seeded(0):
         other = type(flow)(flow.shape)
     other.load_state_dict(flow.state_dict())

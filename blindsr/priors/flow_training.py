@@ -19,7 +19,7 @@ from blindsr.random import draw_seed, seeded
 MARGIN = 1.02
 """c over the largest value among the first kernels."""
 CENTER_TOLERANCE = 1e-3
-"""Pixels that centres of mass may differ by and count as one."""
+"""Pixels within which centres of mass count as one and the same."""
 WARMUP = 0.05
 """Share of the steps over which the learning rate rises."""
 
@@ -39,7 +39,7 @@ class FlowRecipe:
     pool : int
         Kernels drawn at once. Peak and whitening come from the first pool.
     uses : int
-        Times that each kernel is seen, with fresh noise; more than once where kernels are dear.
+        Times that each kernel is used, with fresh noise; more than once where kernels are costly to draw.
     clip : float
         Largest norm of a gradient.
     held_out : int
@@ -47,7 +47,7 @@ class FlowRecipe:
     floor, noise : float
         φ and τ of `Logits`.
     one_center : bool
-        Whether all kernels have the same centre of mass, the same on both axes, which the flow's kernels then keep.
+        Whether all kernels have one centre of mass, the same on both axes; the flow's kernels then have it too.
     levels, couplings, bins, hidden
         See `FlowShape`.
 
@@ -89,7 +89,7 @@ RECIPES: dict[str, FlowRecipe] = {
     "gaussian": FlowRecipe(),
     "motion": FlowRecipe(steps=5000, uses=10, noise=0.15, one_center=True, couplings=8, bins=12, hidden=128),
 }
-"""By the family that is learned; the first serves any other prior too."""
+"""Recipes by family, those of the flows that come with the package; any other prior takes that of gaussian."""
 
 
 def recipe_for(family: str, steps: int | None = None) -> FlowRecipe:
@@ -99,7 +99,7 @@ def recipe_for(family: str, steps: int | None = None) -> FlowRecipe:
 
 
 class Progress(NamedTuple):
-    """What a training step tells."""
+    """What is reported after a training step."""
 
     step: int
     log_prob: float
@@ -171,7 +171,7 @@ def train_flow(
 
 
 def _batches(prior: KernelPrior, pool: Tensor, how: FlowRecipe, generator: torch.Generator) -> Iterator[Tensor]:
-    """Whole batches of the pool, as often as the recipe uses each kernel, then of fresh ones, for ever."""
+    """Yield whole batches of the pool, as often as the recipe uses each kernel, then of fresh pools, without end."""
     while True:
         for _ in range(how.uses):
             yield from (kernels for kernels in pool.split(how.batch) if len(kernels) == how.batch)

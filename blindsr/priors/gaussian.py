@@ -1,8 +1,8 @@
-"""Random anisotropic Gaussian kernels (Eq. 21).
+"""Random anisotropic Gaussian kernels (Eq. 21 of the MLMC paper).
 
-    k(u) ∝ exp(-½ (u-c)ᵀ Σ⁻¹ (u-c)),   Σ = R(θ) diag(λ₁, λ₂) R(θ)ᵀ,   λ in HR pixels².
+    k(u) ∝ exp(-½ (u-c)ᵀ Σ⁻¹ (u-c)),   Σ = R(θ) diag(λ₁, λ₂) R(θ)ᵀ,   λ in HR pixels²,
 
-u counts kernel pixels as (column, row); R turns from the column axis towards the row axis.
+where u is a kernel pixel as (column, row) and R rotates from the column axis towards the row axis.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from torch import Tensor
 from torch.distributions import Distribution, Uniform
 
 from blindsr.operators.degradation import default_kernel_size
-from blindsr.priors.parametric import Delta, IndependentParameters, ParametricKernels
+from blindsr.priors.parametric import Delta, IndependentParameters, ParametricKernels, near, rotated_grid
 
 
 def gaussian_kernel(size: int, var1: Tensor, var2: Tensor, angle: Tensor, center: Tensor) -> Tensor:
-    """Evaluate Eq. 21 on a size x size grid and normalise.
+    """Evaluate Eq. 21 on a pixel grid and normalise the kernel to sum one.
 
     Parameters
     ----------
@@ -36,35 +36,31 @@ def gaussian_kernel(size: int, var1: Tensor, var2: Tensor, angle: Tensor, center
     Tensor
         (n, 1, size, size), each summing to one.
     """
-    axis = torch.arange(size, dtype=var1.dtype, device=var1.device)
-    dx = (axis - center[:, :1])[:, None, :]
-    dy = (axis - center[:, 1:])[:, :, None]
-    c, s = (f(angle)[:, None, None] for f in (torch.cos, torch.sin))
-    a, b = c * dx + s * dy, c * dy - s * dx
+    a, b = rotated_grid(size, angle, center)
     log_k = -0.5 * (a.square() / var1[:, None, None] + b.square() / var2[:, None, None])
     return torch.softmax(log_k.flatten(1), dim=1).reshape(-1, 1, size, size)
 
 
 def protocol_variances(scale: int) -> tuple[float, float]:
-    """Smallest and largest λ of the literature's test protocol, 0.175 s and min(2.5 s, 10), pixels²."""
+    """Return the range of λ in the test protocol of FKP, BSRDM and MLMC: 0.175 s to min(2.5 s, 10), HR pixels²."""
     return 0.175 * scale, min(2.5 * scale, 10.0)
 
 
 class GaussianKernelPrior(ParametricKernels):
-    """Random Gaussian kernels: θ = (λ₁, λ₂, angle, centre column, centre row), independent.
+    """Random Gaussian kernels with independent parameters θ = (λ₁, λ₂, angle, centre column, centre row).
 
     Parameters
     ----------
     kernel_size : int
         Side K.
     variance : Distribution
-        Of λ₁ and λ₂, pixels². Any univariate `torch.distributions` with an `icdf`.
+        Law of λ₁ (and of λ₂ where the kernels are isotropic), HR pixels²: univariate, with an `icdf`.
     variance2 : Distribution, optional
-        Of λ₂ if another; None makes the kernels isotropic (λ₂ = λ₁).
+        Law of λ₂. None makes the kernels isotropic (λ₂ = λ₁).
     angle : Distribution
-        Radians.
+        Law of the angle, radians.
     center : tuple of Distribution
-        Of the centre (column, row), pixels from index 0; `Delta` for a fixed one.
+        Laws of the centre's column and row, in pixels from index 0; `Delta` for a fixed one.
     """
 
     names = ("variance_1", "variance_2", "angle", "center_column", "center_row")
@@ -83,7 +79,7 @@ class GaussianKernelPrior(ParametricKernels):
         self.parameters = IndependentParameters([variance, second, angle, *center])
 
     def kernel_of(self, theta: Tensor) -> Tensor:
-        """Kernels of θ (n, 5)."""
+        """Kernels (n, 1, K, K) of θ (n, 5)."""
         var2 = theta[:, 0] if self.isotropic else theta[:, 1]
         return gaussian_kernel(self.kernel_size, theta[:, 0], var2, theta[:, 2], theta[:, 3:5])
 
@@ -91,17 +87,16 @@ class GaussianKernelPrior(ParametricKernels):
     def uniform(
         cls, kernel_size: int, low: float, high: float, center: float, *, isotropic: bool = False, jitter: float = 0.0
     ) -> GaussianKernelPrior:
-        """λ ~ U[low, high] on each axis, angle ~ U[0, π), centre fixed, or free by ± `jitter` pixels.
+        """Return the prior with λ ~ U[low, high] on each axis, angle ~ U[0, π) and a centre within ± `jitter` pixels.
 
         Raises
         ------
         ValueError
-            If not 0 < low < high, or the jitter is negative.
+            If not 0 < low < high, or if the jitter is negative.
         """
         if not 0 < low < high or jitter < 0:
             raise ValueError(f"Gaussian prior: need 0 < low < high and jitter >= 0, got {low}, {high}, {jitter}")
-        var = Uniform(low, high)
-        mid: Distribution = Uniform(center - jitter, center + jitter) if jitter else Delta(center)
+        var, mid = Uniform(low, high), near(center, jitter)
         angle: Distribution = Delta(0.0) if isotropic else Uniform(0.0, math.pi)
         return cls(kernel_size, var, None if isotropic else var, angle, (mid, mid))
 
@@ -109,7 +104,10 @@ class GaussianKernelPrior(ParametricKernels):
     def truth(
         cls, scale: int, kernel_size: int = 0, *, isotropic: bool = False, jitter: float = 0.0
     ) -> GaussianKernelPrior:
-        """Kernels of the literature's test protocol: λ ~ U[0.175 s, min(2.5 s, 10)], centre (K - s)/2."""
+        """Return the law of the true kernels in the test protocol: λ as in `protocol_variances`, centre (K - s)/2.
+
+        Source: Liang et al., CVPR 2021 (FKP); Yue et al., CVPR 2022 (BSRDM) and the MLMC paper test on the same law.
+        """
         k = kernel_size or default_kernel_size(scale)
         low, high = protocol_variances(scale)
         return cls.uniform(k, low, high, (k - scale) / 2, isotropic=isotropic, jitter=jitter)
@@ -118,9 +116,9 @@ class GaussianKernelPrior(ParametricKernels):
     def sampling(
         cls, scale: int, kernel_size: int = 0, *, isotropic: bool = False, jitter: float = 0.0
     ) -> GaussianKernelPrior:
-        """Kernels that the published Monte Carlo step draws: wider than the truth, centre (K - s)/2.
+        """Return the law that the published Monte Carlo step of MLMC draws from, wider kernels than the true ones.
 
-        λ ~ U[0.175 s + 3 + (s-4), min(2.5 s, 10) + 10 + (s-4)].
+        λ ~ U[0.175 s + 3 + (s - 4), min(2.5 s, 10) + 10 + (s - 4)] HR pixels², centre (K - s)/2.
         """
         k = kernel_size or default_kernel_size(scale)
         low = 0.175 * scale + 3 + (scale - 4)

@@ -1,9 +1,9 @@
-"""Random motion kernels: straight lines (with a density) and camera-shake trajectories (for sampling only).
+"""Random motion kernels: straight lines, which have a density, and camera-shake trajectories, which have none.
 
 References
 ----------
 Boracchi, Foi, "Modeling the performance of image restoration from motion blur", IEEE TIP 2012 (trajectories);
-Kupyn et al., "DeblurGAN", CVPR 2018 (their use and parameter ranges).
+Kupyn et al., "DeblurGAN", CVPR 2018 (parameter ranges).
 """
 
 from __future__ import annotations
@@ -15,14 +15,15 @@ from torch import Tensor
 from torch.distributions import Distribution, Uniform
 
 from blindsr.operators.degradation import default_kernel_size
-from blindsr.priors.parametric import Delta, IndependentParameters, ParametricKernels
+from blindsr.priors.parametric import IndependentParameters, ParametricKernels, near, rotated_grid
 
 
 def line_kernel(size: int, length: Tensor, angle: Tensor, center: Tensor, *, thickness: float = 0.5) -> Tensor:
-    """Rasterise straight segments blurred by an isotropic Gaussian of standard deviation `thickness`, in closed form.
+    """Rasterise straight segments, blurred by an isotropic Gaussian of standard deviation w, in closed form.
 
-    In coordinates (a, b) along and across the segment,
-    k(u) ∝ exp(-b²/2w²) [Φ((a + l/2)/w) - Φ((a - l/2)/w)].
+    In coordinates (a, b) along and across a segment of length l,
+
+        k(u) ∝ exp(-b²/2w²) [Φ((a + l/2)/w) - Φ((a - l/2)/w)].
 
     Parameters
     ----------
@@ -33,18 +34,14 @@ def line_kernel(size: int, length: Tensor, angle: Tensor, center: Tensor, *, thi
     center : Tensor
         (n, 2) as (column, row), pixels from index 0.
     thickness : float
-        w, pixels; half a pixel stands for the pixel's own footprint.
+        w, pixels; the default of half a pixel stands for the footprint of a pixel.
 
     Returns
     -------
     Tensor
         (n, 1, size, size), each summing to one.
     """
-    axis = torch.arange(size, dtype=length.dtype, device=length.device)
-    dx = (axis - center[:, :1])[:, None, :]
-    dy = (axis - center[:, 1:])[:, :, None]
-    c, s = (f(angle)[:, None, None] for f in (torch.cos, torch.sin))
-    along, across = c * dx + s * dy, c * dy - s * dx
+    along, across = rotated_grid(size, angle, center)
     half, r = length[:, None, None] / 2, 1 / (math.sqrt(2) * thickness)
     k = torch.exp(-0.5 * (across / thickness) ** 2) * (torch.erf((along + half) * r) - torch.erf((along - half) * r))
     k = k.clamp_min(0)
@@ -52,16 +49,16 @@ def line_kernel(size: int, length: Tensor, angle: Tensor, center: Tensor, *, thi
 
 
 class LineKernelPrior(ParametricKernels):
-    """Straight-line motion: θ = (length, angle, centre column, centre row), independent.
+    """Straight-line motion with independent parameters θ = (length, angle, centre column, centre row).
 
     Parameters
     ----------
     kernel_size : int
         Side K.
     length, angle : Distribution
-        Pixels; radians.
+        Laws of the length in pixels and the angle in radians.
     center : tuple of Distribution
-        Of the centre (column, row); `Delta` for a fixed one.
+        Laws of the centre's column and row, in pixels from index 0; `Delta` for a fixed one.
     """
 
     names = ("length", "angle", "center_column", "center_row")
@@ -73,28 +70,31 @@ class LineKernelPrior(ParametricKernels):
         self.parameters = IndependentParameters([length, angle, *center])
 
     def kernel_of(self, theta: Tensor) -> Tensor:
-        """Kernels of θ (n, 4)."""
+        """Kernels (n, 1, K, K) of θ (n, 4)."""
         return line_kernel(self.kernel_size, theta[:, 0], theta[:, 1], theta[:, 2:4])
 
     @classmethod
     def protocol(cls, scale: int, kernel_size: int = 0, *, jitter: float = 0.0) -> LineKernelPrior:
-        """Lines of length about K/2 (U[0.4 K, 0.6 K]) at any angle, centre (K - s)/2, free by ± `jitter` pixels."""
+        """Return lines at any angle, length ~ U[0.4 K, 0.6 K], with a centre within ± `jitter` pixels of (K - s)/2.
+
+        The test protocol has no lines. These lengths, about half the kernel's side, keep a line inside the kernel at
+        any angle and scale.
+        """
         k = kernel_size or default_kernel_size(scale)
-        mid = (k - scale) / 2
-        center: Distribution = Uniform(mid - jitter, mid + jitter) if jitter else Delta(mid)
+        center = near((k - scale) / 2, jitter)
         return cls(k, Uniform(0.4 * k, 0.6 * k), Uniform(0.0, math.pi), (center, center))
 
 
 def shake_trajectories(n: int, *, generator: torch.Generator, steps: int = 2000) -> Tensor:
-    """Draw camera-shake trajectories (Boracchi & Foi's model with the parameter ranges of Kupyn et al.).
+    """Draw camera-shake trajectories by the model of Boracchi & Foi, with the parameter ranges of Kupyn et al.
 
-    A unit-length path is walked in `steps` equal steps. The direction v changes by a Gaussian perturbation, by a pull
-    back towards the start, and, rarely, by a near reversal ("big shake"):
+    A path of length one is made of `steps` steps of equal length. A Gaussian perturbation, a pull back towards the
+    start and, rarely, a near reversal (a "big shake") change the direction v:
 
         v ← v + 2 v e^{i(π + U - ½)} [U < p_big ε] + ε (g (N + iN) - 60 c x),   v ← v / |v|,   x ← x + v / steps
 
-    with ε = 0.1 U, c = 0.7 U, p_big = 0.2 U, g = 10 U drawn once for each trajectory. (60: their c pulls on a position
-    in pixels, of a path of 60 pixels.)
+    where U stands for independent uniform variates and ε = 0.1 U, c = 0.7 U, p_big = 0.2 U and g = 10 U are drawn once
+    for each trajectory. The factor 60 converts the pull of Kupyn et al., whose paths are 60 pixels long.
 
     Returns
     -------
@@ -121,7 +121,7 @@ def shake_trajectories(n: int, *, generator: torch.Generator, steps: int = 2000)
 
 
 def splat(points: Tensor, size: int) -> Tensor:
-    """Accumulate points (n, m) complex (column + i row, pixels) on a size x size grid with bilinear weights.
+    """Accumulate points (n, m), complex as column + i row in pixels, on a size x size grid with bilinear weights.
 
     Returns
     -------
@@ -140,16 +140,21 @@ def splat(points: Tensor, size: int) -> Tensor:
 
 
 class CameraShakePrior:
-    """Camera-shake kernels: trajectories, scaled to the kernel and put on its grid. No density.
+    """Camera-shake kernels: trajectories scaled to the kernel and rasterised on its grid. They have no density.
 
     Parameters
     ----------
     kernel_size : int
         Side K.
     center : float
-        Where the centre of mass lies on both axes, pixels from index 0.
+        Centre of mass on both axes, pixels from index 0.
     extent : float
-        Length of the path in units of K (60/64 as in Kupyn et al.). A path that would leave the kernel is shrunk.
+        Length of the path in units of K; Kupyn et al. use 60/64. A path that would leave the kernel is shrunk to fit.
+
+    Raises
+    ------
+    ValueError
+        If the centre lies outside the kernel, or the extent is not above 0.
     """
 
     def __init__(self, kernel_size: int, center: float, extent: float = 60 / 64) -> None:
@@ -161,7 +166,7 @@ class CameraShakePrior:
 
     @classmethod
     def protocol(cls, scale: int, kernel_size: int = 0) -> CameraShakePrior:
-        """Kernels of the protocol's size and centre, (K - s)/2."""
+        """Return camera shake of the test protocol's kernel size and centre, (K - s)/2."""
         k = kernel_size or default_kernel_size(scale)
         return cls(k, (k - scale) / 2)
 

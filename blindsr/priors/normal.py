@@ -1,11 +1,13 @@
-"""Kernels of a smooth shape, with normal priors on unconstrained parameters: what the spectral estimate starts from.
+"""Kernel families with a smooth density: normal priors on unconstrained parameters z.
 
     Gaussian:              Σ = exp(z₀) expm([[z₁, z₂], [z₂, -z₁]]),  k(u) ∝ exp(-½ r²),  r² = (u-c)ᵀ Σ⁻¹ (u-c)
     generalised Gaussian:  k(u) ∝ exp(-½ r^β),  β = 2 exp(z₃)
-    disk (defocus):        k(u) ∝ share of pixel u inside the radius exp(z₀), edge one pixel soft
+    disk (defocus):        k(u) ∝ logistic(6 (exp(z₀) - |u-c|)), a disk of radius exp(z₀) with an edge one pixel wide
     line (linear motion):  a segment of length exp(z₀) at the angle z₁, see `priors.motion.line_kernel`
 
-c is fixed at the nominal (K - s)/2. Axes are (column, row).
+c is fixed at the nominal centre (K - s)/2; axes are (column, row). Targets and the spectral estimate use these
+families. Their means and standard deviations are weakly informative: broader than the test protocol
+(`gaussian.protocol_variances`), so that the data decide.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -25,7 +27,7 @@ from blindsr.priors.motion import line_kernel
 def log_covariance(covariance: Tensor) -> Tensor:
     """Coordinates (n, 3) of covariances (n, 2, 2): half the trace of the matrix logarithm, then its traceless part.
 
-    The inverse of Σ = exp(z₀) expm([[z₁, z₂], [z₂, -z₁]]): z₀ = ½ log det Σ, and with m = ½ tr Σ / exp(z₀) = cosh r,
+    The inverse of Σ = exp(z₀) expm([[z₁, z₂], [z₂, -z₁]]): z₀ = ½ log det Σ and, with m = ½ tr Σ / exp(z₀) = cosh r,
     (z₁, z₂) = r / sinh r · (Σ₁₁ - Σ₂₂, 2 Σ₁₂) / (2 exp z₀).
     """
     a, b, d = covariance[:, 0, 0], covariance[:, 0, 1], covariance[:, 1, 1]
@@ -46,7 +48,7 @@ def covariance_of(z: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class SmoothKernels:
-    """Base of the families: independent normal priors on z, kernels centred at (K - s)/2.
+    """Base of the smooth families: independent normal priors on z, kernels centred at (K - s)/2.
 
     Parameters
     ----------
@@ -57,6 +59,11 @@ class SmoothKernels:
     kernel_size: int
     scale: int
     names: ClassVar[tuple[str, ...]] = ()
+
+    @classmethod
+    def of(cls, degradation: Degradation) -> Self:
+        """Return the family for a degradation's kernel size and scale."""
+        return cls(degradation.kernel_size, degradation.scale)
 
     @property
     def mean(self) -> tuple[float, ...]:
@@ -73,7 +80,7 @@ class SmoothKernels:
         raise NotImplementedError
 
     def starts(self) -> Tensor:
-        """Values of z (m, dim) that a search for a mode should begin from."""
+        """Values of z (m, dim), float64, from which a search for a mode should start."""
         return torch.tensor([self.mean], dtype=torch.float64)
 
     @property
@@ -124,11 +131,11 @@ class GaussianShape(SmoothKernels):
 
     @property
     def std(self) -> tuple[float, ...]:
-        """Wide: variances within a factor of 5 either way at two standard deviations."""
+        """Two standard deviations span a factor of 5 in the variance, either way."""
         return (0.8, 0.6, 0.6)
 
     def starts(self) -> Tensor:
-        """Three widths, round: a wrong mode takes a narrow kernel for sharp content, or a wide one for soft content."""
+        """Three widths, all round, since a wrong mode may explain sharp content by a narrow kernel, or vice versa."""
         return torch.log(self.scale * torch.tensor([[0.25], [0.7], [2.0]], dtype=torch.float64)) * torch.eye(1, 3)
 
     def kernel(self, z: Tensor) -> Tensor:
@@ -137,28 +144,31 @@ class GaussianShape(SmoothKernels):
 
 
 class GeneralizedGaussianShape(SmoothKernels):
-    """Generalised Gaussians: the Gaussian's three, and log(β/2): negative for heavy tails, positive for flat tops."""
+    """Generalised Gaussians: the Gaussian's three coordinates and log(β/2), negative for heavy tails.
+
+    A positive log(β/2) gives a flat top.
+    """
 
     names = (*GaussianShape.names, "log_half_exponent")
 
     @property
     def mean(self) -> tuple[float, ...]:
-        """As the Gaussian's, β = 2."""
+        """That of the Gaussian, β = 2."""
         return (math.log(0.7 * self.scale), 0.0, 0.0, 0.0)
 
     @property
     def std(self) -> tuple[float, ...]:
-        """β within 1 to 4 at two standard deviations."""
+        """Two standard deviations span β from 1 to 4."""
         return (0.8, 0.6, 0.6, 0.35)
 
     def starts(self) -> Tensor:
-        """Those of the Gaussian, β = 2."""
+        """Those of the Gaussian, with β = 2."""
         return torch.log(self.scale * torch.tensor([[0.25], [0.7], [2.0]], dtype=torch.float64)) * torch.eye(1, 4)
 
     def kernel(self, z: Tensor) -> Tensor:
         """Kernels (n, 1, K, K)."""
         log_r2 = self._radius2(z).clamp_min(1e-12).log()
-        largest = math.log(torch.finfo(z.dtype).max) - 8  # what overflows has no gradient; the pixel is zero anyway
+        largest = math.log(torch.finfo(z.dtype).max) - 8  # an overflow has no gradient; such a pixel is 0 anyway
         return self._normalised(-0.5 * (log_r2 * z[:, 3].exp()[:, None, None]).clamp_max(largest).exp())
 
 
@@ -174,11 +184,11 @@ class DiskShape(SmoothKernels):
 
     @property
     def std(self) -> tuple[float, ...]:
-        """A factor of 2.2 either way at two standard deviations."""
+        """Two standard deviations span a factor of 2.2 in the radius, either way."""
         return (0.4,)
 
     def starts(self) -> Tensor:
-        """Five radii: the spectrum of a disk has rings, so its likelihood has several modes."""
+        """Five radii, since the rings in the spectrum of a disk give its likelihood several modes."""
         return torch.log(self.scale * torch.tensor([[0.5], [0.75], [1.0], [1.4], [2.0]], dtype=torch.float64))
 
     def kernel(self, z: Tensor) -> Tensor:
@@ -195,16 +205,16 @@ class LineShape(SmoothKernels):
 
     @property
     def mean(self) -> tuple[float, ...]:
-        """Half the kernel's side long."""
+        """Half the kernel's side in length, along the columns' axis."""
         return (math.log(self.kernel_size / 2), 0.0)
 
     @property
     def std(self) -> tuple[float, ...]:
-        """A factor of 2.2 in length; any angle (its prior is wide, and angles repeat after π)."""
+        """A factor of 2.2 in length either way, and practically any angle (angles repeat after π)."""
         return (0.4, math.pi)
 
     def starts(self) -> Tensor:
-        """Twelve directions."""
+        """Twelve directions, 15 degrees apart."""
         angles = torch.arange(12, dtype=torch.float64) * math.pi / 12
         return torch.stack([torch.full_like(angles, math.log(0.45 * self.kernel_size)), angles], 1)
 
@@ -212,16 +222,3 @@ class LineShape(SmoothKernels):
         """Kernels (n, 1, K, K)."""
         center = z.new_full((len(z), 2), (self.kernel_size - self.scale) / 2)
         return line_kernel(self.kernel_size, z[:, 0].exp(), z[:, 1], center)
-
-
-SHAPES: dict[str, type[SmoothKernels]] = {
-    "gaussian": GaussianShape,
-    "generalized-gaussian": GeneralizedGaussianShape,
-    "disk": DiskShape,
-    "line": LineShape,
-}
-
-
-def shape(name: str, degradation: Degradation) -> SmoothKernels:
-    """Return the family of a name in `SHAPES` for a degradation."""
-    return SHAPES[name](degradation.kernel_size, degradation.scale)

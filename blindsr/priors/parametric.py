@@ -1,4 +1,4 @@
-"""Kernels given by a few independent parameters, each with a distribution: shared by Gaussian and line kernels."""
+"""Kernels that are a formula of a few independent random parameters: the base of the Gaussian, line and disk priors."""
 
 from __future__ import annotations
 
@@ -6,22 +6,51 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, biject_to
+from torch.distributions import Distribution, Uniform, biject_to
 
 TINY = 1e-6
-"""Uniform numbers are kept this far from 0 and 1, where an inverse distribution function may be infinite."""
+"""Uniform variates are kept this far from 0 and 1, where an inverse distribution function may be infinite."""
+
+
+def rotated_grid(size: int, angle: Tensor, center: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the coordinates of a pixel grid along and across a direction.
+
+    Parameters
+    ----------
+    size : int
+        Side K of the grid.
+    angle : Tensor
+        (n,), radians from the column axis towards the row axis.
+    center : Tensor
+        (n, 2), the origin as (column, row), in pixels from index 0.
+
+    Returns
+    -------
+    tuple of Tensor
+        Coordinates along and across the direction, pixels, each (n, K, K).
+    """
+    axis = torch.arange(size, dtype=angle.dtype, device=angle.device)
+    dx = (axis - center[:, :1])[:, None, :]
+    dy = (axis - center[:, 1:])[:, :, None]
+    c, s = (f(angle)[:, None, None] for f in (torch.cos, torch.sin))
+    return c * dx + s * dy, c * dy - s * dx
 
 
 class Delta(Distribution):
-    """A parameter that is fixed: it takes no place in z."""
+    """The law of a fixed parameter, which has no coordinate in z."""
 
     def __init__(self, value: float) -> None:
         super().__init__(validate_args=False)
         self.value = float(value)
 
 
+def near(value: float, jitter: float) -> Distribution:
+    """Return U[value - jitter, value + jitter], or a fixed value where the jitter is 0."""
+    return Uniform(value - jitter, value + jitter) if jitter else Delta(value)
+
+
 def _inside(theta: Tensor, part: Distribution) -> Tensor:
-    """Keep values (n,) strictly within the support of their distribution, where rounding puts them on its bounds."""
+    """Move values (n,) that rounding has put on a bound of their distribution's support strictly inside it."""
     info = torch.finfo(theta.dtype)
     low, high = (
         torch.as_tensor(getattr(part.support, name, limit)).to(theta)
@@ -32,15 +61,16 @@ def _inside(theta: Tensor, part: Distribution) -> Tensor:
 
 
 class IndependentParameters:
-    """Independent scalar parameters θ_j ~ p_j, and the unconstrained z that they map to.
+    """Independent scalar parameters θ_j ~ p_j and their unconstrained coordinates z.
 
-    z_j = T_j^{-1}(θ_j) with T_j torch's bijection from the real line to the support of p_j, so that
-    log p(z) = Σ_j log p_j(T_j(z_j)) + log |T_j'(z_j)|.
+    z_j = T_j^{-1}(θ_j), where T_j is torch's bijection from the real line to the support of p_j, so that
+
+        log p(z) = Σ_j log p_j(T_j(z_j)) + log |T_j'(z_j)|.
 
     Parameters
     ----------
     parts : sequence of torch.distributions.Distribution
-        Univariate with an `icdf` (draws are made by it, from the caller's generator), or `Delta`.
+        Univariate laws with an `icdf`, by which the caller's generator is turned into draws; or `Delta`.
     """
 
     def __init__(self, parts: Sequence[Distribution]) -> None:
@@ -54,7 +84,7 @@ class IndependentParameters:
         return len(self.free)
 
     def sample_theta(self, n: int, *, generator: torch.Generator) -> Tensor:
-        """Draw θ, (n, number of parameters), by inverse distribution functions, float64."""
+        """Draw n parameter vectors θ, (n, number of parameters) in float64, by inverse distribution functions."""
         u = torch.rand(n, len(self.parts), generator=generator, dtype=torch.float64).clamp(TINY, 1 - TINY)
         cols = [
             torch.full((n,), p.value, dtype=torch.float64) if isinstance(p, Delta) else p.icdf(u[:, j])
@@ -63,7 +93,7 @@ class IndependentParameters:
         return torch.stack(cols, dim=1)
 
     def theta(self, z: Tensor) -> Tensor:
-        """Map z (n, dim) to θ (n, number of parameters), inside the supports for any finite z."""
+        """Map z (n, dim) to θ (n, number of parameters), which lies inside the supports for any finite z."""
         cols: list[Tensor] = []
         for j, p in enumerate(self.parts):
             if isinstance(p, Delta):
@@ -78,7 +108,7 @@ class IndependentParameters:
         return torch.stack(cols, dim=1) if cols else theta[:, :0]
 
     def log_prob(self, z: Tensor) -> Tensor:
-        """Log density of z (n, dim), Jacobian included: (n,). Finite for any moderate z, -inf where z is not finite."""
+        """Log density (n,) of z (n, dim), Jacobian included; -inf where z is not finite."""
         total = torch.zeros(z.shape[0], dtype=z.dtype, device=z.device)
         bad = ~torch.isfinite(z).all(1)
         z = z.masked_fill(bad[:, None], 0.0)
@@ -90,9 +120,9 @@ class IndependentParameters:
 
 
 class ParametricKernels:
-    """Base of the priors whose kernels are a formula of a few independent parameters.
+    """Base of the priors whose kernels are a formula of a few independent parameters θ.
 
-    A subclass sets `kernel_size`, `names` and `parameters`, and says what kernel a θ makes (`kernel_of`).
+    A subclass sets `kernel_size`, `names` (of θ) and `parameters`, and implements `kernel_of`.
     """
 
     names: tuple[str, ...]
@@ -109,7 +139,7 @@ class ParametricKernels:
         return self.parameters.dim
 
     def sample_theta(self, n: int, *, generator: torch.Generator) -> Tensor:
-        """Draw n parameter vectors θ in their own units."""
+        """Draw n parameter vectors θ (n, number of parameters), in their own units, float32."""
         return self.parameters.sample_theta(n, generator=generator).float()
 
     def sample_z(self, n: int, *, generator: torch.Generator) -> Tensor:

@@ -2,7 +2,7 @@
 
     k ~ Dirichlet(α),   α_i = c (φ + (1 - φ) exp(-½ |u_i - centre|² / w²)).
 
-The pixels take their shares one after another, from the centre outwards: pixel j takes the share v_j of what is left,
+The mass is handed out from the centre outwards: pixel j takes the share v_j of what its predecessors have left,
 
     k_j = v_j Π_{i<j} (1 - v_i),    v_j = logistic(t_j),    t_j = z_j + log(α_j / β_j),    β_j = Σ_{i>j} α_i,
 
@@ -11,10 +11,10 @@ the Jacobian included,
 
     log p(z) = Σ_j α_j log v_j + β_j log(1 - v_j) - log B(α_j, β_j),
 
-which is concave in z. Everything is computed from log v and log(1 - v): no share is ever rounded to 0 or 1.
+which is concave in z. Everything is computed from log v and log(1 - v), so that no share is rounded to 0 or 1.
 
-Log-ratio coordinates (softmax) are as exact, but in them Hamiltonian chains on the posterior given a sharp image mix
-worse: there, each pixel moves all others. Connor and Mosimann, "Concepts of independence for proportions with a
+Log-ratio (softmax) coordinates are as exact, but each of them moves all pixels, and Hamiltonian chains on the posterior
+given a sharp image mix worse in them. Connor and Mosimann, "Concepts of independence for proportions with a
 generalization of the Dirichlet distribution", JASA 1969 (independent shares).
 """
 
@@ -40,13 +40,13 @@ class SimplexPrior:
     kernel_size, scale : int
         K and s; the centre is (K - s)/2 on both axes, pixels from index 0.
     concentration : float
-        c, the largest α: at 1 the pixels of the centre are as uneven as chance allows without any of them vanishing;
-        more draws kernels towards the envelope.
+        c, the largest α. At 1 the pixels of the centre vary as much as they can without being pushed to zero; a larger
+        c pulls kernels towards the envelope.
     width : float, optional
         w, HR pixels. Default: K/6.
     floor : float
-        φ in (0, 1]: α far from the centre, in units of c; 1 makes all pixels alike. A pixel with a small α is nearly
-        always empty, its logarithm spread over about 1/α, which chains take long to explore.
+        φ in (0, 1]: α far from the centre, in units of c; at 1 all pixels have the same α. A pixel with a small α is
+        nearly always empty; its logarithm has a spread of about 1/α, which chains are slow to explore.
 
     Raises
     ------

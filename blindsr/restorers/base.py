@@ -2,17 +2,40 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol, runtime_checkable
+from abc import ABC, abstractmethod
+from typing import Self
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from blindsr.operators.degradation import Degradation
 
 
-@runtime_checkable
-class Restorer(Protocol):
-    """Non-blind super-resolution: solves y = (x ⊗ k)↓s + n for x, with k and the level of n given."""
+class Restorer(ABC):
+    """Non-blind super-resolution: solves y = (x ⊗ k)↓s + n for x, with k and the level of n given.
 
+    A function with the arguments and the result of `__call__` becomes one by `external.CallableRestorer`.
+    """
+
+    @property
+    def needs_kernel(self) -> bool:
+        """Whether it is of no use without the kernel."""
+        return True
+
+    @property
+    def needs_noise(self) -> bool:
+        """Whether it uses the noise level."""
+        return True
+
+    @property
+    def parameters(self) -> int | None:
+        """Number of trained weights that it brings along; None where it is not known."""
+        return 0
+
+    def with_seed(self, seed: int) -> Self:
+        """Return the same restorer with another seed; itself where it draws no random numbers."""
+        return self
+
+    @abstractmethod
     def __call__(self, y: Tensor, kernel: Tensor, degradation: Degradation, noise_std: float) -> Tensor:
         """Restore an image.
 
@@ -32,28 +55,8 @@ class Restorer(Protocol):
         Tensor
             (1, C, s h, s w): the picture itself, without the border that VALID padding adds; values in 0..1.
         """
-        ...
 
 
-@runtime_checkable
-class SeededRestorer(Restorer, Protocol):
-    """A restorer that draws random numbers."""
-
-    def with_seed(self, seed: int) -> Restorer:
-        """Return the same restorer with another seed."""
-        ...
-
-
-def seeded_restorer(restorer: Any, seed: int) -> Any:
-    """Give a restorer the seed of a run, if it draws anything."""
-    return restorer.with_seed(seed) if isinstance(restorer, SeededRestorer) else restorer
-
-
-def needs_kernel(restorer: Any) -> bool:
-    """Whether a restorer makes use of the kernel: unless its attribute `needs_kernel` says no."""
-    return bool(getattr(restorer, "needs_kernel", True))
-
-
-def needs_noise(restorer: Any) -> bool:
-    """Whether a restorer makes use of the noise level: unless its attribute `needs_noise` says no."""
-    return bool(getattr(restorer, "needs_noise", True))
+def count_parameters(network: nn.Module) -> int:
+    """Number of weights of a network."""
+    return sum(p.numel() for p in network.parameters())

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from blindsr.operators.degradation import Alignment, Degradation
+from blindsr.restorers.base import Restorer
 
 
 def keys(t: Tensor) -> Tensor:
@@ -45,8 +46,8 @@ def bicubic(y: Tensor, scale: int, alignment: Alignment = Alignment.FKP) -> Tens
 
 
 @dataclass(frozen=True)
-class BicubicRestorer:
-    """Restorer that leaves the kernel aside: `bicubic` on the degradation's grid."""
+class BicubicRestorer(Restorer):
+    """Restorer that ignores the kernel: `bicubic` on the degradation's grid."""
 
     needs_kernel: ClassVar[bool] = False
     needs_noise: ClassVar[bool] = False

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from blindsr.errors import UserError
 from blindsr.operators.degradation import Degradation
+from blindsr.restorers.base import Restorer, count_parameters
 
 TORCHSCRIPT_SUFFIXES = (".pt", ".ts", ".torchscript")
 ONNX_SUFFIXES = (".onnx",)
@@ -108,7 +109,7 @@ def _torchscript_inputs(model: Any) -> int:
 
 
 @dataclass(frozen=True)
-class TorchScriptRestorer:
+class TorchScriptRestorer(Restorer):
     """`Restorer` by a TorchScript file (`torch.jit.save`), called as the head of this module says.
 
     A TorchScript file is a program. It has no access to Python, but open only what you trust.
@@ -156,6 +157,11 @@ class TorchScriptRestorer:
         """Whether the model has an input for the noise level."""
         return self.inputs > 2
 
+    @property
+    def parameters(self) -> int:
+        """Weights of the network."""
+        return count_parameters(self.model)
+
     def __call__(self, y: Tensor, kernel: Tensor, degradation: Degradation, noise_std: float) -> Tensor:
         """Restore an image, as `Restorer` says.
 
@@ -175,7 +181,7 @@ class TorchScriptRestorer:
 
 
 @dataclass(frozen=True)
-class OnnxRestorer:
+class OnnxRestorer(Restorer):
     """`Restorer` by an ONNX file, run by onnxruntime on the CPU, called as the head of this module says.
 
     Inputs are given by position, whatever their names; the first output is the image. (An exporter may leave out an
@@ -225,6 +231,10 @@ class OnnxRestorer:
         """Whether the model has an input for the noise level."""
         return len(self.inputs) > 2
 
+    @property
+    def parameters(self) -> None:
+        """Not known: onnxruntime does not tell."""
+
     def __call__(self, y: Tensor, kernel: Tensor, degradation: Degradation, noise_std: float) -> Tensor:
         """Restore an image, as `Restorer` says.
 
@@ -243,7 +253,7 @@ class OnnxRestorer:
 
 
 @dataclass(frozen=True)
-class CallableRestorer:
+class CallableRestorer(Restorer):
     """`Restorer` by a Python function of your own.
 
     Parameters
@@ -263,7 +273,8 @@ class CallableRestorer:
     function: Callable[[Tensor, Tensor, Degradation, float], Any]
     name: str
     needs_kernel: ClassVar[bool] = False
-    """It may use the kernel, but nobody knows."""
+    """It may use the kernel, but nobody knows; nor is the number of its weights known."""
+    parameters: ClassVar[None] = None
 
     def __post_init__(self) -> None:
         if not callable(self.function):

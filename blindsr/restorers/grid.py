@@ -13,13 +13,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from typing import Self
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from blindsr.operators.degradation import Alignment, Degradation, Padding
-from blindsr.restorers.base import Restorer, needs_kernel, needs_noise
+from blindsr.restorers.base import Restorer
 
 
 class Grid(StrEnum):
@@ -39,7 +40,7 @@ MARGIN = 4
 
 
 @dataclass(frozen=True)
-class OnGrid:
+class OnGrid(Restorer):
     """`Restorer` that calls another one, made for `grid`, and moves its result onto the grid of the degradation.
 
     The result at p is the other's at p + (its position of an LR pixel) − (that of the degradation). On the grids fkp
@@ -60,13 +61,22 @@ class OnGrid:
 
     @property
     def needs_kernel(self) -> bool:
-        """Whether the other one makes use of the kernel."""
-        return needs_kernel(self.restorer)
+        """Whether the other one uses the kernel."""
+        return self.restorer.needs_kernel
 
     @property
     def needs_noise(self) -> bool:
-        """Whether the other one makes use of the noise level."""
-        return needs_noise(self.restorer)
+        """Whether the other one uses the noise level."""
+        return self.restorer.needs_noise
+
+    @property
+    def parameters(self) -> int | None:
+        """Trained weights of the other one."""
+        return self.restorer.parameters
+
+    def with_seed(self, seed: int) -> Self:
+        """Return the other one with another seed, on the same grid."""
+        return replace(self, restorer=self.restorer.with_seed(seed))
 
     def __call__(self, y: Tensor, kernel: Tensor, degradation: Degradation, noise_std: float) -> Tensor:
         """Restore an image, see `blindsr.restorers.base.Restorer`."""

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from blindsr.errors import UserError
 from blindsr.operators.degradation import Degradation
+from blindsr.restorers.base import Restorer, count_parameters
 from blindsr.restorers.external import check_file, check_output, one_line
 
 SPANDREL_SUFFIXES = (".pth", ".safetensors")
@@ -37,7 +38,7 @@ def _spandrel(path: Path) -> Any:
 
 
 @dataclass(frozen=True)
-class SpandrelRestorer:
+class SpandrelRestorer(Restorer):
     """`Restorer` by a super-resolution network whose architecture spandrel knows; kernel and noise are left aside.
 
     Parameters
@@ -68,6 +69,11 @@ class SpandrelRestorer:
         if not isinstance(model, spandrel.ImageModelDescriptor) or model.purpose not in ("SR", "FaceSR"):
             raise UserError(f"{self.path}: {model.architecture.name} is no network for super-resolution")
         object.__setattr__(self, "model", model.eval())
+
+    @property
+    def parameters(self) -> int:
+        """Weights of the network."""
+        return count_parameters(self.model.model)
 
     def __call__(self, y: Tensor, kernel: Tensor, degradation: Degradation, noise_std: float) -> Tensor:
         """Restore an image, as `Restorer` says; a grey y is repeated to the colours of a network for colour.

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from blindsr.errors import UserError
 from blindsr.operators.degradation import Degradation, Padding
+from blindsr.restorers.base import Restorer, count_parameters
 from blindsr.restorers.usrnet_net import UsrNet
 
 
@@ -105,7 +106,7 @@ def close_border(y: Tensor, pad: int) -> Tensor:
 
 
 @dataclass(frozen=True)
-class UsrNetRestorer:
+class UsrNetRestorer(Restorer):
     """`Restorer` by USRNet.
 
     Parameters
@@ -131,6 +132,11 @@ class UsrNetRestorer:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "network", load_usrnet(self.weights))
+
+    @property
+    def parameters(self) -> int:
+        """Weights of the network."""
+        return count_parameters(self.network)
 
     @torch.no_grad()
     def __call__(self, y: Tensor, kernel: Tensor, degradation: Degradation, noise_std: float) -> Tensor:

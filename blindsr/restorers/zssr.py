@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from blindsr.operators.degradation import Degradation, Padding
 from blindsr.random import draw_seed, generator, seeded
+from blindsr.restorers.base import Restorer
 from blindsr.restorers.bicubic import bicubic
 from blindsr.restorers.zssr_pairs import Fathers, symmetries
 
@@ -33,7 +34,7 @@ NOISY = 0.0125
 
 
 @dataclass(frozen=True)
-class ZssrRestorer:
+class ZssrRestorer(Restorer):
     """`Restorer` by zero-shot super-resolution, in one jump of scale (the paper's gradual mode is not here).
 
     The network maps the bicubic enlargement to a residual on it: 3x3 convolutions with ReLU, no biases. L1 loss, Adam;

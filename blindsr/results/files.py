@@ -19,12 +19,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from blindsr import __version__
-from blindsr.device import peak_memory_mib
 from blindsr.diagnostics.metrics import Border, kernel_psnr, psnr, ssim
 from blindsr.diagnostics.overview import Overview, render
 from blindsr.estimators.base import Estimate, Estimation, Metrics
-from blindsr.io.files import atomic_path, write_text
+from blindsr.io.files import VERSION, atomic_path, write_text
 from blindsr.io.images import Picture, write_png
 from blindsr.io.kernels import remove_kernel, write_kernel
 from blindsr.methods.base import Method
@@ -33,6 +31,7 @@ from blindsr.operators.kernels import center_of_mass, width
 from blindsr.restorers.base import Restorer
 from blindsr.restorers.bicubic import bicubic
 from blindsr.restorers.external import CallableRestorer, OnnxRestorer
+from blindsr.results.device import peak_memory_mib
 
 KERNEL_WORDS = "applied by correlation; the nominal centre of mass is (kernel_size - scale) / 2 on both axes"
 LABELS = ("image", "kernel", "prior", "optimizer", "image_prior", "noise", "preset", "restorer")
@@ -98,14 +97,14 @@ def score(result: Result, truth: Truth, say: Callable[[str], None]) -> dict[str,
             scores["kernel_psnr"] = kernel_psnr(kernel[0, 0].double().numpy(), truth.kernel[0, 0].double().numpy())
     if truth.image is None:
         return scores
-    x, t = (as_array(v) for v in _matched(result.image, truth.image))
+    x, t = (as_array(v.clamp(0, 1)) for v in _matched(result.image, truth.image))
     for border in Border:
         pixels = border.pixels(scale)
         if min(x.shape[:2]) <= 2 * pixels + 11:
             continue
         scores[f"psnr_border_{border}"] = psnr(x, t, pixels)
         scores[f"ssim_border_{border}"] = ssim(x, t, pixels)
-        low, high = (as_array(v) for v in _matched(result.bicubic, truth.image))
+        low, high = (as_array(v.clamp(0, 1)) for v in _matched(result.bicubic, truth.image))
         scores[f"psnr_bicubic_border_{border}"] = psnr(low, high, pixels)
     _warn_if_shifted(result, truth.image, scale, say)
     return scores
@@ -116,7 +115,7 @@ def _warn_if_shifted(result: Result, truth: Tensor, scale: int, say: Callable[[s
     n, (h, w) = scale - 1, result.image.shape[-2:]
     if min(h, w) <= 2 * n + 2 * scale + 1:
         return
-    x, t = (as_array(v) for v in _matched(result.image, truth))
+    x, t = (as_array(v.clamp(0, 1)) for v in _matched(result.image, truth))
     here = psnr(x, t, scale)
     moved = psnr(x[: h - n, : w - n], t[n:, n:], scale), psnr(x[n:, n:], t[: h - n, : w - n], scale)
     best = max(moved)
@@ -276,6 +275,6 @@ def surroundings(device: torch.device) -> dict[str, Any]:
         "peak_memory_mib": round(peak_memory_mib(device), 1),
         "device": str(device),
         "threads": torch.get_num_threads(),
-        "versions": {"blindsr": __version__, "torch": torch.__version__, "python": platform.python_version()},
+        "versions": {"blindsr": VERSION, "torch": torch.__version__, "python": platform.python_version()},
         "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }

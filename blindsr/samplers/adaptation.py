@@ -1,6 +1,6 @@
-"""What warm-up learns: step sizes, the covariance of the target, the length of trajectories.
+"""What a warm-up learns: step sizes and the covariance of the target.
 
-All rules are pure updates of small records, over one or several blocks of chains (in tempering one for each
+All rules are pure updates of small records, over one or several blocks of chains (in tempering one block for each
 temperature).
 """
 
@@ -12,8 +12,6 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from blindsr.samplers.base import State
-from blindsr.samplers.hmc import Hmc, Trajectory
 from blindsr.samplers.metric import Metric
 
 
@@ -24,11 +22,11 @@ class DualAveraging:
     Attributes
     ----------
     log_step, log_mean : Tensor
-        Logarithm of the step size to use next, and of the averaged one to keep; one value for each block.
+        Logarithm of the step size to try next, and of the averaged one that is kept; one value for each block.
     centre, error : Tensor
-        Where the steps are pulled to, and the running error of the acceptance.
+        The value that log steps shrink towards, and the running error of the acceptance.
     target : float
-        Acceptance wanted.
+        Acceptance rate to aim at.
     count : int
         Updates so far.
     """
@@ -58,9 +56,9 @@ class DualAveraging:
 
 
 def harmonic_mean(acceptance: Tensor) -> Tensor:
-    """Harmonic mean over the last axis, so that no chain is left behind (Hoffman, Radul and Sountsov 2021).
+    """Harmonic mean over the last axis, which protects the slowest chains (Hoffman, Radul and Sountsov 2021).
 
-    Values are raised to 0.02 first, or one chain of many with a bad proposal would decide alone.
+    Values are clamped at 0.02 from below first; otherwise a single bad proposal would dominate the mean.
     """
     return 1 / acceptance.clamp_min(0.02).reciprocal().mean(-1)
 
@@ -160,53 +158,3 @@ def _shrunk_scale(variance: Tensor, trust: Tensor) -> Tensor:
     """Standard deviations in the frame's units, their logarithm shrunk towards zero; 1 where nothing has moved."""
     moved = torch.where(variance > 1e-24, variance, 1.0)
     return (0.5 * trust * moved.log()).exp()
-
-
-@dataclass(frozen=True)
-class TrajectoryLength:
-    """Mean trajectory length by the ChEES criterion (Hoffman, Radul and Sountsov 2021).
-
-    Climbs log C - ½ log t, C = E[(‖w' - m‖² - ‖w - m‖²)²]/4 the expected squared jump of the squared distance from the
-    mean m in whitened coordinates and t the length, by Adam on log t; the average over the climb is what is kept. (The
-    paper climbs C alone. A transition costs t; half its price keeps whitened normals near a quarter of their period,
-    where both the draws and their squares are almost independent.)
-
-    Attributes
-    ----------
-    log_length, log_mean : float
-        Logarithm of the length to use next, and of the average.
-    first, second, level : float
-        Adam's moments of the gradient; running mean of C.
-    count : int
-        Updates so far.
-    """
-
-    log_length: float = math.log(math.pi / 2)
-    log_mean: float = math.log(math.pi / 2)
-    first: float = 0.0
-    second: float = 0.0
-    level: float = 0.0
-    count: int = 0
-
-    def update(
-        self, sampler: Hmc, state: State, run: Trajectory, acceptance: Tensor, centre: Tensor
-    ) -> TrajectoryLength:
-        """Learn from the trajectories that began at `state`; centre (1, dim) is the mean of the chains."""
-        before = sampler.metric.whiten(state.position - centre)
-        after = sampler.metric.whiten(run.end.position - centre)
-        gap = after.square().sum(1) - before.square().sum(1)
-        slope = acceptance * gap * (after * run.momentum).sum(1)
-        good = torch.isfinite(slope) & (acceptance > 1e-4)
-        if not bool(good.any()):
-            return self
-        count = self.count + 1
-        jump = float((acceptance * gap.square())[good].mean()) / 4
-        level = self.level + max(1 / count, 0.1) * (jump - self.level)
-        gradient = float(slope[good].mean() * run.duration.mean()) / max(level, 1e-12) - 0.5
-        first, second = 0.9 * self.first + 0.1 * gradient, 0.95 * self.second + 0.05 * gradient**2
-        move = 0.05 * (first / (1 - 0.9**count)) / (math.sqrt(second / (1 - 0.95**count)) + 1e-12)
-        top = math.log(sampler.max_steps * float(sampler.step_size.mean()))
-        log_length = min(max(self.log_length + move, math.log(float(sampler.step_size.mean()))), top)
-        weight = max(count**-0.75, 0.01)
-        log_mean = weight * log_length + (1 - weight) * self.log_mean
-        return TrajectoryLength(log_length, log_mean, first, second, level, count)

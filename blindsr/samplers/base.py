@@ -1,7 +1,8 @@
-"""What every kernel-space sampler is: two pure functions, chains along the first axis.
+"""The Markov transition: what moves chains by one step.
 
-`init(position) -> state`, `step(state, generator) -> (state, info)`; the target and the tuning belong to the sampler,
-so a state is data alone. Positions are (chains, dim), float64; one call moves every chain by one transition.
+A transition is two pure functions, `init(position) -> state` and `step(state, generator) -> (state, info)`. The target
+and the tuning belong to the transition, so a state is data alone. Positions are (chains, dim), float64, and one call
+moves every chain once. (The word "kernel" is left to blur kernels.)
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class State:
-    """Where the chains are.
+    """The current state of the chains.
 
     Attributes
     ----------
@@ -24,7 +25,7 @@ class State:
     log_prob : Tensor
         (chains,) log density there.
     gradient : Tensor or None
-        (chains, dim) its gradient, where the sampler uses one.
+        (chains, dim) its gradient, where the transition uses one.
     """
 
     position: Tensor
@@ -34,18 +35,18 @@ class State:
 
 @dataclass(frozen=True)
 class Info:
-    """What a transition tells, a value for each chain.
+    """What is recorded of one step, one value for each chain.
 
     Attributes
     ----------
     acceptance : Tensor
-        (chains,) probability with which the proposal was to be accepted.
+        (chains,) acceptance probability of the proposal.
     accepted : Tensor
         (chains,) bool.
     divergent : Tensor
         (chains,) bool: the simulated energy broke down (always False for samplers without a trajectory).
     energy : Tensor
-        (chains,) energy of the new state, for Hamiltonian samplers with its kinetic part; else -log_prob.
+        (chains,) energy of the new state: with its kinetic part for Hamiltonian samplers, else -log_prob.
     gradients : int
         Evaluations of the density or its gradient, for each chain.
     """
@@ -57,9 +58,15 @@ class Info:
     gradients: int
 
 
+def always_accepted(state: State, gradients: int) -> Info:
+    """Info of a step without an acceptance test: accepted, and divergent where the density is zero."""
+    lost = ~torch.isfinite(state.log_prob)
+    return Info(torch.ones_like(state.log_prob), torch.ones_like(lost), lost, -state.log_prob, gradients)
+
+
 @runtime_checkable
-class Sampler(Protocol):
-    """A Markov kernel, or for biased samplers something that resembles one."""
+class Transition(Protocol):
+    """A Markov transition kernel."""
 
     def init(self, position: Tensor) -> State:
         """State of chains that start at position (chains, dim).
@@ -67,10 +74,10 @@ class Sampler(Protocol):
         Raises
         ------
         ValueError
-            If a start has density zero.
+            If the density is zero at a start.
         """
         ...
 
     def step(self, state: State, generator: torch.Generator) -> tuple[State, Info]:
-        """One transition of every chain."""
+        """Move every chain once."""
         ...

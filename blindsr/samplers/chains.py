@@ -1,4 +1,4 @@
-"""Chains: what a sampler run leaves."""
+"""Chains: the result of a sampler run."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Chains:
-    """Draws of several chains after warm-up, and what was noted beside them.
+    """Draws of several chains after warm-up, and the statistics recorded with them.
 
     Attributes
     ----------
@@ -24,20 +24,20 @@ class Chains:
     step_size : Tensor
         (chains,), after warm-up.
     sampler : str
-        Name in `SAMPLERS`.
+        The sampler's name.
     valid : bool
-        Whether the draws come from a sampler whose stationary distribution is the target. Never True for iterates of an
-        optimizer or for biased samplers.
+        Whether the sampler's stationary distribution is the target. Never True for iterates of an optimizer or for
+        biased samplers.
     weights : Tensor or None
-        (chains, draws) normalised importance weights, where the draws are weighted; None: all equal.
+        (chains, draws) normalised importance weights; None: all draws have the same weight.
     warmup, thin : int
-        Transitions left out at the start of each chain; transitions for each kept draw.
+        Transitions discarded at the start of each chain; transitions per kept draw.
     gradients : int
-        Evaluations of the density or its gradient in all chains, warm-up included.
+        Evaluations of the density or its gradient over all chains, warm-up included.
     seconds : float
         Wall time, warm-up included.
     tuning : dict
-        Plain numbers of what the warm-up found (trajectory length, temperatures, ...).
+        What the warm-up found (trajectory length, temperatures, ...), as plain numbers.
     """
 
     draws: Tensor

@@ -4,76 +4,57 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from blindsr.posteriors.base import ValueAndGradient
+from blindsr.posteriors.base import Target, value_and_gradient
 from blindsr.samplers import metropolis
 from blindsr.samplers.base import Info, State
 from blindsr.samplers.metric import Metric
+from blindsr.samplers.request import Request
+from blindsr.samplers.trajectory import Trajectory, TrajectoryLength
+from blindsr.samplers.warmup import AdaptiveSampler, Tunable, first_step
 
 DIVERGENT = 1000.0
 """Energy error above which a trajectory counts as divergent."""
 
 JITTER = 0.25
-"""Largest change of a trajectory's length, as a share of it. After a quarter of the period a whitened normal is drawn
-anew, its squares too; much shorter or longer trajectories leave the squares, and with them tails, correlated."""
+"""Largest relative change of a trajectory's length. After a quarter of the period the draws of a whitened normal are
+independent of the start, and so are their squares; much shorter or longer trajectories leave the squares, and with them
+the tails, correlated."""
 
 NEAR_NORMAL = 1.7
-"""Length of trajectories about a given center, not adapted: a little beyond a quarter of the normal's period, where the
-draws are negatively correlated and their squares hardly at all."""
+"""Length of trajectories about a given center, which is not adapted: a little beyond a quarter of the normal's period,
+where successive draws are negatively correlated and their squares hardly correlated at all."""
 
 CAREFUL = 0.1
-"""Share of careful transitions about a given center, after the warm-up."""
+"""Share of the transitions that halve the step size, about a given center and after the warm-up."""
 
 RUNAWAY = 1e6
-"""Momentum, in units of its standard deviation, above which a trajectory is given up."""
+"""Momentum, in units of its standard deviation, above which a trajectory is abandoned."""
 
 
 @dataclass(frozen=True)
-class Trajectory:
-    """A simulated trajectory of every chain.
+class HmcTransition(Tunable):
+    """Leapfrog in whitened coordinates w = L⁻¹ z with unit mass, that is, with the mass matrix (L Lᵀ)⁻¹ in z.
 
-    Attributes
-    ----------
-    end : State
-        Where it ends.
-    momentum : Tensor
-        (chains, dim) whitened momentum there.
-    energy : tuple of Tensor
-        (chains,) energies at its start and its end; +inf at the end of one that was given up.
-    duration : Tensor
-        Simulated time, a scalar or (chains, 1).
-    steps : int
-        Leapfrog steps.
-    """
+    If the target is close to a normal density N(c, L Lᵀ) with a given center c, the Hamiltonian is split instead: the
+    motion under the normal, a rotation of w - L⁻¹c and the momentum, is exact, and the leapfrog kicks contain only the
+    difference from it (Shahbaba, Lan, Johnson, Neal, Statistics and Computing 2014). The closer the target is to that
+    normal, the longer the steps may be.
 
-    end: State
-    momentum: Tensor
-    energy: tuple[Tensor, Tensor]
-    duration: Tensor
-    steps: int
-
-
-@dataclass(frozen=True)
-class Hmc:
-    """Leapfrog in whitened coordinates w = L⁻¹ z with unit mass, that is with mass matrix (L Lᵀ)⁻¹ in z.
-
-    Near a normal density N(c, L Lᵀ), given the center c, the motion is split instead: that of the normal is a rotation
-    of w - L⁻¹c and the momentum, made exactly, and only what differs from it is left to the kicks (Shahbaba, Lan,
-    Johnson, Neal, Statistics and Computing 2014). Longer steps do, the nearer the target is to the normal.
-
-    The trajectory's length is drawn anew for each transition, uniform within `JITTER` of `length`, the same for all
-    chains, so that no orbit is periodic. It is independent of where the chains are, so each transition
-    leaves the target as it is.
+    The length of the trajectory is drawn for each transition, uniformly within `JITTER` of `length` and the same for
+    all chains, so that no orbit is periodic. As it does not depend on the state, each transition leaves the target
+    invariant.
 
     Parameters
     ----------
     density : ValueAndGradient
         z (n, dim) -> log density (n,) and gradient (n, dim).
     metric : Metric
-        L: diagonal, dense, or one for each block of rows.
+        L: diagonal, dense, or one factor for each block of rows.
     step_size : Tensor
         ε > 0, a scalar or (chains, 1).
     length : float
@@ -83,13 +64,10 @@ class Hmc:
     center : Tensor or None
         (dim,) c; None: plain leapfrog.
     careful : float
-        Share of the transitions, drawn at random, that are made with half the step: they free a chain from a
-        place that is much stiffer than the rest.
+        Share of the transitions, chosen at random, that halve the step size: they free a chain from a region that is
+        much stiffer than the rest.
     """
 
-    density: ValueAndGradient
-    metric: Metric
-    step_size: Tensor
     length: float = math.pi / 2
     max_steps: int = 256
     center: Tensor | None = None
@@ -114,8 +92,9 @@ class Hmc:
     def simulate(self, state: State, momentum: Tensor, steps: int) -> Trajectory:
         """Follow Hamilton's equations by `steps` leapfrog steps from whitened momentum (chains, dim).
 
-        A chain whose momentum runs away is put back to its start and never accepted, so the density is not asked for at
-        absurd places. The same trajectory backwards runs away as well, so this leaves the chain exact.
+        A trajectory whose momentum diverges is abandoned: its chain returns to the start and the proposal is rejected,
+        so the density is not evaluated at absurd positions. The reversed trajectory diverges as well, so detailed
+        balance holds.
         """
         assert state.gradient is not None
         z, log_prob, gradient = state.position, state.log_prob, state.gradient
@@ -137,10 +116,10 @@ class Hmc:
             p = p + share * self.step_size * self._force(gradient, w)
         final = (0.5 * p.square().sum(1) - log_prob).masked_fill(lost, torch.inf)
         final = torch.nan_to_num(final, nan=torch.inf, posinf=torch.inf)
-        return Trajectory(State(z, log_prob, gradient), p, (initial, final), steps * self.step_size, steps)
+        return Trajectory(State(z, log_prob, gradient), p, (initial, final), self.step_size, steps)
 
     def _force(self, gradient: Tensor, w: Tensor | None) -> Tensor:
-        """Whitened gradient, less that of the normal at w."""
+        """Whitened gradient, minus that of the normal density at w."""
         force = self.metric.inward(gradient)
         return force if w is None else force + w
 
@@ -162,3 +141,72 @@ class Hmc:
     def step(self, state: State, generator: torch.Generator) -> tuple[State, Info]:
         """One trajectory of every chain."""
         return self.settle(state, self.propose(state, generator), generator)
+
+    # --- tuning -------------------------------------------------------------------------------------------------------
+
+    def for_search(self) -> HmcTransition:
+        """Single leapfrog steps."""
+        return replace(self, max_steps=1)
+
+    def first_length(self) -> TrajectoryLength:
+        """A quarter of a whitened normal's period; about a given center the fixed `NEAR_NORMAL`."""
+        return TrajectoryLength.begin() if self.center is None else TrajectoryLength.begin(NEAR_NORMAL)
+
+    def trial(self, step_size: Tensor, length: float) -> HmcTransition:
+        """Take a step size and a length to try."""
+        return replace(self, step_size=step_size, length=length, careful=0.0)
+
+    def settled(self, step_size: Tensor, length: float) -> HmcTransition:
+        """Take the averaged step size and length."""
+        careful = 0.0 if self.center is None else CAREFUL
+        return replace(self, step_size=step_size, length=length, careful=careful)
+
+    def recentred(self, mean: Tensor) -> HmcTransition:
+        """Move a given center to the mean of the chains."""
+        return self if self.center is None else replace(self, center=mean)
+
+    def learn(
+        self, state: State, generator: torch.Generator, length: TrajectoryLength, mean: Tensor | None
+    ) -> tuple[State, Info, TrajectoryLength]:
+        """One trajectory of every chain, from which the length is adapted unless a center is given."""
+        run = self.propose(state, generator)
+        new, info = self.settle(state, run, generator)
+        if mean is not None and self.center is None:
+            length = length.update(
+                state, run, info.acceptance, metric=self.metric, centre=mean, max_steps=self.max_steps
+            )
+        return new, info, length
+
+    def tuning(self, gradients_per_step: float) -> dict[str, float]:
+        """Step size, mean trajectory length, mean number of leapfrog steps."""
+        length = {"trajectory_length": self.length, "steps_mean": gradients_per_step}
+        return super().tuning(gradients_per_step) | length
+
+
+@dataclass(frozen=True)
+class Hmc(AdaptiveSampler):
+    """Hamiltonian Monte Carlo: the default sampler.
+
+    Parameters
+    ----------
+    acceptance : float
+        Harmonic mean of the acceptance over the chains to aim at, in (0, 1). The default is that of Hoffman, Radul and
+        Sountsov (AISTATS 2021); in many dimensions, where the energy error is normal, it corresponds to an arithmetic
+        mean of about 0.77.
+    max_steps : int
+        Most leapfrog steps of one trajectory.
+    """
+
+    name: ClassVar[str] = "hmc"
+    acceptance: float = 0.651
+    max_steps: int = 256
+
+    def __post_init__(self) -> None:
+        self.check()
+        if self.max_steps < 1:
+            raise ValueError(f"hmc: max_steps {self.max_steps} must be at least 1")
+
+    def transition(self, target: Target, metric: Metric, request: Request) -> HmcTransition:
+        """Leapfrog trajectories, split about the center in the request if there is one."""
+        density = value_and_gradient(target)
+        return HmcTransition(density, metric, first_step(metric), max_steps=self.max_steps, center=request.center)

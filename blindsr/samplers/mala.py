@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from blindsr.posteriors.base import ValueAndGradient
+from blindsr.posteriors.base import Target, value_and_gradient
 from blindsr.samplers import metropolis
 from blindsr.samplers.base import Info, State
 from blindsr.samplers.metric import Metric
+from blindsr.samplers.request import Request
+from blindsr.samplers.warmup import AdaptiveSampler, Tunable, first_step
+
+REACH = 3.0
+"""How far the norm of the drift may exceed √dim after the metric is learnt."""
 
 
 @dataclass(frozen=True)
-class Mala:
+class MalaTransition(Tunable):
     """Propose z' = z + (ε²/2) L d(z) + ε L ξ, and accept by π(z') q(z | z') / (π(z) q(z' | z)).
 
-    The drift d is Lᵀ ∇log π, cut to a norm of √dim + `reach` (the truncated drift of Roberts and Tweedie 1996). In a
-    whitened Gaussian its norm is √dim ± 0.7, so the cut acts in tails alone, where chains would get stuck without it.
+    The drift d is Lᵀ ∇log π, truncated to a norm of √dim + `reach` (Roberts and Tweedie 1996). For a whitened normal
+    its norm is √dim ± 0.7, so the truncation acts in the tails alone, where chains would get stuck without it.
 
     Parameters
     ----------
@@ -28,14 +34,11 @@ class Mala:
     metric : Metric
         L: diagonal or dense.
     step_size : Tensor
-        ε > 0, a scalar or (chains, 1); best where the acceptance is about 0.574 (Roberts and Rosenthal 1998).
+        ε > 0, a scalar or (chains, 1).
     reach : float
-        How much longer than √dim the drift may be; infinite for the plain algorithm, about 3 once L is learnt.
+        How far the norm of the drift may exceed √dim; infinite for the algorithm without truncation.
     """
 
-    density: ValueAndGradient
-    metric: Metric
-    step_size: Tensor
     reach: float = math.inf
 
     def init(self, position: Tensor) -> State:
@@ -49,7 +52,7 @@ class Mala:
         return metropolis.start(self.density, position)
 
     def drift(self, gradient: Tensor) -> Tensor:
-        """Whitened gradient (chains, dim), cut to its greatest norm."""
+        """Whitened gradient (chains, dim), truncated to the largest norm."""
         pull = self.metric.inward(gradient)
         norm = torch.linalg.vector_norm(pull, dim=1, keepdim=True)
         longest = math.sqrt(pull.shape[1]) + self.reach
@@ -69,3 +72,29 @@ class Mala:
         accepted, acceptance = metropolis.accept(log_ratio, generator)
         state = metropolis.choose(accepted, State(position, log_prob, gradient), state)
         return state, Info(acceptance, accepted, torch.zeros_like(accepted), -state.log_prob, 1)
+
+    def after_last_window(self) -> MalaTransition:
+        """Truncate the drift, now that the metric is known."""
+        return replace(self, reach=REACH)
+
+
+@dataclass(frozen=True)
+class Mala(AdaptiveSampler):
+    """The Metropolis-adjusted Langevin algorithm.
+
+    Parameters
+    ----------
+    acceptance : float
+        Harmonic mean of the acceptance over the chains to aim at, in (0, 1). The default corresponds to an arithmetic
+        mean of about 0.574 in many dimensions, the optimum of Roberts and Rosenthal (JRSS B 1998).
+    """
+
+    name: ClassVar[str] = "mala"
+    acceptance: float = 0.27
+
+    def __post_init__(self) -> None:
+        self.check()
+
+    def transition(self, target: Target, metric: Metric, request: Request) -> MalaTransition:
+        """Langevin proposals; their drift is truncated once the metric is learnt."""
+        return MalaTransition(value_and_gradient(target), metric, first_step(metric))

@@ -1,7 +1,8 @@
-"""Monte Carlo kernel approximation (MCKA, Eqs. 20-30): the kernel network learns from weighted random kernels.
+"""Monte Carlo kernel approximation (MCKA, Eqs. 20-30 of the MLMC paper): learning from weighted random kernels.
 
-One simulation draws k_1..k_L from a prior, measures e_l = mean (y - (x ⊗ k_l)↓s)² at the current image, weights them,
-and gives L_MC = Σ ω_l ‖k_l - G_k‖² (mean over kernel pixels), on which φ_k takes one Adam step.
+One simulation draws k_1..k_L from a prior, computes e_l = mean (y - (x ⊗ k_l)↓s)² at the current image, and weights the
+kernels. The loss L_MC = Σ ω_l ‖k_l - G_k‖² (mean over kernel pixels) then gives one Adam step of the kernel network
+φ_k.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from blindsr.operators.degradation import Degradation
 from blindsr.priors.base import KernelPrior
 
 WeightRule = Callable[[Tensor, Tensor, int], Tensor]
-"""(errors (L,), noise variance, number of LR values) -> weights (L,)."""
+"""(mean squared errors (L,), noise variance, number of LR values) -> weights (L,)."""
 
 
 def published_weights(errors: Tensor, variance: Tensor, n: int) -> Tensor:
@@ -52,19 +53,24 @@ class MonteCarloKernelApproximation:
     Parameters
     ----------
     prior : KernelPrior
-        What kernels are drawn from.
+        The distribution of the random kernels.
     n_kernels : int
-        L, kernels in one simulation.
+        L, the number of kernels in one simulation.
     n_simulations : int
-        Simulations, each with its Adam step, in one outer iteration.
+        Simulations in one outer iteration, each with its own Adam step.
     weights : WeightRule
-        One of `WEIGHTS`, or any callable like them.
+        One of `WEIGHTS`, or any function of that kind.
     proximity : float or None
-        If given, weights are multiplied by exp(-‖k_l - G_k‖² / `proximity`) over its largest value among the L, so
-        that kernels near the current one count more (Eq. 26 lets the distance enter); in units of squared kernel
-        values, summed over pixels.
+        If given, the weights are multiplied by exp(-‖k_l - G_k‖² / `proximity`), divided by its maximum over the L
+        kernels, so that kernels near the current one count more (Eq. 26 admits such a distance); in units of squared
+        kernel values, summed over pixels.
     warmup_steps : int
-        Steps before the run that pull φ_k towards single random kernels.
+        Steps before the run, each of which pulls φ_k towards a single random kernel.
+
+    Raises
+    ------
+    ValueError
+        If a number is out of range.
     """
 
     prior: KernelPrior
@@ -79,7 +85,7 @@ class MonteCarloKernelApproximation:
             raise ValueError("Monte Carlo step: n_kernels and n_simulations must be at least 1, warmup_steps 0 or more")
 
     def warmup_kernels(self, generator: torch.Generator) -> Tensor:
-        """Kernels of the warm-up (warmup_steps, 1, K, K): each pulls φ_k once, by the mean squared distance."""
+        """Kernels of the warm-up (warmup_steps, 1, K, K); each gives one step on the mean squared distance."""
         return self.prior.sample(self.warmup_steps, generator=generator)
 
     @torch.no_grad()
@@ -89,13 +95,32 @@ class MonteCarloKernelApproximation:
         """One simulation: kernels (L, 1, K, K) and their weights (L,)."""
         samples = self.prior.sample(self.n_kernels, generator=gen).to(kernel)
         weight = variance.mean() / variance if variance.ndim else None
-        omega = self.weights(lr_errors(degradation, x, y, samples, weight), variance, y.numel())
+        errors = lr_errors(degradation, x, y, samples, weight)
+        return samples, self.weigh(samples, errors, kernel, variance, y.numel())
+
+    def weigh(self, samples: Tensor, errors: Tensor, kernel: Tensor, variance: Tensor, n: int) -> Tensor:
+        """Weights (L,) of kernels (L, 1, K, K).
+
+        Parameters
+        ----------
+        samples : Tensor
+            (L, 1, K, K) random kernels.
+        errors : Tensor
+            (L,) their mean squared LR errors.
+        kernel : Tensor
+            (1, 1, K, K) the current kernel.
+        variance : Tensor
+            Noise variance, squared units of y.
+        n : int
+            Number of LR values.
+        """
+        omega = self.weights(errors, variance, n)
         if self.proximity is not None:
             near = torch.exp(-(samples - kernel).square().sum((1, 2, 3)) / self.proximity)
             omega = omega * near / near.max().clamp_min(torch.finfo(near.dtype).tiny)
-        return samples, omega
+        return omega
 
     @staticmethod
     def loss(kernel: Tensor, samples: Tensor, omega: Tensor) -> Tensor:
-        """L_MC of Eq. 29: Σ ω_l · mean (k_l - G_k)²."""
+        """L_MC of Eq. 29 of the MLMC paper: Σ ω_l · mean (k_l - G_k)²."""
         return (omega * (samples - kernel).square().mean((1, 2, 3))).sum()

@@ -1,15 +1,15 @@
-"""Network-level Langevin dynamics (Eq. 42): the gradient of a random loss in the place of Langevin's white noise.
+"""Network-level Langevin dynamics (Eq. 42 of the MLMC paper): the gradient of a random loss replaces the white noise.
 
     φ ← φ - a ∇L_RE(φ) - b ∇L_MC(φ),    L_MC = Σ_l ω_l mean (k_l - G(φ))²,
 
-k_1..k_L drawn anew at each step and weighted by their LR error. Over a meta-window the gradient of L_RE is added up for
-P steps before it is used, and L_MC may step only every Q steps.
+where k_1..k_L are drawn independently at each step and weighted by their LR error. Over a meta-window the gradient of
+L_RE is summed for P steps before it is used, and L_MC takes a step only every Q steps.
 
-This is stochastic gradient descent on a L_RE + b E[L_MC] at a constant rate. Where it settles, it is not at the
-posterior: nothing ties the noise to σ², the noise has a mean (a pull towards the weighted mean of the draws), and for
-small rates the covariance is proportional to the rate, where Langevin's does not depend on it. Where L_RE is quadratic
-with Hessian H and minimum m, and L_MC = mean_l ‖k_l - φ‖² with k_l ~ N(c, S), the step is an autoregression, with
-M = I - aH - 2bI:
+This is stochastic gradient descent on a L_RE + b E[L_MC] at a constant rate. Its stationary distribution is not the
+posterior: the noise does not depend on σ², it has a non-zero mean (a pull towards the weighted mean of the draws), and
+for small rates its covariance is proportional to the rate, whereas that of Langevin dynamics does not depend on it. If
+L_RE is quadratic with Hessian H and minimum m, and L_MC = mean_l ‖k_l - φ‖² with k_l ~ N(c, S), the step is an
+autoregression. With M = I - aH - 2bI, it has
 
     mean (aH + 2bI)⁻¹ (aHm + 2bc),    covariance C = M C Mᵀ + 4b² S/L.
 """
@@ -26,11 +26,12 @@ from torch import Tensor
 
 from blindsr.posteriors.base import Target, value_and_gradient
 from blindsr.posteriors.network import NetworkTarget
-from blindsr.priors.base import KernelPrior
 from blindsr.samplers import metropolis
-from blindsr.samplers.base import Info, State
-from blindsr.samplers.biased import always_accepted
-from blindsr.samplers.mcka import WeightRule, published_weights
+from blindsr.samplers.base import Info, State, always_accepted
+from blindsr.samplers.mcka import MonteCarloKernelApproximation
+from blindsr.samplers.metric import Metric
+from blindsr.samplers.request import Request
+from blindsr.samplers.sampler import MarkovSampler
 
 Loss = Callable[[Tensor], tuple[Tensor, Tensor]]
 """Positions (n, dim) -> losses (n,) and their gradients (n, dim), detached."""
@@ -52,14 +53,14 @@ def negative_log_density(target: Target) -> Loss:
 
 @dataclass(frozen=True, eq=False)
 class RandomPull:
-    """The random loss of a target that makes no kernels: mean_l ‖m_l - z‖², m_l ~ N(center, diag(std²)).
+    """A random loss for targets without kernels: mean_l ‖m_l - z‖², m_l ~ N(center, diag(std²)).
 
     Parameters
     ----------
     center, std : Tensor
         (dim,).
     n : int
-        L, draws in one loss.
+        L, the number of draws in one loss.
 
     Raises
     ------
@@ -85,61 +86,45 @@ class RandomPull:
 
 @dataclass(frozen=True, eq=False)
 class MonteCarloLoss:
-    """L_MC of a kernel network: L kernels from a prior, weighted by their LR error (Eqs. 24-29).
+    """L_MC of a kernel network: random kernels, weighted by their LR error (Eqs. 24-29 of the MLMC paper).
 
     Parameters
     ----------
     target : NetworkTarget
-        Gives G, e and the σ² that the `likelihood` weights want.
-    prior : KernelPrior
-        What kernels are drawn from.
-    n_kernels : int
-        L.
-    weights : WeightRule
-        One of `blindsr.samplers.mcka.WEIGHTS`, or any callable like them.
-    proximity : float or None
-        As in `MonteCarloKernelApproximation`.
+        Gives G, e and the σ² that the `likelihood` weights need.
+    mcka : MonteCarloKernelApproximation
+        How kernels are drawn and weighted.
 
     Raises
     ------
     ValueError
-        If L is below 1, or the prior's kernels have another size than the network's.
+        If the prior's kernels have another size than the network's.
     """
 
     target: NetworkTarget
-    prior: KernelPrior
-    n_kernels: int = 5
-    weights: WeightRule = published_weights
-    proximity: float | None = None
+    mcka: MonteCarloKernelApproximation
 
     def __post_init__(self) -> None:
-        if self.n_kernels < 1:
-            raise ValueError(f"Monte Carlo loss: n_kernels is {self.n_kernels}, at least 1 is needed")
-        if self.prior.kernel_size != self.target.network.kernel_size:
-            raise ValueError(
-                f"Monte Carlo loss: the prior's kernels have side {self.prior.kernel_size}, "
-                f"the network's {self.target.network.kernel_size}"
-            )
+        drawn, made = self.mcka.prior.kernel_size, self.target.network.kernel_size
+        if drawn != made:
+            raise ValueError(f"Monte Carlo loss: the prior's kernels have side {drawn}, the network's {made}")
 
     def draw(self, kernel: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """For each kernel (n, 1, K, K) its own draws (n, L, K²), float64, and their weights (n, L)."""
-        n, draws = len(kernel), self.n_kernels
-        samples = self.prior.sample(n * draws, generator=generator).double()
-        errors = self.target.form(samples).view(n, draws)
+        """For each kernel (n, 1, K, K) its own draws (n, L, 1, K, K), float64, and their weights (n, L)."""
+        form = self.target.form
+        samples = self.mcka.prior.sample(len(kernel) * self.mcka.n_kernels, generator=generator).double()
+        errors = form(samples).view(len(kernel), -1)
         variance = errors.new_tensor(self.target.noise_variance)
-        omega = torch.stack([self.weights(e, variance, self.target.form.n) for e in errors])
-        samples = samples.view(n, draws, -1)
-        if self.proximity is not None:
-            near = torch.exp(-(samples - kernel.flatten(1)[:, None]).square().sum(2) / self.proximity)
-            omega = omega * near / near.amax(1, keepdim=True).clamp_min(torch.finfo(near.dtype).tiny)
-        return samples, omega
+        samples = samples.view(len(kernel), -1, *samples.shape[1:])
+        each = zip(samples, errors, kernel.split(1), strict=True)
+        return samples, torch.stack([self.mcka.weigh(s, e, k, variance, form.n) for s, e, k in each])
 
     @torch.no_grad()
     def __call__(self, position: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """L_MC (n,) of parameters (n, dim), and its gradient (n, dim)."""
         kernel, back = self.target.network.pullback(position)
         samples, omega = self.draw(kernel, generator)
-        gap = kernel.flatten(1)[:, None] - samples
+        gap = kernel.flatten(1)[:, None] - samples.flatten(2)
         value = (omega * gap.square().mean(2)).sum(1)
         return value, back(2 / gap.shape[2] * (omega[:, :, None] * gap).sum(1))
 
@@ -148,10 +133,10 @@ class Form(StrEnum):
     """How a gradient becomes a step.
 
     GRADIENT
-        Eq. 42 as it stands.
+        Eq. 42 of the MLMC paper, literally.
     ADAM
-        As the published code does: each gradient, ∇L_RE and (b/a) ∇L_MC, takes a step of one shared Adam of rate a
-        (β = 0.9, 0.999). Both gradients are taken at the same φ.
+        As in the published code: each gradient, ∇L_RE and (b/a) ∇L_MC, is one step of a shared Adam of rate a
+        (β = 0.9, 0.999). Both gradients are evaluated at the same φ.
     """
 
     GRADIENT = "gradient"
@@ -160,18 +145,18 @@ class Form(StrEnum):
 
 @dataclass(frozen=True)
 class WindowState(State):
-    """A state with what is kept between steps; `log_prob` is -L_RE and `gradient` its gradient.
+    """A state with the memory of the dynamics; `log_prob` is -L_RE and `gradient` its gradient.
 
     Attributes
     ----------
     steps : int
-        Steps made.
+        Number of steps so far.
     window : Tensor or None
-        (chains, dim) ∇L_RE added up since it was last used.
+        (chains, dim) the sum of ∇L_RE since it was last used.
     moments : tuple of Tensor
         Adam's two moments (chains, dim); empty before its first update.
     updates : int
-        Adam's updates.
+        Number of Adam's updates so far.
     """
 
     steps: int = 0
@@ -180,26 +165,25 @@ class WindowState(State):
     updates: int = 0
 
 
-@dataclass(frozen=True, eq=False)
-class NetworkLangevin:
-    """The dynamics at the top of the module. Not exact.
+@dataclass(frozen=True)
+class NetworkLangevin(MarkovSampler):
+    """The dynamics at the top of the module, on a `NetworkTarget`. Its draws are not a sample of the posterior.
 
     Parameters
     ----------
-    loss : Loss
-        L_RE: `NetworkTarget.error_and_gradient`, or any (`negative_log_density`).
-    random_loss : RandomLoss or None
-        L_MC: `MonteCarloLoss`, `RandomPull`, or your own. None leaves it out: gradient descent.
     rate : float
-        a, at least 0 (above 0 under ADAM, where it is Adam's rate).
+        a, at least 0; under ADAM the rate of Adam, above 0. The default is the one studied in docs/langevin.md.
     random_rate : float
         b, at least 0; under ADAM b/a is the factor of ∇L_MC.
     window : int
-        P: ∇L_RE is added up over P steps and used at the last of them.
+        P: ∇L_RE is summed over P steps, and used at the last of them.
     interval : int
-        Q: L_MC steps at the first of every Q steps.
+        Q: L_MC takes a step at the first of every Q steps.
     form : Form
-        Plain gradients or Adam.
+        Adam or plain gradients.
+    mcka : MonteCarloKernelApproximation or None
+        How the random kernels are drawn and weighted; None: from the target's `kernel_prior`, with the published
+        weights.
 
     Raises
     ------
@@ -207,22 +191,62 @@ class NetworkLangevin:
         If a number is out of range.
     """
 
-    loss: Loss
-    random_loss: RandomLoss | None
-    rate: float
-    random_rate: float
+    name: ClassVar[str] = "network-langevin"
+    valid: ClassVar[bool] = False
+    needs_network: ClassVar[bool] = True
+    uses_transport: ClassVar[bool] = False
+    rate: float = 1e-3
+    random_rate: float = 1e-3
     window: int = 1
     interval: int = 1
-    form: Form = Form.GRADIENT
-
-    exact: ClassVar[bool] = False
-    """Whether the stationary distribution is the target."""
+    form: Form = Form.ADAM
+    mcka: MonteCarloKernelApproximation | None = None
 
     def __post_init__(self) -> None:
         if min(self.rate, self.random_rate) < 0 or min(self.window, self.interval) < 1:
-            raise ValueError("network-level Langevin: need rates of at least 0, window and interval of at least 1")
+            raise ValueError("network-langevin: rates of at least 0 are needed, window and interval of at least 1")
         if self.form is Form.ADAM and self.rate == 0:
-            raise ValueError("network-level Langevin: Adam's rate must be above 0")
+            raise ValueError("network-langevin: the rate of Adam must be above 0")
+
+    def transition(self, target: Target, metric: Metric, request: Request) -> NetworkLangevinTransition:
+        """Steps over the weights of the target's network.
+
+        Raises
+        ------
+        ValueError
+            If there is no distribution of random kernels.
+        """
+        assert isinstance(target, NetworkTarget)  # `table.sample` has checked it
+        mcka = self.mcka
+        if mcka is None:
+            if target.kernel_prior is None:
+                raise ValueError("network-langevin: give a distribution of random kernels, mcka or target.kernel_prior")
+            mcka = MonteCarloKernelApproximation(target.kernel_prior)
+        return NetworkLangevinTransition(target.error_and_gradient, MonteCarloLoss(target, mcka), self)
+
+
+@dataclass(frozen=True, eq=False)
+class NetworkLangevinTransition:
+    """One step of the dynamics at the top of the module.
+
+    Parameters
+    ----------
+    loss : Loss
+        L_RE: `NetworkTarget.error_and_gradient`, or another (`negative_log_density`).
+    random_loss : RandomLoss or None
+        L_MC: `MonteCarloLoss`, `RandomPull`, or your own. None omits it: gradient descent.
+    settings : NetworkLangevin
+        Rates, P, Q and the form of the step.
+    """
+
+    loss: Loss
+    random_loss: RandomLoss | None
+    settings: NetworkLangevin
+
+    @property
+    def step_size(self) -> float:
+        """The rate a."""
+        return self.settings.rate
 
     def _density(self, position: Tensor) -> tuple[Tensor, Tensor]:
         value, gradient = self.loss(position)
@@ -234,21 +258,22 @@ class NetworkLangevin:
         return WindowState(at.position, at.log_prob, at.gradient)
 
     def step(self, state: State, generator: torch.Generator) -> tuple[WindowState, Info]:
-        """One step of every chain."""
+        """Move every chain once."""
+        s = self.settings
         assert isinstance(state, WindowState) and state.gradient is not None
         z, moments, updates = state.position, state.moments, state.updates
         window = -state.gradient if state.window is None else state.window - state.gradient
         gradients: list[tuple[float, Tensor]] = []
-        if self.random_loss is not None and state.steps % self.interval == 0:
-            gradients.append((self.random_rate, self.random_loss(state.position, generator)[1]))
+        if self.random_loss is not None and state.steps % s.interval == 0:
+            gradients.append((s.random_rate, self.random_loss(state.position, generator)[1]))
         kept: Tensor | None = window
-        if (state.steps + 1) % self.window == 0:
-            gradients.append((self.rate, window))
+        if (state.steps + 1) % s.window == 0:
+            gradients.append((s.rate, window))
             kept = None
         for rate, g in gradients:
-            if self.form is Form.ADAM:
+            if s.form is Form.ADAM:
                 updates += 1
-                z, moments = self._adam(z, rate / self.rate * g, moments, updates)
+                z, moments = self._adam(z, rate / s.rate * g, moments, updates)
             else:
                 z = z - rate * g
         value, gradient = self._density(z)
@@ -263,4 +288,4 @@ class NetworkLangevin:
         first, second = moments or (zero, zero)
         first, second = first.lerp(g, 0.1), second.lerp(g.square(), 0.001)
         size = (second / (1 - 0.999**updates)).sqrt() + 1e-8
-        return z - self.rate / (1 - 0.9**updates) * first / size, (first, second)
+        return z - self.settings.rate / (1 - 0.9**updates) * first / size, (first, second)

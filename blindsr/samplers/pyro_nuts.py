@@ -1,10 +1,10 @@
-"""Pyro's NUTS (Hoffman and Gelman 2014) on our targets: a reference sampler, one chain after another."""
+"""Pyro's no-U-turn sampler (Hoffman and Gelman 2014) on the targets of this package, one chain after another."""
 
 from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -15,15 +15,15 @@ from blindsr.samplers import metropolis
 from blindsr.samplers.chains import Chains
 from blindsr.samplers.metric import Metric
 from blindsr.samplers.request import Kept, Request
-from blindsr.samplers.run import as_chains, no_chains
+from blindsr.samplers.sampler import Sampler
 from blindsr.samplers.warmup import DENSE_UP_TO
 
 DRAWS_A_DIMENSION = 10
-"""Warm-up that a dense mass matrix needs, in draws for each dimension: learned from fewer, it halts NUTS."""
+"""Warm-up draws per dimension that a dense mass matrix needs: learnt from fewer, it all but stops NUTS."""
 
 
 class _LogDensity(torch.autograd.Function):
-    """A log density whose gradient is already known, as autograd wants it."""
+    """A log density whose gradient is already known, as an autograd function."""
 
     @staticmethod
     def forward(ctx: Any, z: Tensor, density: ValueAndGradient) -> Tensor:
@@ -107,39 +107,40 @@ def _one_chain(potential: Potential, position: Tensor, request: Request) -> _Cha
     )
 
 
-def run_pyro_nuts(target: Target, request: Request) -> Chains:
-    """Pyro's NUTS, its mass matrix dense if the warm-up can learn one; chains unfinished when time is up are left out.
+@dataclass(frozen=True)
+class PyroNuts(Sampler):
+    """Pyro's NUTS, a reference sampler; the mass matrix is dense if the warm-up is long enough to learn one.
 
-    A given covariance whitens the coordinates in which NUTS works. The energy is minus the log density.
-
-    Raises
-    ------
-    ValueError
-        If a chain starts where the density is zero.
+    A given covariance whitens the coordinates in which NUTS works. The energy is minus the log density. Chains that are
+    unfinished at the deadline are left out.
     """
-    began = time.perf_counter()
-    position, metric = request.start(target)
-    potential = Potential(value_and_gradient(target), metric)
-    metropolis.start(potential.density, position)
-    done: list[_Chain] = []
-    for start in position:
-        with seeded(draw_seed(request.generator)):
-            chain = _one_chain(potential, start, request)
-        if chain is None:
-            break
-        done.append(chain)
-    if not done:
-        return no_chains("pyro-nuts", target, request, potential.calls, began)
-    log_prob = torch.stack([c.log_prob for c in done])
-    kept = Kept(
-        torch.stack([c.position for c in done]),
-        log_prob,
-        torch.stack([c.acceptance for c in done]),
-        -log_prob,
-        torch.stack([c.divergent for c in done]),
-        potential.calls,
-    )
-    step = torch.tensor([c.step_size for c in done], dtype=torch.float64)
-    return as_chains(
-        "pyro-nuts", target, request, kept, step, potential.calls, began, {"step_size": float(step.mean())}
-    )
+
+    name: ClassVar[str] = "pyro-nuts"
+
+    def run(self, target: Target, request: Request) -> Chains:
+        """Run one chain after another."""
+        began = time.perf_counter()
+        position, metric = request.start(target)
+        potential = Potential(value_and_gradient(target), metric)
+        metropolis.start(potential.density, position)
+        done: list[_Chain] = []
+        for start in position:
+            with seeded(draw_seed(request.generator)):
+                chain = _one_chain(potential, start, request)
+            if chain is None:
+                break
+            done.append(chain)
+        if not done:
+            return self.no_chains(target, request, potential.calls, began)
+        log_prob = torch.stack([c.log_prob for c in done])
+        kept = Kept(
+            torch.stack([c.position for c in done]),
+            log_prob,
+            torch.stack([c.acceptance for c in done]),
+            -log_prob,
+            torch.stack([c.divergent for c in done]),
+            potential.calls,
+        )
+        step = torch.tensor([c.step_size for c in done], dtype=torch.float64)
+        tuning = {"step_size": float(step.mean())}
+        return self.chains(target, request, kept, step, potential.calls, began, tuning)

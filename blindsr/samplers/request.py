@@ -1,4 +1,4 @@
-"""What is asked of a sampler run, and the loop that keeps its draws."""
+"""The request for a sampler run, and the loop that keeps its draws."""
 
 from __future__ import annotations
 
@@ -9,28 +9,29 @@ import torch
 from torch import Tensor
 
 from blindsr.posteriors.base import Target
-from blindsr.samplers.base import Info, Sampler, State
+from blindsr.samplers.base import Info, State, Transition
 from blindsr.samplers.metric import Metric, metric_of
 
 
 @dataclass(frozen=True)
 class Request:
-    """How much to draw, from where, and how.
+    """How many draws are wanted, and what is known of the target beforehand.
 
     Attributes
     ----------
     chains, draws, warmup, thin : int
-        Chains; kept draws of each; transitions left out before; transitions for each kept draw. All at least 1.
+        Number of chains; draws kept of each; transitions discarded before them; transitions per kept draw. All at
+        least 1, but for the warm-up, which may be 0.
     generator : torch.Generator
         Source of all randomness.
     covariance : Tensor or None
         (dim, dim) or (dim,): a first estimate of the target's covariance.
     initial : Tensor or None
-        (chains, dim) starts; None: the target's own.
+        Starting points (chains, dim); None: the target's own.
     deadline : callable or None
         Returns True when time is up.
     center : Tensor or None
-        (dim,): where the target is near a normal with the covariance given, its mean.
+        (dim,): the mean of a normal approximation whose covariance is `covariance`, where that is close to the target.
     """
 
     chains: int
@@ -44,9 +45,9 @@ class Request:
     center: Tensor | None = None
 
     def __post_init__(self) -> None:
-        for name in ("chains", "draws", "warmup", "thin"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} {getattr(self, name)}: must be at least 1")
+        for name, least in (("chains", 1), ("draws", 1), ("warmup", 0), ("thin", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} {getattr(self, name)}: must be at least {least}")
 
     @property
     def late(self) -> bool:
@@ -54,7 +55,7 @@ class Request:
         return self.deadline is not None and self.deadline()
 
     def start(self, target: Target) -> tuple[Tensor, Metric]:
-        """Starts (chains, dim) and the first metric: the covariance given, or the spread of the target's own starts.
+        """Starting points (chains, dim) and the first metric, from the covariance or the spread of the target's starts.
 
         Raises
         ------
@@ -88,7 +89,8 @@ class Kept:
     draws : Tensor
         (chains, draws, dim).
     log_prob, acceptance, energy, divergent : Tensor
-        (chains, draws); acceptance is a mean over the transitions between two kept draws, divergent says if any was.
+        (chains, draws). The acceptance is a mean over the transitions between two kept draws; divergent tells whether
+        any of them diverged.
     gradients : int
         Evaluations for each chain.
     """
@@ -101,8 +103,8 @@ class Kept:
     gradients: int
 
 
-def collect(sampler: Sampler, state: State, request: Request, rows: int | None = None) -> Kept:
-    """Keep every `thin`-th draw of the first `rows` chains, until there are enough or time is up."""
+def collect(transition: Transition, state: State, request: Request, rows: int | None = None) -> Kept:
+    """Keep every `thin`-th draw of the first `rows` chains, until all are there or time is up."""
     rows = len(state.position) if rows is None else rows
     shape = (rows, request.draws)
     draws = state.position.new_empty(*shape, state.position.shape[1])
@@ -112,7 +114,7 @@ def collect(sampler: Sampler, state: State, request: Request, rows: int | None =
     while kept < request.draws and not request.late:
         notes: list[Info] = []
         for _ in range(request.thin):
-            state, info = sampler.step(state, request.generator)
+            state, info = transition.step(state, request.generator)
             notes.append(info)
         draws[:, kept], log_prob[:, kept] = state.position[:rows], state.log_prob[:rows]
         energy[:, kept] = notes[-1].energy[:rows]

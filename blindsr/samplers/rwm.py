@@ -1,19 +1,24 @@
-"""Random-walk Metropolis (Metropolis et al. 1953), with a proposal shaped like the target."""
+"""Random-walk Metropolis (Metropolis et al. 1953); the covariance of the proposal follows that of the target."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from blindsr.posteriors.base import Target
 from blindsr.samplers import metropolis
 from blindsr.samplers.base import Info, State
 from blindsr.samplers.metric import Metric
+from blindsr.samplers.request import Request
+from blindsr.samplers.warmup import AdaptiveSampler, Tunable
 
 
 @dataclass(frozen=True)
-class RandomWalk:
+class RandomWalkTransition(Tunable):
     """Propose z + ε L ξ with ξ ~ N(0, I), and accept by the ratio of densities.
 
     Parameters
@@ -23,13 +28,8 @@ class RandomWalk:
     metric : Metric
         L: diagonal or dense.
     step_size : Tensor
-        ε > 0, a scalar or (chains, 1); 2.38/√dim is the best for a Gaussian in many dimensions (Roberts, Gelman and
-        Gilks 1997), with acceptance 0.234.
+        ε > 0, a scalar or (chains, 1).
     """
-
-    density: metropolis.Value
-    metric: Metric
-    step_size: Tensor
 
     def init(self, position: Tensor) -> State:
         """State of chains at position (chains, dim).
@@ -52,3 +52,31 @@ class RandomWalk:
         accepted, acceptance = metropolis.accept(log_prob - state.log_prob, generator)
         state = metropolis.choose(accepted, State(position, log_prob), State(state.position, state.log_prob))
         return state, Info(acceptance, accepted, torch.zeros_like(accepted), -state.log_prob, 1)
+
+    def mean_acceptance(self, acceptance: Tensor) -> Tensor:
+        """Arithmetic mean over the chains."""
+        return acceptance.mean()
+
+
+@dataclass(frozen=True)
+class RandomWalk(AdaptiveSampler):
+    """Random-walk Metropolis, which needs no gradient.
+
+    Parameters
+    ----------
+    acceptance : float
+        Mean acceptance to aim at, in (0, 1). The default is the optimum for normals of many dimensions, at a step of
+        2.38/√dim (Roberts, Gelman and Gilks, Annals of Applied Probability 1997).
+    """
+
+    name: ClassVar[str] = "rwm"
+    needs_gradient: ClassVar[bool] = False
+    acceptance: float = 0.234
+
+    def __post_init__(self) -> None:
+        self.check()
+
+    def transition(self, target: Target, metric: Metric, request: Request) -> RandomWalkTransition:
+        """Normal proposals around the position."""
+        step = torch.tensor(2.38 / math.sqrt(metric.dim), dtype=torch.float64)
+        return RandomWalkTransition(metropolis.value_only(target), metric, step)

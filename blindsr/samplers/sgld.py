@@ -1,20 +1,20 @@
 """Langevin dynamics without an acceptance step: SGLD and preconditioned SGLD.
 
-SGLD (Welling & Teh 2011), step size ε:
+SGLD (Welling & Teh 2011) with step size ε, in coordinates whitened by a fixed matrix, z = L w (their preconditioner):
 
-    z ← z + (ε/2) ĝ(z) + sqrt(ε) ξ,    ξ ~ N(0, I),
+    z ← z + (ε/2) L Lᵀ ĝ(z) + sqrt(ε) L ξ,    ξ ~ N(0, I),
 
-ĝ an unbiased estimate of ∇ log π; where it is the gradient itself this is the unadjusted Langevin algorithm. At a
-fixed ε neither leaves π invariant. On N(m, s²) the stationary variance is s² (1 + ε v/4) / (1 - ε/(4 s²)) for ε < 4 s²,
-v the variance of ĝ: too wide, by a share that goes to zero with ε.
+where ĝ is an unbiased estimate of ∇ log π; if it is the gradient itself, this is the unadjusted Langevin algorithm. At
+a fixed ε the target is not invariant. On N(m, s²), with L = 1, the stationary variance is s² (1 + ε v/4) / (1 - ε/(4
+s²)) for ε < 4 s², where v is the variance of ĝ: too large, by a share that vanishes with ε.
 
-Preconditioned SGLD (Li, Chen, Carlson & Carin 2016) gives each coordinate a step by its recent gradients:
+Preconditioned SGLD (Li, Chen, Carlson & Carin 2016) scales each coordinate by its recent gradients:
 
     V ← α V + (1 - α) (ĝ/N)²,    D = 1 / (λ + sqrt(V)),    z ← z + (ε/2) (D ĝ + Γ) + sqrt(ε D) ξ,
 
-Γ_j = ∂D_j/∂z_j. Here Γ is left out, as in that paper's experiments, and D is adapted for ever. So the bias does not go
-to zero with ε: D is small where gradients are large, the chain is slow there, and the draws are too wide. With α = 0
-the limit of small steps in one dimension has the density π/D, up to a factor; a slow α hides most of that.
+Γ_j = ∂D_j/∂z_j. Γ is omitted here, as in the experiments of that paper, and D keeps adapting. The bias therefore does
+not vanish with ε: D is small where gradients are large, the chain is slow there, and the draws spread too widely. With
+α = 0 the limit of small steps in one dimension has a density proportional to π/D; a slow α hides most of that.
 """
 
 from __future__ import annotations
@@ -26,32 +26,31 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from blindsr.posteriors.base import Target, value_and_gradient
+from blindsr.posteriors.base import Target, ValueAndGradient, value_and_gradient
 from blindsr.samplers import metropolis
-from blindsr.samplers.base import Info, State
-from blindsr.samplers.biased import always_accepted
+from blindsr.samplers.base import Info, State, always_accepted
+from blindsr.samplers.metric import Metric
+from blindsr.samplers.request import Request
+from blindsr.samplers.sampler import MarkovSampler
 
 StochasticGradient = Callable[[Tensor, torch.Generator], Tensor]
 """(positions (n, dim), generator) -> unbiased estimates of ∇ log π (n, dim)."""
 
-
-def _check_step(step_size: float) -> None:
-    if not step_size > 0:
-        raise ValueError(f"Langevin step size {step_size:g}: a number above 0 is needed")
+STEP = 4 / 21
+"""Step at which the stationary variance of a whitened normal is 5 % too large: 1 / (1 - ε/4) = 1.05."""
 
 
-@dataclass(frozen=True, eq=False)
-class Sgld:
-    """SGLD at a fixed step size (equations at the top of the module). Not exact.
+@dataclass(frozen=True)
+class Sgld(MarkovSampler):
+    """SGLD at a fixed step size (equations at the top of the module). Its draws are not a sample of the target.
 
     Parameters
     ----------
-    target : Target
-        What its draws resemble.
     step_size : float
-        ε, squared units of z.
+        ε, in squared units of the whitened coordinates: those of a standard normal if the covariance or the transport
+        map given to `sample` describes the target well. With `covariance=torch.ones(dim)` these are the units of z.
     stochastic : StochasticGradient, optional
-        ĝ. Default: the target's gradient.
+        ĝ. Default: the gradient of the target.
 
     Raises
     ------
@@ -59,29 +58,123 @@ class Sgld:
         If the step size is not positive.
     """
 
-    target: Target
-    step_size: float
+    name: ClassVar[str] = "sgld"
+    valid: ClassVar[bool] = False
+    step_size: float = STEP
     stochastic: StochasticGradient | None = None
 
-    exact: ClassVar[bool] = False
-    """Whether the stationary distribution is the target."""
+    def __post_init__(self) -> None:
+        if not self.step_size > 0:
+            raise ValueError(f"{self.name}: step size {self.step_size:g} must be above 0")
+
+    def transition(self, target: Target, metric: Metric, request: Request) -> SgldTransition:
+        """Langevin moves."""
+        if self.stochastic is not None and request.center is not None:
+            raise ValueError(
+                f"{self.name}: a stochastic gradient refers to the target's own coordinates; "
+                "leave out the transport map"
+            )
+        return self.on(value_and_gradient(target), metric)
+
+    def on(self, density: ValueAndGradient, metric: Metric | None = None) -> SgldTransition:
+        """Return the transition for a density z (n, dim) -> values (n,) and gradients (n, dim); L is 1 by default."""
+        return SgldTransition(density, self, metric)
+
+
+@dataclass(frozen=True)
+class PreconditionedSgld(Sgld):
+    """Preconditioned SGLD without its Γ term (equations at the top of the module). Its draws are not a sample.
+
+    Parameters
+    ----------
+    step_size : float
+        ε. The step of coordinate j is ε D_j, in whitened units.
+    stochastic : StochasticGradient, optional
+        ĝ. Default: the gradient of the target.
+    decay : float
+        α, in [0, 1).
+    damping : float
+        λ, above 0.
+    data_size : float
+        N, which the gradient is divided by before it is squared: it sets the scale of D, and with it that of ε.
+
+    Raises
+    ------
+    ValueError
+        If a number is out of range.
+    """
+
+    name: ClassVar[str] = "psgld"
+    decay: float = 0.99
+    damping: float = 1e-5
+    data_size: float = 1.0
 
     def __post_init__(self) -> None:
-        _check_step(self.step_size)
+        super().__post_init__()
+        if not (0 <= self.decay < 1 and self.damping > 0 and self.data_size > 0):
+            raise ValueError("psgld: 0 <= decay < 1, damping > 0 and data_size > 0 are needed")
+
+    def on(self, density: ValueAndGradient, metric: Metric | None = None) -> PreconditionedTransition:
+        """Return the transition for a density z (n, dim) -> values (n,) and gradients (n, dim); L is 1 by default."""
+        return PreconditionedTransition(density, self, metric)
+
+
+@dataclass(frozen=True, eq=False)
+class SgldTransition:
+    """One move of SGLD.
+
+    Parameters
+    ----------
+    density : ValueAndGradient
+        z (n, dim) -> log density (n,) and gradient (n, dim).
+    settings : Sgld
+        Step size and stochastic gradient.
+    metric : Metric or None
+        L; None: the identity.
+    """
+
+    density: ValueAndGradient
+    settings: Sgld
+    metric: Metric | None = None
+
+    @property
+    def step_size(self) -> float:
+        """ε."""
+        return self.settings.step_size
 
     def init(self, position: Tensor) -> State:
-        """State of chains at position (chains, dim)."""
-        return metropolis.start(value_and_gradient(self.target), position)
+        """State of chains at position (chains, dim).
+
+        Raises
+        ------
+        ValueError
+            If the density is zero at a start.
+        """
+        return metropolis.start(self.density, position)
 
     def step(self, state: State, generator: torch.Generator) -> tuple[State, Info]:
-        """One move of every chain."""
-        z, gradient = state.position, state.gradient
-        if self.stochastic is not None:
-            gradient = self.stochastic(z, generator)
+        """Move every chain once."""
+        gradient = self._gradient(state, generator)
+        noise = self.step_size**0.5 * metropolis.normal_like(gradient, generator)
+        state = State(*self._moved(state.position, 0.5 * self.step_size * gradient, noise))
+        return state, self._info(state)
+
+    def _gradient(self, state: State, generator: torch.Generator) -> Tensor:
+        """ĝ with respect to w (chains, dim)."""
+        stochastic = self.settings.stochastic
+        gradient = state.gradient if stochastic is None else stochastic(state.position, generator)
         assert gradient is not None
-        z = z + 0.5 * self.step_size * gradient + self.step_size**0.5 * metropolis.normal_like(z, generator)
-        state = State(z, *value_and_gradient(self.target)(z))
-        return state, always_accepted(state, 1 if self.stochastic is None else 2)
+        return gradient if self.metric is None else self.metric.inward(gradient)
+
+    def _moved(self, z: Tensor, drift: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """New positions, log densities and gradients, after a drift and noise in w."""
+        if self.metric is not None:
+            drift, noise = self.metric.outward(drift), self.metric.outward(noise)
+        z = z + drift + noise
+        return z, *self.density(z)
+
+    def _info(self, state: State) -> Info:
+        return always_accepted(state, 1 if self.settings.stochastic is None else 2)
 
 
 @dataclass(frozen=True)
@@ -92,60 +185,23 @@ class PreconditionedState(State):
 
 
 @dataclass(frozen=True, eq=False)
-class PreconditionedSgld:
-    """Preconditioned SGLD without its Γ term (equations at the top of the module). Not exact.
+class PreconditionedTransition(SgldTransition):
+    """One move of preconditioned SGLD."""
 
-    Parameters
-    ----------
-    target : Target
-        What its draws resemble.
-    step_size : float
-        ε. The step of coordinate j is ε D_j.
-    decay : float
-        α, in [0, 1).
-    damping : float
-        λ, above 0.
-    data_size : float
-        N, what the gradient is divided by before it is squared: it sets the scale of D, and with it of ε.
-    stochastic : StochasticGradient, optional
-        ĝ. Default: the target's gradient.
-
-    Raises
-    ------
-    ValueError
-        If a number is out of range.
-    """
-
-    target: Target
-    step_size: float
-    decay: float = 0.99
-    damping: float = 1e-5
-    data_size: float = 1.0
-    stochastic: StochasticGradient | None = None
-
-    exact: ClassVar[bool] = False
-    """Whether the stationary distribution is the target."""
-
-    def __post_init__(self) -> None:
-        _check_step(self.step_size)
-        if not (0 <= self.decay < 1 and self.damping > 0 and self.data_size > 0):
-            raise ValueError("preconditioned SGLD: need 0 <= decay < 1, damping > 0 and data_size > 0")
+    settings: PreconditionedSgld
 
     def init(self, position: Tensor) -> PreconditionedState:
         """State of chains at position (chains, dim)."""
-        at = metropolis.start(value_and_gradient(self.target), position)
+        at = super().init(position)
         return PreconditionedState(at.position, at.log_prob, at.gradient)
 
     def step(self, state: State, generator: torch.Generator) -> tuple[PreconditionedState, Info]:
-        """One move of every chain."""
+        """Move every chain once."""
         assert isinstance(state, PreconditionedState)
-        z, gradient = state.position, state.gradient
-        if self.stochastic is not None:
-            gradient = self.stochastic(z, generator)
-        assert gradient is not None
-        new = (gradient / self.data_size).square()
-        square = new if state.square is None else self.decay * state.square + (1 - self.decay) * new
-        size = self.step_size / (self.damping + square.sqrt())
-        z = z + 0.5 * size * gradient + size.sqrt() * metropolis.normal_like(z, generator)
-        moved = PreconditionedState(z, *value_and_gradient(self.target)(z), square)
-        return moved, always_accepted(moved, 1 if self.stochastic is None else 2)
+        s, gradient = self.settings, self._gradient(state, generator)
+        new = (gradient / s.data_size).square()
+        square = new if state.square is None else s.decay * state.square + (1 - s.decay) * new
+        size = s.step_size / (s.damping + square.sqrt())
+        noise = size.sqrt() * metropolis.normal_like(gradient, generator)
+        moved = PreconditionedState(*self._moved(state.position, 0.5 * size * gradient, noise), square)
+        return moved, self._info(moved)

@@ -1,7 +1,8 @@
 """Sequential Monte Carlo from prior to posterior (Del Moral, Doucet and Jasra 2006), with adaptive tempering.
 
-The next inverse temperature is where the effective sample size of the weights falls to a share of the particles; they
-are then resampled and moved by HMC under the new density until they have forgotten where they were.
+The next inverse temperature is the one at which the effective sample size of the weights falls to a given share of the
+particles. They are then resampled, and moved by HMC under the new density until they are almost independent of their
+former positions.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -17,20 +19,20 @@ from blindsr.posteriors.base import BayesTarget, Target, value_and_gradient
 from blindsr.samplers.adaptation import Moments
 from blindsr.samplers.base import State
 from blindsr.samplers.chains import Chains
-from blindsr.samplers.hmc import Hmc
+from blindsr.samplers.hmc import HmcTransition
 from blindsr.samplers.metric import Metric
 from blindsr.samplers.request import Kept, Request
-from blindsr.samplers.run import as_chains, no_chains
-from blindsr.samplers.tempered import Tempered, bayes_target, log_likelihood
+from blindsr.samplers.sampler import Sampler
+from blindsr.samplers.tempered import Tempered, as_bayes, log_likelihood
 
 ESS_SHARE = 0.5
 """Effective sample size of the weights of a stage, as a share of the particles."""
 
 FORGOTTEN = 0.1
-"""Mean correlation with the positions at the start of a stage at which the moves stop."""
+"""Mean correlation with the positions at the start of a stage below which the moves stop."""
 
 MOST_MOVES = 64
-"""Most trajectories of a stage."""
+"""Most trajectories in a stage."""
 
 
 def next_beta(likelihood: Tensor, beta: float) -> float:
@@ -41,12 +43,12 @@ def next_beta(likelihood: Tensor, beta: float) -> float:
     likelihood : Tensor
         (particles,) log likelihoods, some perhaps -inf.
     beta : float
-        The present one, in [0, 1).
+        The current one, in [0, 1).
 
     Raises
     ------
     ValueError
-        If no particle has a likelihood above zero.
+        If the likelihood is zero at every particle.
     """
     finite = likelihood[torch.isfinite(likelihood)]
     if not len(finite):
@@ -75,12 +77,12 @@ def systematic(weights: Tensor, generator: torch.Generator) -> Tensor:
 
 @dataclass(frozen=True)
 class Population:
-    """Particles of one repetition.
+    """The particles of one repetition.
 
     Attributes
     ----------
     state : State
-        (particles, dim) positions, with log density and gradient at the present temperature.
+        (particles, dim) positions, with log density and gradient at the current temperature.
     acceptance, divergent : Tensor
         (particles,) mean acceptance of the last stage's moves, and whether any diverged.
     step_size : Tensor
@@ -88,7 +90,7 @@ class Population:
     beta, log_evidence : float
         Inverse temperature reached, and the log evidence up to it.
     stages, moves, gradients : int
-        Temperatures passed, trajectories and evaluations of each particle so far.
+        Number of temperatures so far; trajectories and evaluations of each particle.
     """
 
     state: State
@@ -110,8 +112,8 @@ def from_prior(target: BayesTarget, particles: int, generator: torch.Generator) 
     return Population(State(position, zero), zero, zero.bool(), step)
 
 
-def reweigh(target: BayesTarget, at: Population, generator: torch.Generator) -> Population:
-    """Go to the next temperature: reweigh, add to the evidence, resample."""
+def reweight(target: BayesTarget, at: Population, generator: torch.Generator) -> Population:
+    """Go to the next temperature: reweight, update the evidence, resample."""
     likelihood = log_likelihood(target, at.state.position)
     beta = next_beta(likelihood, at.beta)
     log_weight = (beta - at.beta) * likelihood
@@ -129,26 +131,26 @@ def reweigh(target: BayesTarget, at: Population, generator: torch.Generator) -> 
 
 
 def move(target: BayesTarget, at: Population, request: Request) -> Population:
-    """Move the particles at their temperature until they have forgotten their places, or `MOST_MOVES` times.
+    """Move the particles at their temperature until they have nearly forgotten their starts.
 
-    Besides the correlation, the squared distance from the start is watched: where it no longer grows from m moves to
-    2m, the particles have gone as far as they go (with separated modes a correlation stays).
+    The moves stop when the correlation with the starts is below `FORGOTTEN`, after `MOST_MOVES`, or when the squared
+    distance from the start no longer grows from m moves to 2m: between separated modes some correlation always remains.
     """
     origin = at.state.position
     spread = origin.std(0).clamp_min(1e-150)
     metric = Moments.begin(origin[None], dense=True).update(origin[None]).metric(Metric(spread))
     density = value_and_gradient(Tempered(target, torch.tensor(at.beta, dtype=torch.float64)))
-    sampler = Hmc(density, metric, at.step_size, max_steps=32)
-    state, gradients = sampler.init(origin), 1
+    transition = HmcTransition(density, metric, at.step_size, max_steps=32)
+    state, gradients = transition.init(origin), 1
     acceptance, divergent = torch.zeros_like(state.log_prob), torch.zeros_like(state.log_prob, dtype=torch.bool)
     jumps: dict[int, float] = {}
     moves = 0
     while moves < MOST_MOVES and not request.late:
-        state, info = sampler.step(state, request.generator)
+        state, info = transition.step(state, request.generator)
         moves, gradients = moves + 1, gradients + info.gradients
         acceptance, divergent = acceptance + info.acceptance, divergent | info.divergent
         change = 2.0 * (float(info.acceptance.mean()) - 0.75)
-        sampler = replace(sampler, step_size=sampler.step_size * math.exp(change / math.sqrt(moves)))
+        transition = replace(transition, step_size=transition.step_size * math.exp(change / math.sqrt(moves)))
         jump = ((state.position - origin) / spread).square().mean()
         jumps[moves] = float(jump)
         far = moves % 2 == 0 and jumps[moves] < (1 + FORGOTTEN) * jumps[moves // 2]
@@ -159,7 +161,7 @@ def move(target: BayesTarget, at: Population, request: Request) -> Population:
         state=state,
         acceptance=acceptance / max(moves, 1),
         divergent=divergent,
-        step_size=sampler.step_size,
+        step_size=transition.step_size,
         moves=at.moves + moves,
         gradients=at.gradients + gradients,
     )
@@ -169,7 +171,7 @@ def populate(target: BayesTarget, request: Request) -> Population | None:
     """One repetition, its particles in random order; None if time ran out before the posterior was reached."""
     at = from_prior(target, request.draws, request.generator)
     while at.beta < 1:
-        at = move(target, reweigh(target, at, request.generator), request)
+        at = move(target, reweight(target, at, request.generator), request)
         if request.late:
             return None
     order = torch.randperm(request.draws, generator=request.generator).to(at.state.position.device)
@@ -177,42 +179,46 @@ def populate(target: BayesTarget, request: Request) -> Population | None:
     return replace(at, state=state, acceptance=at.acceptance[order], divergent=at.divergent[order])
 
 
-def run_smc(target: Target, request: Request) -> Chains:
-    """Independent repetitions of sequential Monte Carlo, each a chain of equally weighted particles.
+@dataclass(frozen=True)
+class Smc(Sampler):
+    """Independent repetitions of sequential Monte Carlo, each a "chain" of equally weighted particles.
 
-    The particles of a repetition are exact as their number grows, and have no order. `tuning` holds the mean and the
-    standard deviation of the log evidence over the repetitions, up to the constant the log likelihood leaves out.
-
-    Raises
-    ------
-    ValueError
-        If the target has no prior and likelihood of its own, or its likelihood is zero at every particle.
+    The particles of a repetition are in no order, and follow the posterior as their number grows. `Chains.tuning` holds
+    the mean and the standard deviation over the repetitions of the log evidence, up to the constant that the log
+    likelihood omits. There is no warm-up: the temperatures and step sizes adapt along the way.
     """
-    began, bayes = time.perf_counter(), bayes_target(target, "smc")
-    done: list[Population] = []
-    for _ in range(request.chains):
-        population = populate(bayes, request)
-        if population is None:
-            break
-        done.append(population)
-    if not done:
-        return replace(no_chains("smc", target, request, 0, began), warmup=0, thin=1)
-    log_prob = torch.stack([p.state.log_prob for p in done])
-    kept = Kept(
-        torch.stack([p.state.position for p in done]),
-        log_prob,
-        torch.stack([p.acceptance for p in done]),
-        -log_prob,
-        torch.stack([p.divergent for p in done]),
-        sum(p.gradients for p in done),
-    )
-    evidence = torch.tensor([p.log_evidence for p in done], dtype=torch.float64)
-    tuning = {
-        "log_evidence_mean": float(evidence.mean()),
-        "log_evidence_sd": float(evidence.std()) if len(done) > 1 else math.nan,
-        "stages_mean": sum(p.stages for p in done) / len(done),
-        "moves_mean": sum(p.moves for p in done) / len(done),
-    }
-    step = torch.stack([p.step_size for p in done])
-    chains = as_chains("smc", target, request, kept, step, kept.gradients * request.draws, began, tuning)
-    return replace(chains, warmup=0, thin=1)
+
+    name: ClassVar[str] = "smc"
+    needs_prior: ClassVar[bool] = True
+    uses_transport: ClassVar[bool] = False
+
+    def run(self, target: Target, request: Request) -> Chains:
+        """Carry populations from the prior to the posterior; those unfinished at the deadline are left out."""
+        began, bayes = time.perf_counter(), as_bayes(target)
+        request = replace(request, warmup=0, thin=1)
+        done: list[Population] = []
+        for _ in range(request.chains):
+            population = populate(bayes, request)
+            if population is None:
+                break
+            done.append(population)
+        if not done:
+            return self.no_chains(target, request, 0, began)
+        log_prob = torch.stack([p.state.log_prob for p in done])
+        kept = Kept(
+            torch.stack([p.state.position for p in done]),
+            log_prob,
+            torch.stack([p.acceptance for p in done]),
+            -log_prob,
+            torch.stack([p.divergent for p in done]),
+            sum(p.gradients for p in done),
+        )
+        evidence = torch.tensor([p.log_evidence for p in done], dtype=torch.float64)
+        tuning = {
+            "log_evidence_mean": float(evidence.mean()),
+            "log_evidence_sd": float(evidence.std()) if len(done) > 1 else math.nan,
+            "stages_mean": sum(p.stages for p in done) / len(done),
+            "moves_mean": sum(p.moves for p in done) / len(done),
+        }
+        step = torch.stack([p.step_size for p in done])
+        return self.chains(target, request, kept, step, kept.gradients * request.draws, began, tuning)

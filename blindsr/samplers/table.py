@@ -1,4 +1,4 @@
-"""The table of samplers, and the one call that uses it."""
+"""The table of samplers, and the one call that runs them."""
 
 from __future__ import annotations
 
@@ -8,35 +8,44 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from blindsr.posteriors.base import Target
+from blindsr.posteriors.base import NoGradientError, Target
+from blindsr.posteriors.network import NetworkTarget
 from blindsr.posteriors.transport import Transport, Transported
 from blindsr.samplers.chains import Chains
-from blindsr.samplers.ladder import run_tempering
-from blindsr.samplers.pyro_nuts import run_pyro_nuts
+from blindsr.samplers.hmc import Hmc
+from blindsr.samplers.mala import Mala
+from blindsr.samplers.network_langevin import NetworkLangevin
+from blindsr.samplers.pyro_nuts import PyroNuts
 from blindsr.samplers.request import Request
-from blindsr.samplers.run import run_hmc, run_mala, run_random_walk
-from blindsr.samplers.smc import run_smc
+from blindsr.samplers.rwm import RandomWalk
+from blindsr.samplers.sampler import Sampler
+from blindsr.samplers.sgld import PreconditionedSgld, Sgld
+from blindsr.samplers.smc import Smc
+from blindsr.samplers.tempering import Tempering
 from blindsr.threads import one_thread
 
-Runner = Callable[[Target, Request], Chains]
-"""A sampler's whole run."""
-
-SAMPLERS: dict[str, Runner] = {
-    "rwm": run_random_walk,
-    "mala": run_mala,
-    "hmc": run_hmc,
-    "tempering": run_tempering,
-    "smc": run_smc,
-    "pyro-nuts": run_pyro_nuts,
+SAMPLERS: dict[str, Sampler] = {
+    s.name: s
+    for s in (
+        RandomWalk(),
+        Mala(),
+        Hmc(),
+        Tempering(),
+        Smc(),
+        PyroNuts(),
+        Sgld(),
+        PreconditionedSgld(),
+        NetworkLangevin(),
+    )
 }
+"""Samplers with their default settings, by name. A new sampler is one file and one line here."""
 
-PRIOR_APART = ("tempering", "smc")
-"""Samplers that need prior and likelihood apart."""
+HMC = Hmc()
 
 
 def sample(
     target: Target,
-    sampler: str = "hmc",
+    sampler: Sampler | str = HMC,
     *,
     chains: int = 4,
     draws: int = 1000,
@@ -48,62 +57,100 @@ def sample(
     transport: Transport | None = None,
     deadline: Callable[[], bool] | None = None,
 ) -> Chains:
-    """Draw from a target with one of `SAMPLERS`.
+    """Draw from a target.
 
     Parameters
     ----------
     target : Target
-        A log density; for `tempering` and `smc` a `BayesTarget`.
-    sampler : str
-        A name in `SAMPLERS`.
+        A log density; for samplers that need it a `BayesTarget`.
+    sampler : Sampler or str
+        A sampler, such as `Hmc()`, or its name in `SAMPLERS`.
     chains : int
-        Chains, moved together as rows of one tensor; for `smc` independent populations.
+        Number of chains, which move together as the rows of one tensor; for `Smc`, of independent populations.
     draws : int
-        Draws kept of each chain; for `smc` particles of each population.
+        Draws kept of each chain; for `Smc`, particles of each population.
     warmup : int
-        Transitions that tune the sampler, not kept; `smc` tunes itself and has none.
+        Transitions that tune the sampler and are discarded, 0 or more; `Smc` has none.
     thin : int
-        Transitions for each kept draw.
+        Transitions per kept draw.
     generator : torch.Generator
         Source of all randomness.
     covariance : Tensor or None
         A first estimate of the target's covariance, (dim, dim) or (dim,), such as a Laplace approximation.
     initial : Tensor or None
-        (chains, dim) starts; None: `target.initial`. Not used by `smc`, which starts from the prior.
+        Starting points (chains, dim); None: `target.initial`. Not used by `Smc`, which starts from the prior.
     transport : Transport or None
-        A map from nearly N(0, I) to the target: the chains run over w, and bring their own starts and covariance; the
-        draws, and the log density that comes with them, are the target's. Not used by `tempering` and `smc`, which need
-        the prior.
+        A map from nearly N(0, I) to the target. The chains then run in the coordinates w of the map, with starting
+        points and a covariance of its own; the draws returned, and their log densities, are the target's. Ignored by
+        samplers that do not use one (`Sampler.uses_transport`).
     deadline : callable or None
-        Returns True when time is up: the draws kept so far come back, perhaps none.
+        Returns True when time is up: the draws so far are returned, perhaps none.
 
     Returns
     -------
     Chains
-        Draws in float64, with what was recorded beside them.
+        Draws in float64, with the statistics recorded along the way.
 
     Raises
     ------
     ValueError
-        If the name is unknown, a number is below 1, a shape does not fit, a chain starts where the density is zero, or
-        the target has no prior and likelihood of its own where the sampler needs them, or starts are given beside a
-        transport.
+        If the name is unknown, a number is out of range, a shape does not fit, the density is zero at a start, the
+        target lacks what the sampler needs (a gradient, a separate prior and likelihood), or starting points are given
+        together with a transport map.
+    TypeError
+        If `sampler` is neither a `Sampler` nor a name.
     """
+    sampler = _sampler(sampler)
+    _check_target(sampler, target)
+    request = Request(chains, draws, warmup, thin, generator, covariance, initial, deadline)
+    try:
+        with one_thread():  # many small operations
+            if transport is None or not sampler.uses_transport:
+                return sampler.run(target, request)
+            return _transported(target, sampler, request, transport)
+    except NoGradientError as error:
+        raise ValueError(
+            f"sampler {sampler.name!r}: {error}; choose a sampler that needs none: "
+            f"{_names(lambda s: not s.needs_gradient)}"
+        ) from error
+
+
+def _sampler(sampler: Sampler | str) -> Sampler:
+    if isinstance(sampler, Sampler):
+        return sampler
+    if not isinstance(sampler, str):
+        given = f"the class {sampler.__name__}" if isinstance(sampler, type) else f"a {type(sampler).__name__}"
+        raise TypeError(f"sampler: {given} is no sampler; give an object such as Hmc(), or a name")
     if sampler not in SAMPLERS:
         raise ValueError(f"sampler {sampler!r}: unknown; choose from {', '.join(SAMPLERS)}")
-    request = Request(chains, draws, warmup, thin, generator, covariance, initial, deadline)
-    with one_thread():  # many small operations
-        if transport is None or sampler in PRIOR_APART:
-            return SAMPLERS[sampler](target, request)
-        return _transported(target, SAMPLERS[sampler], request, transport)
+    return SAMPLERS[sampler]
 
 
-def _transported(target: Target, runner: Runner, request: Request, transport: Transport) -> Chains:
-    """Run chains over w; bring their draws to the target's coordinates."""
+def _check_target(sampler: Sampler, target: Target) -> None:
+    """Check that the target has what the sampler needs."""
+    lacking = [name for name in ("log_prior", "log_likelihood", "sample_prior") if not hasattr(target, name)]
+    if sampler.needs_prior and lacking:
+        raise ValueError(
+            f"sampler {sampler.name!r}: {type(target).__name__} has no {', '.join(lacking)}; choose a sampler that "
+            f"needs the posterior density alone: {_names(lambda s: s.valid and not s.needs_prior)}"
+        )
+    if sampler.needs_network and not isinstance(target, NetworkTarget):
+        raise ValueError(
+            f"sampler {sampler.name!r}: it moves the weights of a kernel network, which {type(target).__name__} has "
+            "not; choose the target 'network' (NetworkTarget)"
+        )
+
+
+def _names(choice: Callable[[Sampler], bool]) -> str:
+    return ", ".join(name for name, sampler in SAMPLERS.items() if choice(sampler))
+
+
+def _transported(target: Target, sampler: Sampler, request: Request, transport: Transport) -> Chains:
+    """Run chains over w, and map their draws to the target's coordinates."""
     if request.initial is not None:
-        raise ValueError("initial: with a transport, chains start where the transport says; leave it out")
+        raise ValueError("initial: the transport map determines the starting points; leave it out")
     over = Transported(target, transport)
     one = torch.ones(transport.dim, dtype=torch.float64)
-    chains = runner(over, replace(request, covariance=one, center=torch.zeros_like(one)))
+    chains = sampler.run(over, replace(request, covariance=one, center=torch.zeros_like(one)))
     draws, log_det = over.positions(chains.draws)
     return replace(chains, draws=draws, log_prob=chains.log_prob - log_det)

@@ -1,4 +1,4 @@
-"""Posteriors with a tempered likelihood, log π_β = log prior + β log likelihood, from prior (0) to posterior (1)."""
+"""Posteriors with a tempered likelihood: log π_β = log prior + β log likelihood, the prior at β = 0."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Tempered:
     target : BayesTarget
         Prior and likelihood.
     beta : Tensor
-        Inverse temperature in (0, 1], a scalar or one for each row (n,).
+        Inverse temperature in [0, 1], a scalar or one for each row (n,).
     """
 
     target: BayesTarget
@@ -31,27 +31,15 @@ class Tempered:
         return self.target.log_prior(z) + self.beta * self.target.log_likelihood(z)
 
 
-def bayes_target(target: Target, sampler: str) -> BayesTarget:
-    """Return the target as one with prior and likelihood.
-
-    Raises
-    ------
-    ValueError
-        If it lacks what tempering needs.
-    """
-    lacking = [name for name in ("log_prior", "log_likelihood", "sample_prior") if not hasattr(target, name)]
-    if lacking:
-        raise ValueError(
-            f"sampler {sampler!r}: {type(target).__name__} has no {', '.join(lacking)}; choose a sampler that needs "
-            "the posterior density alone, such as 'hmc'"
-        )
-    as_bayes: Any = target
-    bayes: BayesTarget = as_bayes
+def as_bayes(target: Target) -> BayesTarget:
+    """Return the target, typed as one with prior and likelihood; `table.sample` has checked that it is one."""
+    as_any: Any = target
+    bayes: BayesTarget = as_any
     return bayes
 
 
 def log_likelihood(target: BayesTarget, z: Tensor) -> Tensor:
-    """Log likelihood of z (n, dim) without gradient; not a number counts as zero likelihood: (n,)."""
+    """Log likelihood of z (n, dim) without gradient; NaN counts as zero likelihood: (n,)."""
     with torch.no_grad():
         value = target.log_likelihood(z)
     return value.masked_fill(~torch.isfinite(value), -torch.inf)

@@ -1,157 +1,186 @@
-"""Parallel tempering (Geyer 1991), even and odd swaps in turn (Syed, Bouchard-Côté, Deligiannidis and Doucet 2022).
-
-Each chain has a rung for each inverse temperature β from 1 (posterior) down to 0 (prior). All rungs but the last move
-by HMC; the last is drawn anew from the prior, so a mode found there can climb to the posterior.
-"""
+"""Parallel tempering: a warm-up that spaces the temperatures for even swap rates, then draws at β = 1."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+import time
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from blindsr.posteriors.base import BayesTarget, value_and_gradient
-from blindsr.samplers import metropolis
-from blindsr.samplers.base import Info, State
-from blindsr.samplers.hmc import Hmc
+from blindsr.posteriors.base import BayesTarget, Target
+from blindsr.samplers.adaptation import DualAveraging, Moments, harmonic_mean
+from blindsr.samplers.base import State
+from blindsr.samplers.chains import Chains
+from blindsr.samplers.exchange import TemperingTransition
 from blindsr.samplers.metric import Metric
-from blindsr.samplers.tempered import Tempered
+from blindsr.samplers.request import Request, collect
+from blindsr.samplers.sampler import Sampler
+from blindsr.samplers.tempered import as_bayes
+
+FIRST_RUNGS, FEWEST, MOST = 12, 4, 40
+"""Number of temperatures at first, and the fewest and most that the warm-up may choose."""
+
+ENDS = (0.1, 0.25, 0.5)
+"""Ends of the windows after which temperatures and metrics are re-estimated, as shares of the warm-up."""
 
 
-@dataclass(frozen=True)
-class Tempering:
-    """Replica exchange between tempered posteriors.
+def first_ladder(rungs: int = FIRST_RUNGS) -> Tensor:
+    """Inverse temperatures from 1 to 10⁻³ in a geometric sequence, then 0: (rungs,)."""
+    return torch.cat([torch.logspace(0, -3, rungs - 1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)])
 
-    Rows of a state are rung after rung: (rungs x chains, dim), the posterior's chains first.
+
+def even_ladder(betas: Tensor, rejection: Tensor) -> Tensor:
+    """Choose inverse temperatures between which all neighbours swap equally often (Syed et al. 2022, Algorithm 2).
+
+    The rejection rates added up from β = 0 give the communication barrier Λ(β), which is inverted by interpolation in
+    β^¼. The number of rungs is 2Λ + 1, where round trips are fastest.
 
     Parameters
     ----------
-    target : BayesTarget
-        Prior and likelihood.
-    betas : Tensor
-        (rungs,) decreasing from 1 to 0.
-    metric : Metric
-        One factor for each rung but the last: (rungs - 1, dim, dim).
-    step_size : Tensor
-        (rungs - 1,) leapfrog step of each rung but the last.
-    length : float
-        Mean trajectory length of the posterior's rung in its whitened units; the others make as many steps.
-    max_steps : int
-        Most leapfrog steps of a trajectory.
+    betas, rejection : Tensor
+        (rungs,) decreasing from 1 to 0, and (rungs - 1,) the mean rejection rate of each pair.
+
+    Returns
+    -------
+    Tensor
+        (new rungs,) decreasing from 1 to 0.
+    """
+    barrier = torch.cat([torch.zeros(1, dtype=betas.dtype), rejection.flip(0).clamp_min(1e-3).cumsum(0)])
+    rungs = min(max(math.ceil(2 * float(barrier[-1])) + 1, FEWEST), MOST)
+    place = betas.flip(0) ** 0.25
+    wanted = torch.linspace(0, float(barrier[-1]), rungs, dtype=betas.dtype)
+    j = torch.searchsorted(barrier, wanted).clamp(1, len(barrier) - 1)
+    share = (wanted - barrier[j - 1]) / (barrier[j] - barrier[j - 1])
+    laid = (place[j - 1] + share * (place[j] - place[j - 1])) ** 4
+    laid[0], laid[-1] = 0.0, 1.0
+    return laid.flip(0)
+
+
+def first_metrics(target: BayesTarget, betas: Tensor, covariance: Tensor | None, generator: torch.Generator) -> Metric:
+    """Metric of each rung but the last, from the prior's variances and the posterior's covariance if it is given.
+
+    For normal densities the precision of a rung is (1 - β) times the prior's plus β times the posterior's.
+    """
+    prior = target.sample_prior(256, generator=generator).to(torch.float64).var(0).clamp_min(1e-300)
+    if covariance is None:
+        return Metric(torch.diag(prior.sqrt()).expand(len(betas) - 1, -1, -1).clone())
+    dense = covariance.to(torch.float64) if covariance.ndim == 2 else torch.diag(covariance.to(torch.float64))
+    share = betas[:-1, None, None]
+    precision = (1 - share) * torch.diag(1 / prior) + share * torch.linalg.inv(dense)
+    return Metric(torch.linalg.cholesky(torch.linalg.inv(precision)))
+
+
+@dataclass(frozen=True)
+class Climb:
+    """A warm-up in progress: the transition, the state of its rungs, and what the window has learnt so far."""
+
+    transition: TemperingTransition
+    state: State
+    step: DualAveraging
+    moments: Moments
+    rejection: Tensor
+    count: int = 0
+    gradients: int = 0
+
+
+def begin(transition: TemperingTransition, state: State, acceptance: float, gradients: int = 0) -> Climb:
+    """Begin a window."""
+    blocks = state.position.reshape(transition.rungs, -1, state.position.shape[1])[:-1]
+    return Climb(
+        transition,
+        state,
+        DualAveraging.begin(transition.step_size, acceptance),
+        Moments.begin(blocks, dense=True),
+        torch.zeros(transition.rungs - 1, dtype=torch.float64),
+        0,
+        gradients,
+    )
+
+
+def climb(at: Climb, generator: torch.Generator) -> Climb:
+    """One transition of a warm-up."""
+    trial = replace(at.transition, step_size=at.step.log_step.exp())
+    state, info, rejection = trial.advance(at.state, generator)
+    rungs = trial.rungs
+    blocks = state.position.reshape(rungs, -1, state.position.shape[1])[:-1]
+    return replace(
+        at,
+        state=state,
+        step=at.step.update(harmonic_mean(info.acceptance.reshape(rungs - 1, -1))),
+        moments=at.moments.update(blocks),
+        rejection=at.rejection + rejection,
+        count=at.count + 1,
+        gradients=at.gradients + info.gradients * (rungs - 1) + rungs,
+    )
+
+
+def relay(at: Climb, frame: Metric) -> Climb:
+    """Re-estimate temperatures and metrics for the next window; each new rung starts from the nearest old one."""
+    old = at.transition
+    metric = at.moments.metric(frame)
+    factors = metric.factor if metric.factor.ndim == 3 else metric.factor[None]
+    betas = even_ladder(old.betas, at.rejection / at.count)
+    gap = (betas[:, None] ** 0.25 - old.betas[None] ** 0.25).abs()
+    moving = gap[:-1, :-1].argmin(1)
+    source = torch.cat([moving, torch.tensor([old.rungs - 1])])
+    position = at.state.position.reshape(old.rungs, -1, at.state.position.shape[1])[source].flatten(0, 1)
+    step = at.step.log_mean.exp()[moving]
+    new = replace(old, betas=betas, metric=Metric(factors[moving]), step_size=step)
+    return begin(new, new.init_rungs(position), at.step.target, at.gradients)
+
+
+@dataclass(frozen=True)
+class Tempering(Sampler):
+    """Parallel tempering (Geyer 1991), for posteriors with separated modes.
+
+    The recorded acceptance is that of the trajectories at β = 1, the energy is minus the log density.
+
+    Parameters
+    ----------
+    acceptance : float
+        Harmonic mean of the trajectories' acceptance to aim at, at every temperature, in (0, 1); the default is that of
+        `Hmc`.
     """
 
-    target: BayesTarget
-    betas: Tensor
-    metric: Metric
-    step_size: Tensor
-    length: float = 1.5
-    max_steps: int = 32
+    name: ClassVar[str] = "tempering"
+    needs_prior: ClassVar[bool] = True
+    uses_transport: ClassVar[bool] = False
+    acceptance: float = 0.651
 
-    @property
-    def rungs(self) -> int:
-        """Number of temperatures."""
-        return len(self.betas)
+    def __post_init__(self) -> None:
+        if not 0 < self.acceptance < 1:
+            raise ValueError(f"tempering: acceptance {self.acceptance:g} must lie between 0 and 1")
 
-    def init(self, position: Tensor) -> State:
-        """State of chains at position (chains, dim), the same for every rung.
+    def run(self, target: Target, request: Request) -> Chains:
+        """Tune the temperatures, then keep the draws at β = 1."""
+        began, bayes = time.perf_counter(), as_bayes(target)
+        position, _ = request.start(target)
+        at = self._warm_up(bayes, position, request)
+        transition = replace(at.transition, step_size=at.step.log_mean.exp())
+        kept = collect(transition, at.state, request, request.chains)
+        rejection = at.rejection / max(at.count, 1)
+        tuning = {"step_size": float(transition.step_size[0]), "rungs": float(transition.rungs)}
+        tuning |= {"barrier": float(rejection.sum()), "swap_rate_mean": 1 - float(rejection.mean())}
+        tuning |= {"swap_rate_min": 1 - float(rejection.max())}
+        tuning |= {f"beta_{i}": float(b) for i, b in enumerate(transition.betas)}
+        step = transition.step_size[0].expand(request.chains).clone()
+        total = (at.gradients + kept.gradients) * request.chains
+        return self.chains(target, request, kept, step, total, began, tuning)
 
-        Raises
-        ------
-        ValueError
-            If a start has density zero.
-        """
-        return self.init_rungs(position.repeat(self.rungs, 1))
-
-    def init_rungs(self, position: Tensor) -> State:
-        """State of positions (rungs x chains, dim), rung after rung.
-
-        Raises
-        ------
-        ValueError
-            If a start has density zero; the prior's rung may start where the likelihood is zero.
-        """
-        position = position.detach().to(torch.float64)
-        chains = len(position) // self.rungs
-        log_prob, gradient = value_and_gradient(Tempered(self.target, self._of_rows(chains)))(position)
-        metropolis.check_start(position[:-chains], log_prob[:-chains])
-        return State(position, log_prob, gradient)
-
-    def step(self, state: State, generator: torch.Generator) -> tuple[State, Info]:
-        """Move every rung, then swap neighbours; the info is that of the posterior's chains (chains,)."""
-        state, info, _ = self.advance(state, generator)
-        chains = len(state.position) // self.rungs
-        cold = Info(
-            info.acceptance[:chains],
-            info.accepted[:chains],
-            info.divergent[:chains],
-            -state.log_prob[:chains],
-            info.gradients * (self.rungs - 1) + self.rungs,
-        )
-        return state, cold
-
-    def advance(self, state: State, generator: torch.Generator) -> tuple[State, Info, Tensor]:
-        """Return the new state, what the moving rungs tell (rungs - 1 times chains), swap rejections (rungs - 1,)."""
-        chains = len(state.position) // self.rungs
-        moved, info = self._inner(chains).step(_rows(state, 0, -chains), generator)
-        fresh = self.target.sample_prior(chains, generator=generator).to(moved.position)
-        position = torch.cat([moved.position, fresh])
-        with torch.enable_grad():
-            at = position.requires_grad_()
-            prior, likelihood = self.target.log_prior(at), self.target.log_likelihood(at)
-            known = torch.isfinite(likelihood)
-            order, rejection = self.exchange(likelihood.detach().masked_fill(~known, -torch.inf), generator)
-            beta = torch.empty_like(likelihood)
-            beta[order] = self._of_rows(chains)
-            value = prior + torch.where(beta > 0, beta * likelihood, torch.zeros_like(likelihood))
-            (gradient,) = torch.autograd.grad(value.sum(), at)
-        gradient = torch.nan_to_num(gradient, nan=0.0, posinf=0.0, neginf=0.0)
-        return State(position.detach()[order], value.detach()[order], gradient[order]), info, rejection
-
-    def exchange(self, likelihood: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Swap neighbouring rungs, the even pairs, then the odd ones, by min(1, exp((β_i - β_j)(ℓ_j - ℓ_i))).
-
-        Parameters
-        ----------
-        likelihood : Tensor
-            (rungs x chains,) log likelihoods ℓ.
-        generator : torch.Generator
-            Source of randomness.
-
-        Returns
-        -------
-        order : Tensor
-            (rungs x chains,) which row each row takes its position from.
-        rejection : Tensor
-            (rungs - 1,) mean probability that a pair did not swap.
-        """
-        chains = len(likelihood) // self.rungs
-        order = torch.arange(len(likelihood)).reshape(self.rungs, chains)
-        value = likelihood.reshape(self.rungs, chains).clone()
-        rejection = torch.zeros(self.rungs - 1, dtype=likelihood.dtype)
-        for parity in (0, 1):
-            i = torch.arange(parity, self.rungs - 1, 2)
-            if not len(i):
-                continue
-            ratio = (self.betas[i] - self.betas[i + 1])[:, None] * (value[i + 1] - value[i])
-            accepted, acceptance = metropolis.accept(ratio, generator)
-            rejection[i] = 1 - acceptance.mean(1)
-            for rows in (order, value):
-                upper, lower = rows[i], rows[i + 1]
-                rows[i], rows[i + 1] = torch.where(accepted, lower, upper), torch.where(accepted, upper, lower)
-        return order.flatten(), rejection
-
-    def _of_rows(self, chains: int) -> Tensor:
-        return self.betas.repeat_interleave(chains)
-
-    def _inner(self, chains: int) -> Hmc:
-        """HMC on all rungs but the prior's; the common number of steps follows the posterior's rung."""
-        density = value_and_gradient(Tempered(self.target, self._of_rows(chains)[:-chains]))
-        step = self.step_size.repeat_interleave(chains)[:, None]
-        length = self.length * float(self.step_size.mean() / self.step_size[0])
-        return Hmc(density, self.metric, step, length, self.max_steps)
-
-
-def _rows(state: State, begin: int, end: int) -> State:
-    gradient = None if state.gradient is None else state.gradient[begin:end]
-    return State(state.position[begin:end], state.log_prob[begin:end], gradient)
+    def _warm_up(self, bayes: BayesTarget, position: Tensor, request: Request) -> Climb:
+        betas = first_ladder()
+        metric = first_metrics(bayes, betas, request.covariance, request.generator)
+        step = torch.full((len(betas) - 1,), metric.dim**-0.25, dtype=torch.float64)
+        transition = TemperingTransition(bayes, betas, metric, step)
+        at = begin(transition, transition.init(position), self.acceptance)
+        ends = {round(request.warmup * share) for share in ENDS} if request.warmup >= 20 else set()
+        for i in range(1, request.warmup + 1):
+            if request.late:
+                break
+            at = climb(at, request.generator)
+            if i in ends:
+                at = relay(at, first_metrics(bayes, at.transition.betas, request.covariance, request.generator))
+        return at

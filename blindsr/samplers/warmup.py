@@ -3,59 +3,163 @@
 from __future__ import annotations
 
 import math
+import time
+from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
-from blindsr.samplers.adaptation import DualAveraging, Moments, TrajectoryLength, harmonic_mean
-from blindsr.samplers.base import State
-from blindsr.samplers.hmc import CAREFUL, NEAR_NORMAL, Hmc
-from blindsr.samplers.mala import Mala
-from blindsr.samplers.rwm import RandomWalk
-
-Tunable = RandomWalk | Mala | Hmc
-
-ACCEPTANCE = {RandomWalk: 0.234, Mala: 0.27, Hmc: 0.651}
-"""Acceptance to aim at: for rwm the mean over the chains, for mala and hmc the harmonic mean.
-
-In many dimensions, where the energy error is Gaussian, the harmonic means belong to means of 0.574 and 0.77.
-"""
+from blindsr.posteriors.base import Target
+from blindsr.samplers.adaptation import DualAveraging, Moments, harmonic_mean
+from blindsr.samplers.base import Info, State, Transition
+from blindsr.samplers.chains import Chains
+from blindsr.samplers.metric import Metric
+from blindsr.samplers.request import Kept, Request, collect
+from blindsr.samplers.sampler import MarkovSampler
+from blindsr.samplers.trajectory import TrajectoryLength
 
 FRESH_ENDS = (0.1, 0.2, 0.4, 0.75)
-"""Ends of the windows after which the metric is learnt anew, as shares of the warm-up."""
+"""Ends of the windows after which the metric is re-estimated, as shares of the warm-up."""
 
 DENSE_UP_TO = 512
-"""Dimensions up to which a dense covariance is learnt where none is given."""
+"""Largest dimension for which a dense covariance is learnt if none is given."""
 
 GIVEN_ENDS = (0.3, 0.75)
-"""The same where the caller gave a covariance; the first window is then left out, as the chains still come in."""
-
-REACH = 3.0
-"""How much longer than √dim the drift of mala may be after the last window."""
+"""Ends of the windows if the caller gave a covariance; the first window is discarded, as it holds the burn-in."""
 
 GIVEN_WEIGHT = 50.0
-"""Independent draws that a given covariance counts for."""
+"""Number of independent draws that a given covariance counts for."""
+
+
+@dataclass(frozen=True)
+class Tunable(Transition):
+    """A transition that can be tuned; what the warm-up needs beyond `init` and `step`.
+
+    The trajectory length concerns transitions with trajectories alone; the others ignore it.
+
+    Parameters
+    ----------
+    density : callable
+        The log density, with its gradient if the transition uses one.
+    metric : Metric
+        Linear map from whitened coordinates.
+    step_size : Tensor
+        Above 0, a scalar or (chains, 1), in whitened units.
+    """
+
+    density: Callable[[Tensor], Any]
+    metric: Metric
+    step_size: Tensor
+
+    def for_search(self) -> Self:
+        """Return the transition with which a first step size is searched."""
+        return self
+
+    def first_length(self) -> TrajectoryLength:
+        """Return the trajectory length at the start of a window."""
+        return TrajectoryLength()
+
+    def trial(self, step_size: Tensor, length: float) -> Self:
+        """Return the transition with the step size (and mean trajectory length) to try next."""
+        return replace(self, step_size=step_size)
+
+    def settled(self, step_size: Tensor, length: float) -> Self:
+        """Return the transition with the averaged step size (and mean trajectory length) that is kept."""
+        return replace(self, step_size=step_size)
+
+    def recentred(self, mean: Tensor) -> Self:
+        """Return the transition told of the mean (dim,) of the chains over the last window."""
+        return self
+
+    def after_last_window(self) -> Self:
+        """Return the transition whose metric will not change any more."""
+        return self
+
+    def learn(
+        self, state: State, generator: torch.Generator, length: TrajectoryLength, mean: Tensor | None
+    ) -> tuple[State, Info, TrajectoryLength]:
+        """Make one step, and adapt the trajectory length to it; mean (1, dim) of the window so far, None at its start.
+
+        Returns
+        -------
+        State, Info, TrajectoryLength
+            As `step`; and the adapted length.
+        """
+        return *self.step(state, generator), length
+
+    def mean_acceptance(self, acceptance: Tensor) -> Tensor:
+        """Mean over the chains that the step size is tuned by: the harmonic one."""
+        return harmonic_mean(acceptance)
+
+    def tuning(self, gradients_per_step: float) -> dict[str, float]:
+        """What was learnt, as plain numbers; `gradients_per_step` is the mean over the kept transitions."""
+        return {"step_size": float(self.step_size)}
+
+
+class AdaptiveSampler(MarkovSampler):
+    """A Markov sampler with a warm-up that tunes its transition; each has an `acceptance` to aim at."""
+
+    acceptance: float
+
+    def check(self) -> None:
+        """Check the acceptance rate.
+
+        Raises
+        ------
+        ValueError
+            If it is not between 0 and 1.
+        """
+        if not 0 < self.acceptance < 1:
+            raise ValueError(f"{self.name}: acceptance {self.acceptance:g} must lie between 0 and 1")
+
+    @abstractmethod
+    def transition(self, target: Target, metric: Metric, request: Request) -> Tunable:
+        """Build the transition for a target, before it is tuned."""
+
+    def run(self, target: Target, request: Request) -> Chains:
+        """Tune the transition in the warm-up, then draw."""
+        began = time.perf_counter()
+        position, metric = request.start(target)
+        transition = self.transition(target, metric, request)
+        warm = warm_up(
+            transition,
+            transition.init(position),
+            steps=request.warmup,
+            generator=request.generator,
+            acceptance=self.acceptance,
+            given=request.covariance is not None,
+            deadline=request.deadline,
+        )
+        kept: Kept = collect(warm.transition, warm.state, request)
+        tuning = warm.transition.tuning(kept.gradients / max(kept.draws.shape[1] * request.thin, 1))
+        step = warm.transition.step_size.expand(request.chains).clone()
+        total = (warm.gradients + kept.gradients) * request.chains
+        return self.chains(target, request, kept, step, total, began, tuning)
+
+
+def first_step(metric: Metric) -> Tensor:
+    """dim^(-1/4), where the search for a step size of gradient-based samplers begins."""
+    return torch.tensor(metric.dim**-0.25, dtype=torch.float64)
 
 
 @dataclass(frozen=True)
 class Warm:
-    """What a warm-up leaves: a tuned sampler, its chains, evaluations for each chain, whether it was cut short."""
+    """The result of a warm-up: a tuned transition, its chains, evaluations per chain, and whether it was cut short."""
 
-    sampler: Tunable
+    transition: Tunable
     state: State
     gradients: int
     stopped: bool
 
 
-def reasonable_step(sampler: Tunable, state: State, generator: torch.Generator) -> Tensor:
+def reasonable_step(transition: Tunable, state: State, generator: torch.Generator) -> Tensor:
     """Double or halve the step size until half of the single steps are accepted (Hoffman and Gelman 2014)."""
-    step, direction = sampler.step_size, 0
+    step, direction = transition.step_size, 0
     for _ in range(40):
-        trial = replace(sampler, step_size=step)
-        if isinstance(trial, Hmc):
-            trial = replace(trial, max_steps=1)
+        trial = replace(transition.for_search(), step_size=step)
         good = float(trial.step(state, generator)[1].acceptance.mean()) > 0.5
         if direction and good != (direction > 0):
             break
@@ -65,110 +169,89 @@ def reasonable_step(sampler: Tunable, state: State, generator: torch.Generator) 
 
 
 def window_ends(warmup: int, *, given: bool) -> set[int]:
-    """Transitions after which the metric is learnt anew; none in a warm-up of less than 20."""
+    """Transitions after which the metric is re-estimated; none in a warm-up of fewer than 20."""
     return {round(warmup * share) for share in (GIVEN_ENDS if given else FRESH_ENDS)} if warmup >= 20 else set()
 
 
 @dataclass(frozen=True)
 class Tuning:
-    """What is learnt at present: step size, length, moments of the window."""
+    """What the current window has learnt: step size, trajectory length, moments."""
 
     step: DualAveraging
     length: TrajectoryLength
     moments: Moments
 
-    def applied(self, sampler: Tunable) -> Tunable:
-        """Return the sampler with the step size and length to try next."""
-        sampler = replace(sampler, step_size=self.step.log_step.exp())
-        if isinstance(sampler, Hmc):
-            sampler = replace(sampler, length=math.exp(self.length.log_length), careful=0.0)
-        return sampler
+    @classmethod
+    def begin(
+        cls, transition: Tunable, state: State, generator: torch.Generator, acceptance: float, *, dense: bool
+    ) -> Tuning:
+        """Begin a window: a new first step size and length, empty moments."""
+        step = reasonable_step(transition, state, generator)
+        moments = Moments.begin(state.position[None], dense=dense)
+        return cls(DualAveraging.begin(step, acceptance), transition.first_length(), moments)
 
-    def settled(self, sampler: Tunable) -> Tunable:
-        """Return the sampler with the averaged step size and length, to be kept."""
-        sampler = replace(sampler, step_size=self.step.log_mean.exp())
-        if isinstance(sampler, Hmc):
-            careful = 0.0 if sampler.center is None else CAREFUL
-            sampler = replace(sampler, length=math.exp(self.length.log_mean), careful=careful)
-        return sampler
+    def learn(self, transition: Tunable, state: State, generator: torch.Generator) -> tuple[Tuning, State, Info]:
+        """Make one transition, and learn from it."""
+        trial = transition.trial(self.step.log_step.exp(), math.exp(self.length.log_length))
+        mean = self.moments.mean[0] if self.moments.count else None
+        new, info, length = trial.learn(state, generator, self.length, mean)
+        step = self.step.update(trial.mean_acceptance(info.acceptance))
+        return Tuning(step, length, self.moments.update(new.position[None])), new, info
 
-
-def fresh_tuning(sampler: Tunable, state: State, generator: torch.Generator, *, dense: bool) -> Tuning:
-    """Tuning for a sampler with a new metric: a new first step, the trajectory a quarter period, an empty window."""
-    step = reasonable_step(sampler, state, generator)
-    near_normal = isinstance(sampler, Hmc) and sampler.center is not None
-    return Tuning(
-        DualAveraging.begin(step, ACCEPTANCE[type(sampler)]),
-        TrajectoryLength(math.log(NEAR_NORMAL), math.log(NEAR_NORMAL)) if near_normal else TrajectoryLength(),
-        Moments.begin(state.position[None], dense=dense),
-    )
-
-
-def learn(sampler: Tunable, state: State, tuning: Tuning, generator: torch.Generator) -> tuple[State, Tuning, int]:
-    """One transition, and what it teaches; the last item is its number of evaluations."""
-    length = tuning.length
-    if isinstance(sampler, Hmc):
-        run = sampler.propose(state, generator)
-        new, info = sampler.settle(state, run, generator)
-        if tuning.moments.count and sampler.center is None:
-            length = length.update(sampler, state, run, info.acceptance, tuning.moments.mean[0])
-        acceptance = harmonic_mean(info.acceptance)
-    else:
-        new, info = sampler.step(state, generator)
-        mean = harmonic_mean if isinstance(sampler, Mala) else torch.mean
-        acceptance = mean(info.acceptance)
-    tuning = Tuning(tuning.step.update(acceptance), length, tuning.moments.update(new.position[None]))
-    return new, tuning, info.gradients
+    def settled(self, transition: Tunable) -> Tunable:
+        """Return the transition with what was learnt."""
+        return transition.settled(self.step.log_mean.exp(), math.exp(self.length.log_mean))
 
 
 def warm_up(
-    sampler: Tunable,
+    transition: Tunable,
     state: State,
     *,
     steps: int,
     generator: torch.Generator,
+    acceptance: float,
     given: bool,
     deadline: Callable[[], bool] | None = None,
 ) -> Warm:
-    """Run `steps` transitions that tune the sampler: expanding windows for the metric, dual averaging for the step.
+    """Tune a transition: expanding windows for the metric, dual averaging for the step size.
 
     Parameters
     ----------
-    sampler : RandomWalk, Mala or Hmc
-        Its metric is the frame in which covariances are shrunk.
+    transition : Tunable
+        Covariances are shrunk in the coordinates that its metric whitens.
     state : State
-        Starts.
+        Starting points.
     steps : int
-        Transitions.
+        Number of transitions.
     generator : torch.Generator
         Source of all randomness.
+    acceptance : float
+        Mean acceptance to aim at (`Tunable.mean_acceptance`).
     given : bool
-        Whether the frame is a covariance to be trusted: fewer windows then.
+        Whether the metric comes from a covariance to be trusted: fewer windows then.
     deadline : callable or None
         Tells when to stop early.
 
     Returns
     -------
     Warm
-        The sampler no longer changes after it.
+        Its transition does not change any more.
     """
-    frame, ends, gradients = sampler.metric, window_ends(steps, given=given), 0
+    frame, ends, gradients = transition.metric, window_ends(steps, given=given), 0
     dense = frame.factor.ndim > 1 or frame.dim <= DENSE_UP_TO
-    tuning = fresh_tuning(sampler, state, generator, dense=dense)
+    tuning = Tuning.begin(transition, state, generator, acceptance, dense=dense)
     for i in range(1, steps + 1):
         if deadline is not None and deadline():
-            return Warm(tuning.settled(sampler), state, gradients, True)
-        state, tuning, used = learn(tuning.applied(sampler), state, tuning, generator)
-        gradients += used
+            return Warm(tuning.settled(transition), state, gradients, True)
+        tuning, state, info = tuning.learn(transition, state, generator)
+        gradients += info.gradients
         if i in ends:
             if not given:
-                sampler = replace(tuning.settled(sampler), metric=tuning.moments.metric(frame))
+                transition = replace(tuning.settled(transition), metric=tuning.moments.metric(frame))
             elif i > min(ends):
                 metric = tuning.moments.metric(frame, weight=GIVEN_WEIGHT)
-                sampler = replace(tuning.settled(sampler), metric=metric)
-                if isinstance(sampler, Hmc) and sampler.center is not None:
-                    sampler = replace(sampler, center=tuning.moments.mean[0, 0])
-            if i == max(ends) and isinstance(sampler, Mala):
-                sampler = replace(sampler, reach=REACH)
-            tuning = fresh_tuning(sampler, state, generator, dense=dense)
-    return Warm(tuning.settled(sampler), state, gradients, False)
+                transition = replace(tuning.settled(transition), metric=metric).recentred(tuning.moments.mean[0, 0])
+            if i == max(ends):
+                transition = transition.after_last_window()
+            tuning = Tuning.begin(transition, state, generator, acceptance, dense=dense)
+    return Warm(tuning.settled(transition), state, gradients, False)

@@ -1,1 +1,8 @@
-"""How uncertain each pixel of a result is."""
+"""How uncertain each pixel of a restored image is.
+
+The public names stand in `__init__.pyi`; each is imported when it is first used.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

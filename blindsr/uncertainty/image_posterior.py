@@ -1,22 +1,23 @@
-"""How uncertain is each pixel of a restored image: draws of a scale mixture, patch groups, and their calibration.
+"""How uncertain each pixel of a restored image is: draws from a scale mixture, patch groups, and their calibration.
 
-Four signs of uncertainty are read off the luma, each in units of the image:
+Four indicators of uncertainty are computed from the luma, each in units of the image:
 
-1. D, the standard deviation of draws of x, each with another kernel draw, under `scale_mixture.ConditionalGaussian` at
-   the result x̂. It holds what A cannot see: in its null space the draws are the prior's, narrow in flat parts, wide
-   at edges;
-2. G, the standard deviation within groups of similar patches (`restorers.selfsimilar`): where patches that look alike
-   differ, the detail of each is a guess;
-3. T, the difference between x̂ and the solution under total variation alone: what one prior says and another does not;
-4. V = sqrt(m (1 − m)) for a pixel of value m: no distribution on 0..1 of mean m has a larger standard deviation (Bhatia
-   & Davis 2000), and camera noise grows from the dark.
+1. D, the standard deviation of draws of x, each with its own kernel draw, under `scale_mixture.ConditionalGaussian` at
+   the result x̂. It includes the null space of the operator A, where the draws follow the prior: narrow in flat
+   regions, wide at edges;
+2. G, the standard deviation within groups of similar patches (`priors.patch_groups`): where patches that look alike
+   differ, the detail of each is uncertain;
+3. T, the difference between x̂ and the solution under total variation alone: where two priors disagree;
+4. V = sqrt(m (1 − m)) for a pixel of value m: no distribution on 0..1 with mean m has a larger standard deviation
+   (Bhatia & Davis 2000), and camera noise grows from dark to bright.
 
-None is calibrated alone, since the priors are too simple. The map is their geometric mean within those bounds,
+None of them is calibrated by itself, since the priors are too simple. The map is the geometric mean of D, G and T
+within the bounds V,
 
     std = c (D G T)^(1/3) V,
 
-which scales with the contrast of the image as errors do. Its one number, c, is fitted to the errors of photos that
-`benchmarks/uncertainty.py --fit` names.
+which scales with the contrast of the image, as errors do. Its only parameter, c, is fitted to the errors of the photos
+that `benchmarks/uncertainty.py --fit` uses.
 """
 
 from __future__ import annotations
@@ -29,28 +30,24 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from blindsr.diagnostics.moments import RunningMoments
 from blindsr.operators.degradation import Degradation
 from blindsr.operators.luma import luma, luma_gain
-from blindsr.restorers.half_quadratic import (
-    QUANTISATION_STD,
-    half_quadratic,
-)
+from blindsr.priors.patch_groups import Groups, PatchGroups
 from blindsr.restorers.map import MapRestorer
-from blindsr.restorers.selfsimilar import PatchGroups, SelfSimilarPrior
-from blindsr.uncertainty.maps import RunningMoments, UncertaintyMap, check_inputs
+from blindsr.restorers.splitting import QUANTISATION_STD, map_solution
+from blindsr.uncertainty.maps import UncertaintyMap, check_inputs
 from blindsr.uncertainty.scale_mixture import ConditionalGaussian
 
 MODEL_ERROR = 1 / 255
-"""Standard deviation added to the noise, in squares, for what the model leaves out."""
+"""Standard deviation of the model's own error, whose square is added to the variance of the noise."""
 
 FLOOR = 0.5 / 255
-"""Signs below half a grey level count as that."""
-
-_CHUNK = 4096
+"""Indicators below half a grey level count as half a grey level."""
 
 
 def smooth_rms(v: Tensor, std: float) -> Tensor:
-    """Root of the local mean square of a map (H, W), by a Gaussian window of this standard deviation (pixels)."""
+    """Return the root of the local mean square of a map (H, W), in a Gaussian window; `std` in pixels."""
     reach = max(1, round(3 * std))
     reach = min(reach, min(v.shape) - 1)
     t = torch.arange(-reach, reach + 1, dtype=v.dtype)
@@ -61,30 +58,16 @@ def smooth_rms(v: Tensor, std: float) -> Tensor:
     return out.clamp_min(0).sqrt()
 
 
-def group_std(image: Tensor, prior: SelfSimilarPrior | None = None) -> Tensor:
-    """Standard deviation within groups of similar patches, averaged over the patches at a pixel: (H, W) to (H, W)."""
-    groups = PatchGroups(image, prior or SelfSimilarPrior())
-    padded = groups._pad(image)
-    total, weight = torch.zeros_like(padded).reshape(-1), torch.zeros_like(padded).reshape(-1)
-    for index in groups.index.split(_CHUNK):
-        pixels, _, deviations = groups._deviations(padded, index)
-        variance = deviations.square().mean(1, keepdim=True).expand_as(deviations).reshape(-1)
-        total.index_add_(0, pixels.reshape(-1), variance)
-        weight.index_add_(0, pixels.reshape(-1), torch.ones_like(variance))
-    out = (total / weight).view_as(padded)[: image.shape[0], : image.shape[1]]
-    return out.sqrt()
-
-
 @dataclass(frozen=True)
 class Evidence:
-    """Signs of uncertainty of a grey image, see the module: each (H, W), float64, in units of the image.
+    """Indicators of uncertainty of a grey image, see the module: each (H, W), float64, in units of the image.
 
     Attributes
     ----------
     draws, groups, disagreement, bounds : Tensor
-        D, G, T, V.
+        D, G, T and V.
     n : int
-        Draws behind D.
+        Number of draws behind D.
     """
 
     draws: Tensor
@@ -94,9 +77,9 @@ class Evidence:
     n: int
 
     def std(self, factor: float) -> Tensor:
-        """Return c (D G T)^(1/3) V, (H, W): D, G and T below half a grey level count as that, smoothly."""
-        signs = torch.stack([self.draws, self.groups, self.disagreement])
-        mean = torch.hypot(signs, torch.full_like(signs, FLOOR)).log().mean(0).exp()
+        """Return c (D G T)^(1/3) V, (H, W), where D, G and T have a smooth lower limit of half a grey level."""
+        indicators = torch.stack([self.draws, self.groups, self.disagreement])
+        mean = torch.hypot(indicators, torch.full_like(indicators, FLOOR)).log().mean(0).exp()
         return factor * mean * self.bounds
 
 
@@ -117,7 +100,7 @@ def gather(
     generator: torch.Generator,
     interrupt: Callable[[], bool] | None = None,
 ) -> Evidence:
-    """Gather the signs of uncertainty of a grey result.
+    """Compute the indicators of uncertainty of a grey result.
 
     Parameters
     ----------
@@ -128,7 +111,7 @@ def gather(
     degradation : Degradation
         Scale, kernel size, alignment, padding.
     noise_std : float
-        Noise level of the grey image, units of 0..1, at least 0; `MODEL_ERROR` is added in squares.
+        Noise level of the grey image, units of 0..1, at least 0; the square of `MODEL_ERROR` is added to its square.
     n : int
         Draws, at least 2.
     generator : torch.Generator
@@ -143,16 +126,16 @@ def gather(
     for i in range(n):
         at = i % len(kernel_draws)
         moments.add(ConditionalGaussian(y, kernel_draws[at : at + 1], degradation, noise, image).draw(generator))
-        if interrupt is not None and interrupt() and moments.n >= 2:
+        if interrupt is not None and interrupt() and moments.count >= 2:
             break
-    plain = half_quadratic(y, kernel, degradation, noise).image
+    plain = map_solution(y, kernel, degradation, noise).image
     width, picture = degradation.scale / 2, image[0, 0].double()
     return Evidence(
-        draws=smooth_rms(moments.std[0, 0], width),
-        groups=group_std(image[0, 0].float()).double(),
+        draws=smooth_rms(moments.std(1)[0], width),
+        groups=Groups(image[0, 0].float(), PatchGroups()).std(image[0, 0].float()).double(),
         disagreement=smooth_rms((plain - image)[0, 0].double(), width),
         bounds=(picture.clamp(0.02, 1) * (1 - picture).clamp(0.02, 1)).sqrt(),
-        n=moments.n,
+        n=moments.count,
     )
 
 

@@ -1,4 +1,4 @@
-"""Pixel-wise uncertainty of a restored image: streamed moments, draws through a restorer, error-uncertainty curves."""
+"""Pixel-wise uncertainty of a restored image: kernel draws sent through a restorer, and error-uncertainty curves."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from blindsr.diagnostics.moments import RunningMoments
+from blindsr.diagnostics.style import new_figure, show_picture
 from blindsr.io.files import atomic_path, write_text
 from blindsr.operators.degradation import Degradation
 from blindsr.operators.luma import luma
@@ -35,47 +37,14 @@ class UncertaintyMap:
     mean : Tensor
         The image (1, C, H, W), values 0..1: the mean of the draws, or the result that the map is about.
     std : Tensor
-        (1, C, H, W), or (1, 1, H, W) for the luma alone; standard deviations in units of the image, 0..1.
+        (1, C, H, W), or (1, 1, H, W) for the luma alone: standard deviations in units of the image, 0..1.
     n : int
-        Draws behind it.
+        Number of draws that it was made from.
     """
 
     mean: Tensor
     std: Tensor
     n: int
-
-
-class RunningMoments:
-    """Mean and variance of images that come one at a time (Welford 1962), in float64; holds two images, not n."""
-
-    def __init__(self) -> None:
-        self.n = 0
-        self._mean: Tensor | None = None
-        self._squares: Tensor | None = None
-
-    def add(self, x: Tensor) -> None:
-        """Take in one more image."""
-        x = x.detach().double()
-        if self._mean is None or self._squares is None:
-            self._mean, self._squares = torch.zeros_like(x), torch.zeros_like(x)
-        self.n += 1
-        gap = x - self._mean
-        self._mean = self._mean + gap / self.n
-        self._squares = self._squares + gap * (x - self._mean)
-
-    @property
-    def mean(self) -> Tensor:
-        """Mean of the images so far; ValueError before the first."""
-        if self._mean is None:
-            raise ValueError("moments: no image has been added")
-        return self._mean
-
-    @property
-    def std(self) -> Tensor:
-        """Standard deviation (n − 1 in the denominator); ValueError before the second image."""
-        if self._squares is None or self.n < 2:
-            raise ValueError("moments: a standard deviation needs two images")
-        return (self._squares / (self.n - 1)).sqrt()
 
 
 def check_inputs(y: Tensor, kernels: Tensor, degradation: Degradation, noise_std: float) -> None:
@@ -103,10 +72,11 @@ def uncertainty_map(
     bootstrap: bool = False,
     interrupt: Callable[[], bool] | None = None,
 ) -> UncertaintyMap:
-    """Push kernel draws through a restorer and gather mean and standard deviation, one image at a time.
+    """Restore the image with each kernel draw and return mean and standard deviation over the draws.
 
-    The spread is that of the kernel, and with `bootstrap` of the noise: it leaves out what the restorer's prior gets
-    wrong and what the operator cannot see, which is most of the error (`image_posterior.restoration_uncertainty`).
+    The spread is that of the kernel and, with `bootstrap`, of the noise. It leaves out what the restorer's prior gets
+    wrong and what lies in the operator's null space, which is most of the error (see
+    `image_posterior.restoration_uncertainty`).
 
     Parameters
     ----------
@@ -123,8 +93,8 @@ def uncertainty_map(
     generator : torch.Generator
         For the bootstrap.
     bootstrap : bool
-        Parametric bootstrap (Efron 1979): for each kernel k, restore not y but what the degraded restoration of y,
-        with fresh noise, is taken for; the pair tells how the restorer scatters, x_i = R(y) + R(y_i) − R(R(y) ⊗ k ↓s).
+        Parametric bootstrap (Efron 1979): for each kernel k, degrade the restored image again, without and with fresh
+        noise, and restore both; x_i = R(y) + R((R(y) ⊗ k)↓s + n) − R((R(y) ⊗ k)↓s).
     interrupt : callable, optional
         Asked after each draw; once it says True (and two draws are there), the map of those is returned.
 
@@ -143,29 +113,35 @@ def uncertainty_map(
             again = restorer((clean + noise).to(y), kernel, degradation, noise_std)
             x = x + again - restorer(clean.to(y), kernel, degradation, noise_std)
         moments.add(x)
-        if interrupt is not None and interrupt() and moments.n >= 2:
+        if interrupt is not None and interrupt() and moments.count >= 2:
             break
-    return UncertaintyMap(moments.mean.to(y), moments.std.to(y), moments.n)
+    return as_map(moments, y)
+
+
+def as_map(moments: RunningMoments, like: Tensor) -> UncertaintyMap:
+    """Return mean and standard deviation (divisor n − 1) of images as a map, with the type and device of `like`."""
+    mean, std = (v[None].to(like) for v in (moments.mean, moments.std(1)))
+    return UncertaintyMap(mean, std, moments.count)
 
 
 def _degrade(x: Tensor, kernel: Tensor, y: Tensor, degradation: Degradation) -> Tensor:
-    """Degrade a picture to the size of y; where nothing is known of its border, its edge is repeated."""
+    """Degrade a picture to the size of y; where its surroundings are unknown, its edge is repeated."""
     canvas = Canvas(y, kernel, degradation)
     return canvas.degrade(canvas.fill(x.double())).to(y)
 
 
 @dataclass(frozen=True)
 class Sparsification:
-    """Error of what is left when the most uncertain pixels are left out.
+    """Error of the remaining pixels when the most uncertain ones are left out.
 
     Attributes
     ----------
     fractions : Tensor
-        (m,) share of the pixels left out, from 0.
+        (m,) share of the pixels that are left out, from 0.
     error, oracle : Tensor
-        (m,) mean absolute error of the rest over that of all pixels, by falling std and by falling error itself.
+        (m,) mean absolute error of the rest over that of all pixels: leaving out the largest std, or the largest error.
     ause, ause_random : float
-        Area between the curve and the oracle's (0: perfect ranking), and what an uninformative order gives.
+        Area between the curve and the oracle's (0: perfect ranking), and the same for a random order.
     spearman : float
         Rank correlation of std and absolute error.
     """
@@ -184,9 +160,9 @@ def sparsification(std: Tensor, error: Tensor) -> Sparsification:
     Parameters
     ----------
     std : Tensor
-        Uncertainties of any shape; only their order matters.
+        Uncertainties, of any shape; only their order matters.
     error : Tensor
-        Errors of the same shape; their absolute values count.
+        Errors of the same shape; only their absolute values matter.
 
     Raises
     ------
@@ -243,34 +219,28 @@ def save_uncertainty(folder: Path, found: UncertaintyMap) -> None:
 
 
 def draw_uncertainty(found: UncertaintyMap, truth: Tensor | None = None) -> Figure:
-    """Draw the image beside its standard deviation, and beside the absolute error of its luma if a truth is given."""
-    from matplotlib.figure import Figure
-
+    """Draw the image, its standard deviation and, if the truth is given, the absolute error of its luma."""
     picture = found.mean[0].permute(1, 2, 0).clamp(0, 1).cpu().numpy()
     maps = [("Standard deviation", 255 * found.std[0].double().square().mean(0).sqrt().cpu().numpy())]
     if truth is not None:
         maps.append(("Absolute error", 255 * (luma(found.mean) - luma(truth))[0, 0].abs().double().cpu().numpy()))
     top = max(float(np.quantile(maps[0][1], 0.995)), 0.1)
     n, (h, w) = 1 + len(maps), picture.shape[:2]
-    figure = Figure(figsize=(4.6 * n, 4.3 * min(max(h / w, 0.4), 2) + 0.7), layout="constrained", dpi=130)
+    figure = new_figure(4.6 * n, 4.3 * min(max(h / w, 0.4), 2) + 0.7, dpi=130)
     axes = figure.subplots(1, n)
-    axes[0].imshow(picture if picture.shape[2] == 3 else picture.mean(2), cmap="gray", vmin=0, vmax=1)
-    axes[0].set_title("Result", fontsize=13)
+    show_picture(axes[0], picture if picture.shape[2] == 3 else picture.mean(2), "Result", size=13)
     for panel, (title, values) in zip(axes[1:], maps, strict=True):
         shown = panel.imshow(values, cmap="magma", vmin=0, vmax=top, interpolation="nearest")
         panel.set_title(title, fontsize=13)
         bar = figure.colorbar(shown, ax=panel, fraction=0.046, pad=0.03, extend="max")
         bar.set_label("grey levels of 255", fontsize=11)
-    for panel in axes:
         panel.axis("off")
     return figure
 
 
 def draw_sparsification(curves: dict[str, Sparsification]) -> Figure:
-    """Draw error-uncertainty curves by name, with the oracle's of the first and the flat line of a random order."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9.2, 4.4), layout="constrained", dpi=150)
+    """Draw error-uncertainty curves by name, with the oracle of the first curve and the line of a random order."""
+    figure = new_figure(9.2, 4.4, dpi=150)
     axes = figure.subplots()
     for name, curve in curves.items():
         axes.plot(100 * curve.fractions, curve.error, lw=1.8, label=f"{name}: area {curve.ause:.3f}")

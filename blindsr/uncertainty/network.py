@@ -1,10 +1,10 @@
-"""Uncertainty from an image network: an ensemble of restarts, or Langevin dynamics over its weights.
+"""Uncertainty from an image network: an ensemble of restarts, or Langevin dynamics over the network's weights.
 
 SGLD over the weights of a deep image prior: Cheng, Gadelha, Maji, Sheldon, "A Bayesian perspective on the deep image
 prior", CVPR 2019; here preconditioned (`samplers.sgld`). Ensembles: Lakshminarayanan, Pritzel, Blundell, "Simple and
 scalable predictive uncertainty estimation using deep ensembles", NeurIPS 2017. Neither is exact: Langevin dynamics has
-no acceptance step and does not reach all of the posterior in a run of this length; members of an ensemble are optima.
-Both are slow beside `image_posterior.restoration_uncertainty`: every step is a pass through the network and back.
+no acceptance step and does not reach all of the posterior in a run of this length, and the members of an ensemble are
+optima. Both are much slower than `image_posterior.restoration_uncertainty`: each step is a forward and a backward pass.
 """
 
 from __future__ import annotations
@@ -17,33 +17,35 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import vector_to_parameters
 
+from blindsr.diagnostics.moments import RunningMoments
 from blindsr.generators.skip import SkipNetwork, SkipSettings
 from blindsr.operators.degradation import Degradation
+from blindsr.posteriors.base import value_and_gradient
 from blindsr.random import draw_seed, seeded
-from blindsr.restorers.half_quadratic import QUANTISATION_STD
+from blindsr.restorers.splitting import QUANTISATION_STD
 from blindsr.samplers.sgld import PreconditionedSgld, Sgld
-from blindsr.uncertainty.maps import RunningMoments, UncertaintyMap, check_inputs
+from blindsr.uncertainty.maps import UncertaintyMap, as_map, check_inputs
 
 MakeImage = Callable[[Tensor, Degradation], nn.Module]
-"""(y, degradation) -> a module whose call gives the image (1, C, H, W), as the degradation takes it."""
+"""(y, degradation) -> a module that returns the image (1, C, H, W), of the size that the degradation needs."""
 
 SMALL = SkipSettings(channels=32, non_local_from=None)
-"""A skip network for a CPU."""
+"""A skip network that is small enough for a CPU."""
 
 
 def small_skip(y: Tensor, degradation: Degradation) -> SkipNetwork:
-    """Skip network of `SMALL` size."""
+    """Return a skip network of size `SMALL`."""
     return SkipNetwork(y.shape[1], *degradation.hr_shape(*y.shape[-2:]), SMALL)
 
 
 @dataclass(frozen=True, eq=False)
 class WeightPosterior:
-    """Target: log p(φ | y, k) = −‖y − (x(φ) ⊗ k)↓s‖²/2σ² − ‖φ‖²/2τ², over the weights φ of an image network.
+    """Target over the weights φ of an image network: log p(φ | y, k) = −‖y − (x(φ) ⊗ k)↓s‖²/2σ² − ‖φ‖²/2τ² + const.
 
     Parameters
     ----------
     network : nn.Module
-        x(φ); its parameters are overwritten at each evaluation.
+        x(φ); each evaluation overwrites its parameters.
     y, kernel : Tensor
         (1, C, h, w) and (1, 1, K, K).
     degradation : Degradation
@@ -74,17 +76,17 @@ class WeightPosterior:
         return torch.cat([p.detach().reshape(-1) for p in self.network.parameters()])
 
     def image(self, z: Tensor) -> Tensor:
-        """Image (1, C, s h, s w) of one vector of weights (dim,)."""
+        """Return the image (1, C, s h, s w) of one vector of weights (dim,)."""
         vector_to_parameters(z.to(self.y), self.network.parameters())
         return self.degradation.crop(self.network())
 
     def energy(self) -> Tensor:
-        """Negative log density at the network's own weights, without the prior's part."""
+        """Return the negative log likelihood at the network's own weights, up to a constant."""
         residual = self.degradation(self.network(), self.kernel) - self.y
         return residual.square().sum() / (2 * self.noise_std**2)
 
     def log_prob_and_gradient(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Log densities (n,) of weights (n, dim), and their gradients (n, dim)."""
+        """Return log densities (n,) of weights (n, dim), and their gradients (n, dim)."""
         values, gradients = [], []
         for row in z:
             vector_to_parameters(row.to(self.y), self.network.parameters())
@@ -97,11 +99,11 @@ class WeightPosterior:
         return torch.stack(values), torch.stack(gradients)
 
     def log_prob(self, z: Tensor) -> Tensor:
-        """Log densities (n,) of weights (n, dim), detached."""
+        """Return log densities (n,) of weights (n, dim), detached."""
         return self.log_prob_and_gradient(z)[0]
 
     def initial(self, n: int, *, generator: torch.Generator) -> Tensor:
-        """Draws from the prior of the weights (n, dim), float64."""
+        """Return draws (n, dim) from the prior of the weights, float64."""
         dim = sum(p.numel() for p in self.network.parameters())
         return self.weight_std * torch.randn(n, dim, generator=generator, dtype=torch.float64)
 
@@ -116,7 +118,7 @@ def _trained(
     lr: float,
     generator: torch.Generator,
 ) -> WeightPosterior:
-    """Posterior around a new network after `steps` of Adam on its energy (over the number of values)."""
+    """Return the posterior around a new network after `steps` of Adam on its energy over the number of pixel values."""
     with seeded(draw_seed(generator)):
         network = make(y, degradation)
     target = WeightPosterior(network, y, kernel, degradation, *noise)
@@ -141,7 +143,7 @@ def ensemble(
     lr: float = 5e-3,
     interrupt: Callable[[], bool] | None = None,
 ) -> UncertaintyMap:
-    """Mean and standard deviation over networks of other seeds, each with another kernel draw and noise drawn anew.
+    """Mean and standard deviation over networks, each with a seed, a kernel draw and noise of its own.
 
     Parameters
     ----------
@@ -158,13 +160,13 @@ def ensemble(
     make : callable
         The network.
     members, steps, lr : int, int, float
-        Networks (at least 2), steps of Adam for each, its rate.
+        Number of networks (at least 2), steps of Adam for each, and its learning rate.
     interrupt : callable, optional
         Asked after each member; once it says True (and two are there), the map of those is returned.
     """
     check_inputs(y, kernels, degradation, noise_std)
     if members < 2 or steps < 1:
-        raise ValueError(f"ensemble: {members} members of {steps} steps, at least 2 members and 1 step are needed")
+        raise ValueError(f"ensemble: {members} members of {steps} steps; at least 2 members of 1 step are needed")
     moments, noise = RunningMoments(), max(noise_std, QUANTISATION_STD)
     for i in range(members):
         seen = y + noise_std * torch.randn(y.shape, generator=generator).to(y)
@@ -172,25 +174,25 @@ def ensemble(
         target = _trained(make, seen, kernel, degradation, (noise, 1.0), steps, lr, generator)
         with torch.no_grad():
             moments.add(degradation.crop(target.network()))
-        if interrupt is not None and interrupt() and moments.n >= 2:
+        if interrupt is not None and interrupt() and moments.count >= 2:
             break
-    return UncertaintyMap(moments.mean.to(y), moments.std.to(y), moments.n)
+    return as_map(moments, y)
 
 
 @dataclass(frozen=True)
 class LangevinSettings:
-    """How long, and how, the weights move.
+    """How the weights are sampled.
 
     Parameters
     ----------
     warmup, lr : int, float
-        Steps of Adam that find a start, and their rate.
+        Steps of Adam that find the initial weights, and their learning rate.
     burn, steps, thin : int
-        Langevin steps left out, steps after them, and how many of them make one kept image.
+        Langevin steps that are discarded, steps after them, and steps for each image that is kept.
     step_size : float
-        ε of `samplers.sgld`; with the preconditioner, a weight moves by about ε/2 a step where its gradient is steady.
+        ε of `samplers.sgld`; with the preconditioner, a weight with a steady gradient moves by about ε/2 in each step.
     preconditioned : bool
-        Preconditioned SGLD, which a network needs; else plain SGLD, ε in squared units of the weights.
+        Whether SGLD is preconditioned, which a network needs; without, ε is in squared units of the weights.
     weight_std : float
         τ of the prior on the weights.
     """
@@ -206,7 +208,7 @@ class LangevinSettings:
 
     def __post_init__(self) -> None:
         if min(self.warmup, self.burn) < 0 or self.thin < 1 or self.steps < 2 * self.thin:
-            raise ValueError("Langevin uncertainty: need warmup, burn >= 0, thin >= 1 and steps of at least twice that")
+            raise ValueError("Langevin uncertainty: choose warmup and burn >= 0, thin >= 1, steps >= 2 thin")
 
 
 def langevin(
@@ -231,7 +233,7 @@ def langevin(
     degradation : Degradation
         Scale, kernel size, alignment, padding.
     noise_std : float
-        Noise level, units of 0..1; that of rounding to 8 bits is the least.
+        Noise level, units of 0..1; at least that of rounding to 8 bits is assumed.
     generator : torch.Generator
         For the network and the noise.
     make : callable
@@ -245,16 +247,17 @@ def langevin(
     s = settings or LangevinSettings()
     noise = max(noise_std, QUANTISATION_STD), s.weight_std
     target = _trained(make, y, kernel, degradation, noise, s.warmup, s.lr, generator)
-    sampler: PreconditionedSgld | Sgld = Sgld(target, s.step_size)
+    sampler = Sgld(s.step_size)
     if s.preconditioned:
-        # no weight moves faster than under plain SGLD: one that the data do not see keeps to its prior
-        sampler = PreconditionedSgld(target, s.step_size, damping=1.0)
-    state, moments = sampler.init(target.weights()[None]), RunningMoments()
+        # No weight moves faster than under plain SGLD, so that one without influence on the data follows its prior.
+        sampler = PreconditionedSgld(s.step_size, damping=1.0)
+    transition = sampler.on(value_and_gradient(target))
+    state, moments = transition.init(target.weights()[None]), RunningMoments()
     for step in range(1, s.burn + s.steps + 1):
-        state = sampler.step(state, generator)[0]
+        state = transition.step(state, generator)[0]
         if step > s.burn and (step - s.burn) % s.thin == 0:
             with torch.no_grad():
                 moments.add(target.image(state.position[0]))
-            if interrupt is not None and interrupt() and moments.n >= 2:
+            if interrupt is not None and interrupt() and moments.count >= 2:
                 break
-    return UncertaintyMap(moments.mean.to(y), moments.std.to(y), moments.n)
+    return as_map(moments, y)

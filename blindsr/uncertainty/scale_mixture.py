@@ -1,10 +1,10 @@
-"""Draws of an image given y, the kernel and the local gradient weights: the Gaussian inside a scale mixture.
+"""Draws of an image given y, the kernel and local gradient weights: the conditional Gaussian of a scale mixture.
 
-A sparse gradient prior is a scale mixture of Gaussians; given the weights of the mixture, taken at an image x̂,
+Total variation is a scale mixture of Gaussians. Given the weights of the mixture, computed at an image x̂,
 
-    p(x | y, k, w) ∝ exp(−‖y − A x‖²/2σ² − ½ Σ_u w(u) |∇x(u)|² − ½ a ‖x − x̂‖²),    w = λ γ (|∇x̂|² + ε²)^(γ/2 − 1),
+    p(x | y, k, w) ∝ exp(−‖y − A x‖²/2σ² − ½ Σ_u w(u) |∇x(u)|² − ½ a ‖x − x̂‖²),    w = λ (|∇x̂|² + ε²)^(−1/2),
 
-with a small a that fixes the mean. A draw is the mode of the same problem with its data and its gradients perturbed
+with a small a that determines the mean. A draw is the mode of the same problem with perturbed data and gradients
 (Papandreou & Yuille, "Gaussian sampling by local perturbations", NeurIPS 2010), found by conjugate gradients.
 """
 
@@ -17,14 +17,15 @@ import torch
 from torch import Tensor
 
 from blindsr.operators.degradation import Degradation, Padding
+from blindsr.priors.image import TotalVariation
 from blindsr.restorers.canvas import Canvas
-from blindsr.restorers.half_quadratic import GradientPrior, difference_filters
+from blindsr.restorers.splitting import difference_filters
 
 _CG_STEPS, _CG_TOLERANCE = 200, 1e-3
 
 
 class ConditionalGaussian:
-    """p(x | y, k, w), see the module: draws, exact up to the solver's tolerance, and the mean.
+    """p(x | y, k, w), see the module: its mean, and draws that are exact up to the tolerance of the solver.
 
     Parameters
     ----------
@@ -37,9 +38,9 @@ class ConditionalGaussian:
     noise_std : float
         σ > 0, units of 0..1.
     image : Tensor
-        x̂ (1, 1, s h, s w), from whose gradients the weights are taken.
-    prior : GradientPrior, optional
-        λ and γ. Default: total variation.
+        x̂ (1, 1, s h, s w), whose gradients give the weights.
+    weight : float
+        λ of total variation.
     smoothing : float
         ε, units of 0..1.
     """
@@ -52,21 +53,20 @@ class ConditionalGaussian:
         noise_std: float,
         image: Tensor,
         *,
-        prior: GradientPrior | None = None,
+        weight: float = TotalVariation.map_weight,
         smoothing: float = 2 / 255,
     ) -> None:
         if not 0 < noise_std < math.inf:
             raise ValueError(f"noise level {noise_std}: a standard deviation above 0 is needed")
-        prior = prior or GradientPrior()
         self.canvas, self.variance = Canvas(y, kernel, degradation), noise_std**2
         whole = torch.zeros(1, 1, *self.canvas.lr_full)
         self.inverse = Canvas(whole, kernel, replace(degradation, padding=Padding.CIRCULAR))
-        self.filters = difference_filters(self.canvas.shape)
+        self.filters = difference_filters(self.canvas.shape, TotalVariation.offsets)
         x = self.canvas.fill(image).double()
         size = torch.stack(self._gradients(x)).square().sum(0)
-        self.weights = prior.weight * prior.exponent * (size + smoothing**2) ** (prior.exponent / 2 - 1)
+        self.weights = weight * (size + smoothing**2) ** -0.5
         typical = float(self.weights.median())
-        self.anchor = 1e-3 * typical  # a weak pull to x̂, which fixes the mean
+        self.anchor = 1e-3 * typical  # a weak pull towards x̂, which determines the mean
         self.center = x
         self.diagonal = typical * torch.stack([f.abs().square() for f in self.filters]).sum(0) + self.anchor
 
@@ -86,12 +86,12 @@ class ConditionalGaussian:
         return out
 
     def precision(self, x: Tensor) -> Tensor:
-        """Apply the posterior precision AᵀA/σ² + Σ Dᵀ w D + anchor to a canvas image."""
+        """Apply the posterior precision AᵀA/σ² + Σ Dᵀ w D + a to an image on the canvas."""
         smooth = self._divergence([self.weights * g for g in self._gradients(x)])
         return self._adjoint(self.canvas.degrade(x)) / self.variance + smooth + self.anchor * x
 
     def solve(self, b: Tensor, tolerance: float = _CG_TOLERANCE) -> Tensor:
-        """Solve precision · x = b by conjugate gradients, preconditioned by the case of equal weights."""
+        """Solve precision · x = b by conjugate gradients, preconditioned with the inverse for equal weights."""
 
         def rough(r: Tensor) -> Tensor:
             return self.inverse.solve(self.diagonal, torch.fft.fft2(r), self.variance)
@@ -118,7 +118,7 @@ class ConditionalGaussian:
         return self.canvas.crop(self.solve(self._target(), tolerance))
 
     def draw(self, generator: torch.Generator, tolerance: float = _CG_TOLERANCE) -> Tensor:
-        """One draw (1, 1, s h, s w), float64: the mode of a perturbed problem has the posterior's law."""
+        """Return one draw (1, 1, s h, s w), float64: the mode of a perturbed problem follows the posterior."""
 
         def white(like: Tensor) -> Tensor:
             return torch.randn(like.shape, generator=generator, dtype=torch.float64)

@@ -1,1 +1,1 @@
-"""KernelGAN: the kernel from an adversarial game on the patches of y, a solver of its own."""
+"""KernelGAN: the kernel from adversarial training on the patches of y."""

@@ -1,4 +1,4 @@
-"""Which parts of y the players see: crops drawn by how much gradient they hold (the published code's maps)."""
+"""Crops of y for both networks, drawn in proportion to the gradients that they hold, as in the published code."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from torch.nn import functional as F
 from blindsr.estimators.kernelgan.networks import STEP
 
 WINDOW = 5
-"""Side of the box that blurs a gradient map, and the border that is left out of it."""
+"""Side of the box that smooths a gradient map, and width of the border that is left out of it."""
 SHARE = 0.97
-"""Share of the pixels whose gradient counts as none."""
+"""Share of the pixels whose gradient counts as zero."""
 
 
 def gradient_map(image: Tensor) -> Tensor:
-    """Where the strong edges of a grey image (h, w) are: (h, w), mean one.
+    """Return where the strong edges of a grey image (h, w) are: (h, w), with mean one.
 
-    The sum of three maps: the strongest 3 % of the pixels in |∂x|, the same in |∂y|, and the gradient's length, each
-    scaled to sum one, blurred by a box.
+    The sum of three maps, each scaled to sum one: the strongest 3 % of the pixels in |∂x|, the same in |∂y|, and the
+    magnitude of the gradient. The sum is smoothed by a box.
     """
     dy, dx = torch.gradient(image)
     maps = [_strongest(_framed(dx.abs(), WINDOW)), _strongest(_framed(dy.abs(), WINDOW))]
@@ -31,9 +31,9 @@ def gradient_map(image: Tensor) -> Tensor:
 
 
 def probability_map(strength: Tensor, crop: int) -> Tensor:
-    """Probability (h, w) of each pixel to be the centre of a crop: mean strength in a box of half its side.
+    """Return the probability (h, w) of each pixel as the centre of a crop: mean strength in a box of half its side.
 
-    Zero where a crop would stick out; uniform where nothing is left.
+    Zero where a crop would extend beyond the image; uniform if the strength is zero everywhere else.
     """
     inside = _framed(_box(strength, crop // 2), crop // 2)
     return inside / inside.sum() if float(inside.sum()) > 0 else torch.full_like(inside, 1 / inside.numel())
@@ -48,7 +48,7 @@ def _framed(a: Tensor, edge: int) -> Tensor:
 
 
 def _strongest(a: Tensor) -> Tensor:
-    """Zero up to the `SHARE` quantile; above it all alike (clipped at the next larger value)."""
+    """Zero up to the `SHARE` quantile, and constant above it (clipped at the next larger value)."""
     ordered = a.flatten().sort().values
     pivot = min(int(SHARE * len(ordered)), len(ordered) - 2)
     low, high = ordered[pivot], ordered[pivot + 1]
@@ -56,7 +56,7 @@ def _strongest(a: Tensor) -> Tensor:
 
 
 def _box(a: Tensor, side: int) -> Tensor:
-    """Mean over a box, zeros beyond the border; a box of even side reaches one further up and left."""
+    """Mean over a box, with zeros beyond the border; a box of even side reaches one pixel farther up and left."""
     before, after = side // 2, (side - 1) // 2
     padded = F.pad(a[None, None], (before, after, before, after))
     return F.avg_pool2d(padded, side, stride=1)[0, 0]
@@ -64,16 +64,16 @@ def _box(a: Tensor, side: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Crops:
-    """Draws crops of a picture.
+    """Draws crops from a picture.
 
     Attributes
     ----------
     picture : Tensor
         (1, C, h, w), values -1..1.
     side : int
-        Of a crop.
+        Side of a crop.
     probability : Tensor
-        (h, w), of its centre.
+        (h, w) probability of the centre of a crop.
     """
 
     picture: Tensor
@@ -82,17 +82,17 @@ class Crops:
 
     @classmethod
     def of(cls, picture: Tensor, grey: Tensor, side: int, *, shrunk: bool) -> Crops:
-        """Make the crops' distribution from the gradients of a grey picture (h, w), values 0..1.
+        """Compute the distribution of the crops from the gradients of a grey picture (h, w), values 0..1.
 
         Parameters
         ----------
         picture, grey : Tensor
-            What is cut (1, C, h, w), and its luma (h, w).
+            The picture (1, C, h, w) that crops are taken from, and its luma (h, w).
         side : int
-            Of a crop.
+            Side of a crop.
         shrunk : bool
-            Whether to go by the gradients of the picture at half its size, as for the generator, which sees the
-            pictures to be shrunk.
+            Whether to use the gradients of the picture at half its size, as for the crops of the generator, which are
+            downscaled by it.
         """
         strength = gradient_map(grey)
         if shrunk:
@@ -102,7 +102,7 @@ class Crops:
         return cls(picture, side, probability_map(strength, side))
 
     def draw(self, generator: torch.Generator) -> Tensor:
-        """Cut one (1, C, side, side); rows and columns start at even pixels."""
+        """Draw a crop (1, C, side, side), whose rows and columns start at even pixels."""
         h, w = self.probability.shape
         center = int(torch.multinomial(self.probability.flatten(), 1, generator=generator))
         top, left = (

@@ -1,7 +1,7 @@
-"""The game: the generator shrinks patches of y so that the discriminator takes them for patches of y itself.
+"""Adversarial training: the generator downscales patches of y so that the discriminator takes them for patches of y.
 
-Small patches recur across the scales of a natural picture. Shrinking y by the kernel that made y keeps its patch
-distribution best (Michaeli & Irani 2013), so the generator that fools the discriminator has found the kernel:
+Small patches recur across the scales of a natural picture. Downscaling y by the kernel that made y preserves its patch
+distribution best (Michaeli & Irani 2013), so the generator that deceives the discriminator has found the kernel:
 
     min over G, max over D of  mean |D(y) - 1| + mean |D(G(y))|  + regularisers of G's kernel.
 
@@ -40,25 +40,25 @@ PATCH = 7
 
 @dataclass(frozen=True)
 class KernelGan(Estimator):
-    """Numbers of the game; the defaults are the published ones.
+    """Settings of the training; the defaults are the published values.
 
     Parameters
     ----------
     layers, channels : tuple of int, int
         Of the generator; `channels` of the discriminator too.
     crop : int
-        Side of the generator's crops, LR pixels; a smaller picture is seen whole.
+        Side of the generator's crops, LR pixels; a smaller picture is used whole.
     lr, betas : float, tuple of float
-        Of both players' Adam.
+        Of Adam, for both networks.
     decay_every : int
         Steps after which the learning rate falls to a tenth.
     noise : float
-        Standard deviation of the noise that keeps the discriminator from telling a patch by its rounding, units of
-        0..1. (The published code gives patches of y twice as much as the generator's, and lets it pile up in y.)
+        Standard deviation of the noise that keeps the discriminator from recognising a patch by its rounding, units of
+        0..1. (The published code adds twice as much to patches of y as to the generator's, and it accumulates in y.)
     weights : Weights
         Of the regularisers.
     steps : int
-        Steps of the game; published 3,000.
+        Steps of the training; published: 3,000.
     """
 
     layers: tuple[int, ...] = (7, 5, 3, 1, 1, 1)
@@ -79,12 +79,12 @@ class KernelGan(Estimator):
         return sum(self.layers) - len(self.layers) + 1
 
     def sides(self, degradation: Degradation, height: int, width: int) -> tuple[int, int, int]:
-        """Return what is left out of an LR image at each side, and the sides of the crops to shrink and to judge.
+        """Return the border of the LR image that is left out, and the sides of both networks' crops.
 
         Raises
         ------
         ValueError
-            If the scale is not 2, 4 or 8, or the image too small for the game.
+            If the scale is not 2, 4 or 8, or the image is too small.
         """
         if degradation.scale not in SCALES:
             raise ValueError(f"KernelGAN finds kernels of scale {', '.join(map(str, SCALES))}, not {degradation.scale}")
@@ -97,7 +97,7 @@ class KernelGan(Estimator):
         return border, side, judged
 
     def steps_for(self, degradation: Degradation) -> int:
-        """Steps of the game."""
+        """Return the number of steps."""
         return self.steps
 
     def with_steps(self, steps: int) -> KernelGan:
@@ -109,7 +109,7 @@ class KernelGan(Estimator):
         self.sides(degradation, *y.shape[-2:])
 
     def start(self, y: Tensor, degradation: Degradation, *, seed: int, device: torch.device | str) -> GanEstimation:
-        """Prepare the crops of y (1, C, h, w), values 0..1, and draw both players' weights.
+        """Prepare the crops of y (1, C, h, w), values 0..1, and draw the weights of both networks.
 
         Raises
         ------
@@ -122,7 +122,7 @@ class KernelGan(Estimator):
     def resume(
         self, y: Tensor, degradation: Degradation, state: dict[str, Any], *, device: torch.device | str
     ) -> GanEstimation:
-        """Rebuild a game; going on from it gives the same bits as never having stopped.
+        """Rebuild a training from its state; continuing gives the same bits as never having stopped.
 
         Raises
         ------
@@ -138,20 +138,20 @@ class KernelGan(Estimator):
 
 
 class GanEstimation(Estimation):
-    """A game under way on one LR image; random draws are made on the CPU.
+    """Adversarial training on one LR image; random draws are made on the CPU.
 
     Parameters
     ----------
     settings : KernelGan
-        Numbers.
+        Sizes, rates and weights.
     y : Tensor
         LR image (1, C, h, w), values 0..1.
     degradation : Degradation
         Forward operator; scale 2, 4 or 8.
     source : torch.Generator
-        Of the crops and the noise.
+        For the crops and the noise.
     seed : int
-        Of both players' weights.
+        Of the weights of both networks.
     device : torch.device or str
         Where to compute.
     """
@@ -172,7 +172,7 @@ class GanEstimation(Estimation):
         self.mask = boundary_mask(s.kernel_size).to(self.device)
         self.bicubic = bicubic_kernel(s.kernel_size, self.center).to(self.device)
         self.crops = self._crops(y.detach().cpu())
-        """Patches of y to be shrunk, and patches of y for the discriminator to compare them with."""
+        """Crops of y for the generator, and crops of y for the discriminator to compare its output with."""
         with seeded(seed):
             self.kernel = DeepLinear(s.layers, s.channels).to(self.device)
             self.judge = PatchDiscriminator(y.shape[1], s.channels)
@@ -188,7 +188,7 @@ class GanEstimation(Estimation):
         return Crops.of(picture, grey, side, shrunk=True), Crops.of(picture, grey, judged, shrunk=False)
 
     def advance(self) -> Metrics:
-        """Let the generator and then the discriminator take a step on crops of y."""
+        """Make a step of the generator and then one of the discriminator on crops of y."""
         s = self.settings
         for adam in self.adams:
             adam.param_groups[0]["lr"] = s.lr * 0.1 ** (self.step // s.decay_every)
@@ -209,18 +209,18 @@ class GanEstimation(Estimation):
         w, adam = self.settings.weights, self.adams[0]
         kernel = self.kernel.kernel()
         shrunk = _shrink(self.kernel, crop, kernel)
-        game = (self.judge(shrunk) - 1).abs().mean()
+        adversarial = (self.judge(shrunk) - 1).abs().mean()
         gap = bicubic_gap(shrunk.transpose(0, 1), crop.transpose(0, 1), self.bicubic)
         penalty = self.schedule.penalty(kernel, self.mask, self.center, w) + self.schedule.bicubic * gap
         adam.zero_grad(set_to_none=True)
-        (game + penalty).backward()
+        (adversarial + penalty).backward()
         adam.step()
         self.schedule = self.schedule.after(self.step + 1, float(gap.detach()), w)
         spread = sum(4**j for j in range(int(math.log2(self.degradation.scale))))  # of the analytic kernel, in variance
         k = kernel.detach().clamp_min(0)
         return Metrics(
             step=self.step + 1,
-            loss=float(game.detach()),
+            loss=float(adversarial.detach()),
             mse=float("nan"),
             prior=float(penalty.detach()),
             noise_std=float("nan"),
@@ -229,12 +229,12 @@ class GanEstimation(Estimation):
         )
 
     def estimate(self) -> Estimate:
-        """Return the generator's kernel, cleaned, centred, raised to the scale."""
+        """Return the generator's kernel, cleaned, centred, converted to the scale."""
         with torch.no_grad():
             return Estimate(None, finished(self.kernel.kernel(), self.degradation))
 
     def facts(self) -> dict[str, Any]:
-        """Count the weights of both players."""
+        """Return the number of weights of both networks."""
         return {"parameters": sum(p.numel() for m in (self.kernel, self.judge) for p in m.parameters())}
 
     def state_dict(self) -> dict[str, Any]:
@@ -250,7 +250,7 @@ class GanEstimation(Estimation):
         return copy.deepcopy(state)
 
     def load(self, state: dict[str, Any]) -> None:
-        """Take over a state; see `KernelGan.resume`."""
+        """Restore a state; see `KernelGan.resume`."""
         self.kernel.load_state_dict(state["kernel"])
         self.judge.load_state_dict(state["judge"])
         for adam, saved in zip(self.adams, state["adams"], strict=True):
@@ -262,13 +262,13 @@ class GanEstimation(Estimation):
 
 
 def _border(degradation: Degradation) -> int:
-    """LR pixels at each side that the border rule has touched: they are left out (published: 10, or none)."""
+    """LR pixels at each side that the border rule affects; they are left out (published: 10, or none)."""
     if degradation.padding is Padding.VALID:
         return 0
     return math.ceil(max(*degradation.margins, 0) / degradation.scale)
 
 
 def _shrink(net: DeepLinear, picture: Tensor, kernel: Tensor | None = None) -> Tensor:
-    """Shrink a picture (1, C, h, w), every colour by the same kernel."""
+    """Downscale a picture (1, C, h, w), every colour by the same kernel."""
     out: Tensor = net(picture.transpose(0, 1), kernel)
     return out.transpose(0, 1)

@@ -1,4 +1,4 @@
-"""From the generator's kernel to one of the project: clean, centre, raise to the scale, place on the kernel's grid."""
+"""From the generator's kernel to that of the operator: clean, centre, convert to the scale, place on the grid."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from blindsr.operators.degradation import Degradation
 from blindsr.operators.kernels import center_of_mass
 
 SIGNIFICANT = 40
-"""How many values of a kernel are kept, roughly (published, of 169)."""
+"""Approximate number of values of a kernel that are kept (the published code keeps 40 of 169)."""
 SMALL = 0.75
-"""Share of the value after those that is taken off all."""
+"""Share of the next smaller value that is subtracted from all values."""
 CENTERED = 1e-3
-"""Distance from the wanted centre of mass, pixels, that is left alone."""
+"""Tolerance of the centre of mass, pixels."""
 
 
 def significant(kernel: Tensor, count: int = SIGNIFICANT) -> Tensor:
-    """Take 0.75 of the (count + 1)-th largest value off a kernel (1, 1, K, K), what is left below zero away; sum one.
+    """Subtract 0.75 of the (count + 1)-th largest value from a kernel (1, 1, K, K), clip it at zero, and normalise it.
 
     Raises
     ------
     ValueError
-        If nothing is left.
+        If no value remains positive.
     """
     ordered = kernel.flatten().sort(descending=True).values
     kept = (kernel - SMALL * ordered[min(count, len(ordered) - 1)]).clamp_min(0)
@@ -36,7 +36,7 @@ def significant(kernel: Tensor, count: int = SIGNIFICANT) -> Tensor:
 def shifted(kernel: Tensor, center: float) -> Tensor:
     """Shift a kernel (1, 1, K, K) by cubic splines so that its centre of mass is at `center` on both axes.
 
-    What the splines leave below zero is cut off; the sum is one again. Repeated, because cutting moves the centre.
+    Negative values are clipped and the sum is normalised; since clipping moves the centre, this is repeated.
     """
     from scipy.ndimage import shift
 
@@ -51,10 +51,10 @@ def shifted(kernel: Tensor, center: float) -> Tensor:
 
 
 def analytic(kernel: Tensor, scale: int) -> Tensor:
-    """Return the kernel of `scale` = 2^m whose degradation is that of a kernel of scale 2, m times over.
+    """Return the kernel of `scale` = 2^m whose degradation equals m degradations by a kernel of scale 2.
 
-    Keeping every second pixel and correlating again is correlating with the kernel spread to every second pixel first:
-    k_4 = k_2 ⊗ (k_2 with zeros between), k_8 = k_4 ⊗ (k_2 with three zeros between) (paper, supplementary material).
+    Correlating after keeping every second pixel is the same as correlating before it with the dilated kernel:
+    k_4 = k_2 ⊗ (k_2 with zeros between), k_8 = k_4 ⊗ (k_2 with three zeros between) (KernelGAN paper, supplement).
     A centre of mass at (K - 2)/2 becomes one at (K - scale)/2, K the new side.
     """
     k, step = kernel, STEP
@@ -68,7 +68,7 @@ def analytic(kernel: Tensor, scale: int) -> Tensor:
 
 
 def placed(kernel: Tensor, degradation: Degradation) -> Tensor:
-    """Cut or fill a kernel (1, 1, n, n) centred at (n - s)/2 to the operator's (1, 1, K, K), centred at (K - s)/2."""
+    """Crop or pad a kernel (1, 1, n, n) centred at (n - s)/2 to the operator's (1, 1, K, K), centred at (K - s)/2."""
     border = (degradation.kernel_size - kernel.shape[-1]) // 2  # n and K are odd
     k = F.pad(kernel, [border] * 4).clamp_min(0)
     return shifted(k / k.sum(), degradation.center)
@@ -78,6 +78,6 @@ def finished(kernel: Tensor, degradation: Degradation) -> Tensor:
     """Turn the generator's kernel (1, 1, n, n) of scale 2 into the operator's kernel (1, 1, K, K) of its scale."""
     clean = significant(kernel.detach().double().cpu())
     n = kernel.shape[-1]
-    room = n // 2  # so that the shift pushes nothing over the edge
+    room = n // 2  # so that the shift moves nothing over the edge
     k = shifted(F.pad(clean, [room] * 4), (n - STEP) / 2 + room)
     return placed(analytic(k, degradation.scale), degradation).float()

@@ -1,4 +1,4 @@
-"""The two players: a deep linear generator that shrinks patches by 2, and a discriminator that judges patches.
+"""The two networks: a deep linear generator that downscales patches by 2, and a discriminator of patches.
 
 References
 ----------
@@ -14,24 +14,24 @@ from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
 STEP = 2
-"""Factor by which the generator shrinks."""
+"""Factor by which the generator downscales."""
 GAIN = 0.1
-"""Gain of the initial weights (Glorot, normal), as published."""
+"""Gain of the initial weights (Glorot normal), as published."""
 
 
 class DeepLinear(nn.Module):
     """A linear network of convolutions: one kernel, written as the product of several layers.
 
-    Without biases and activations, the layers one after the other are one correlation with the kernel
-    k = w_1 ⊗ w_2 ⊗ … ⊗ w_n, kept at every second pixel. `forward` applies that kernel outright, which is the same
+    Without biases and activations, the layers together are one correlation with the kernel
+    k = w_1 ⊗ w_2 ⊗ … ⊗ w_n, kept at every second pixel. `forward` applies that kernel directly, which is the same
     function of the weights, with the same gradients, at a fraction of the cost.
 
     Parameters
     ----------
     layers : tuple of int
-        Sides of the filters; published (7, 5, 3, 1, 1, 1), a kernel of 13x13.
+        Sides of the filters; published: (7, 5, 3, 1, 1, 1), for a kernel of 13x13.
     channels : int
-        Channels between the layers; published 64.
+        Channels between the layers; published: 64.
 
     Notes
     -----
@@ -55,30 +55,30 @@ class DeepLinear(nn.Module):
         return k
 
     def layer_by_layer(self, x: Tensor) -> Tensor:
-        """Apply the layers in turn, the last one at every second pixel: what `forward` does, as it is drawn."""
+        """Apply the layers one by one, the last at every second pixel: the same as `forward`, by definition."""
         *most, last = self.weights
         for w in most:
             x = F.conv2d(x, w)
         return F.conv2d(x, last, stride=STEP)
 
     def forward(self, x: Tensor, kernel: Tensor | None = None) -> Tensor:
-        """Shrink planes (N, 1, h, w) to (N, 1, (h - K) // 2 + 1, …); `kernel` saves the work where it is at hand."""
+        """Downscale planes (N, 1, h, w) to (N, 1, (h - K) // 2 + 1, …), by `kernel` where it is known already."""
         out: Tensor = F.conv2d(x, self.kernel() if kernel is None else kernel, stride=STEP)
         return out
 
 
 class PatchDiscriminator(nn.Module):
-    """A map of probabilities that the 7x7 patch around each pixel is one of y: fully convolutional, no pooling.
+    """A map of the probability that the 7x7 patch around each pixel comes from y: fully convolutional, without pooling.
 
-    One 7x7 convolution, then 1x1 convolutions with batch norm and ReLU, a sigmoid at the end; all weights under
-    spectral normalisation.
+    One 7x7 convolution, then 1x1 convolutions with batch normalisation and ReLU, and a sigmoid at the end; all weights
+    are spectrally normalised.
 
     Parameters
     ----------
     colours : int
         Channels of the picture.
     channels, layers, patch : int
-        Feature channels, convolutions in all, and side of the first; published 64, 7 and 7.
+        Feature channels, number of convolutions, and side of the first; published: 64, 7 and 7.
 
     Notes
     -----

@@ -1,6 +1,6 @@
-"""What KernelGAN asks of its kernel besides the game: four regularisers (paper, Sec. 4.1) and a bicubic start.
+"""KernelGAN's four regularisers of the kernel (KernelGAN paper, Sec. 4.1), and its bicubic initial phase.
 
-All are functions of a kernel (1, 1, K, K) as the generator has it: any sign, any sum.
+All are functions of the generator's kernel (1, 1, K, K), of any sign and sum.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from blindsr.restorers.bicubic import keys
 POWER = 0.2
 """Exponent of the sparsity term."""
 EDGE = 30.0
-"""Factor on the boundary's mask."""
+"""Factor of the boundary mask."""
 
 
 def sum_to_one(kernel: Tensor) -> Tensor:
@@ -26,9 +26,9 @@ def sum_to_one(kernel: Tensor) -> Tensor:
 
 
 def boundary_mask(size: int) -> Tensor:
-    """Weights (K, K) that grow to the border: 30 (1 - exp(-r² / 2K²)), 0 in the middle.
+    """Weights (K, K) that grow towards the border: 30 (1 - exp(-r² / 2K²)), and 0 in the middle.
 
-    The middle is all but a frame of ⌊K/4⌋ - 1 pixels (13: a frame of 2).
+    The middle is everything but a frame of ⌊K/4⌋ - 1 pixels (2 for K = 13).
     """
     axis = torch.arange(size, dtype=torch.float32) - size // 2
     bell = torch.exp(-axis.square() / (2 * size**2))
@@ -39,12 +39,12 @@ def boundary_mask(size: int) -> Tensor:
 
 
 def boundary(kernel: Tensor, mask: Tensor) -> Tensor:
-    """Return mean |k m|: values near the border cost."""
+    """Return mean |k m|, which penalises values near the border."""
     return (kernel * mask).abs().mean()
 
 
 def sparsity(kernel: Tensor) -> Tensor:
-    """Return mean |k|^0.2: many small values cost more than a few large ones."""
+    """Return mean |k|^0.2, which penalises many small values more than a few large ones."""
     return (kernel.abs() + 1e-12).pow(POWER).mean()
 
 
@@ -57,14 +57,14 @@ def off_center(kernel: Tensor, center: float) -> Tensor:
 
 
 def bicubic_kernel(size: int, center: float) -> Tensor:
-    """Kernel (1, 1, size, size) of bicubic shrinking by 2 (Keys' cubic stretched by 2) about `center`."""
+    """Kernel (1, 1, size, size) of bicubic downscaling by 2 (Keys' cubic, stretched by 2) about `center`."""
     line = keys((torch.arange(size, dtype=torch.float64) - center) / STEP)
     line = (line / line.sum()).float()
     return (line[:, None] * line[None, :])[None, None]
 
 
 def bicubic_gap(shrunk: Tensor, picture: Tensor, bicubic: Tensor) -> Tensor:
-    """Mean squared difference of what the generator makes of planes (N, 1, h, w) from bicubic shrinking."""
+    """Mean squared difference between the generator's output for planes (N, 1, h, w) and bicubic downscaling."""
     return (shrunk - F.conv2d(picture, bicubic, stride=STEP)).square().mean()
 
 
@@ -72,11 +72,11 @@ def bicubic_gap(shrunk: Tensor, picture: Tensor, bicubic: Tensor) -> Tensor:
 class Weights:
     """Weights of the terms, and how they change (published values).
 
-    The run begins with `bicubic`, to make the generator shrink like bicubic interpolation. Once the gap has been below
-    `near` three times in a row, `bicubic` is divided by `decay` at every `interval`-th step; when it is below `late`,
-    sparsity and centre come in for good.
+    At first `bicubic` dominates, so that the generator learns to downscale like bicubic interpolation. Once the gap has
+    been below `near` three times in a row, `bicubic` is divided by `decay` every `interval` steps; once it is below
+    `late`, sparsity and centre are added permanently.
 
-    `near` is a ninth of the published 0.4: that code adds up the three colours in the bicubic picture, which makes a
+    `near` is a ninth of the published 0.4: that code sums the three colours of the bicubic picture, which makes a
     grey picture three times as bright and its squared error nine times as large.
     """
 
@@ -94,16 +94,16 @@ class Weights:
 
 @dataclass(frozen=True)
 class Schedule:
-    """Where the weights stand in their course.
+    """The current state of the weights.
 
     Attributes
     ----------
     bicubic : float
         Weight of the bicubic term.
     near : int
-        Times in a row that the gap was small, up to 3; at 3 it stays.
+        Number of times in a row that the gap was small, up to 3, where it stays.
     late : bool
-        Whether sparsity and centre have come in.
+        Whether sparsity and centre have been added.
     """
 
     bicubic: float

@@ -1,4 +1,4 @@
-"""`blindsr bench`: run what is still to do, then write summary.md, .csv, .tex and bench.png beside the results."""
+"""`blindsr bench`: make the missing runs, then write summary.md, .csv, .tex and bench.png beside the results."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from blindsr.bench.engine import DATABASE, Engine, Tally, run_tasks
-from blindsr.bench.figure import draw_bench
+from blindsr.bench.figure import draw_bench, save_figure
 from blindsr.bench.report import FORMATS, RENDER, document
 from blindsr.bench.spec import Bench, Options, from_file, from_options
 from blindsr.bench.store import Store
 from blindsr.bench.summary import Line, summarise
-from blindsr.bench.task import Task
+from blindsr.bench.task import Task, oracle_restorer
 from blindsr.commands.batch import INTERRUPTED, SOME_FAILED
 from blindsr.commands.interrupt import Interrupt
 from blindsr.errors import UserError
-from blindsr.io.files import atomic_path, write_text
+from blindsr.io.files import write_text
 
 FIGURE = "bench.png"
 FILES = {"md": "summary.md", "csv": "summary.csv", "latex": "summary.tex"}
@@ -25,7 +25,7 @@ FILES = {"md": "summary.md", "csv": "summary.csv", "latex": "summary.tex"}
 
 @dataclass(frozen=True)
 class Finished:
-    """What came of a bench so far: its runs, their rows in the file of results, their summary, how many are left."""
+    """The state of a bench: its runs, their records in the database, their summary, and how many are left."""
 
     tasks: Sequence[Task]
     records: Sequence[dict[str, Any]]
@@ -34,14 +34,14 @@ class Finished:
 
 
 def run_bench(bench: Bench, out: Path, engine: Engine, *, interrupt: Interrupt, say: Callable[[str], None]) -> Finished:
-    """Run a bench to its end, or to an interrupt, and write its summary.
+    """Run a bench to its end, or until it is interrupted, and write its summary.
 
     Raises
     ------
     UserError
         If the bench makes no sense or its folder cannot be used; nothing has been run then.
     """
-    bench.oracle.made()
+    oracle_restorer(bench.oracle, bench.oracle_weights)
     tasks = bench.tasks()
     tally = run_tasks(tasks, out, engine, interrupt=interrupt, say=say)
     with Store(out / DATABASE) as store:
@@ -53,28 +53,25 @@ def run_bench(bench: Bench, out: Path, engine: Engine, *, interrupt: Interrupt, 
 
 
 def _write(title: str, finished: Finished, out: Path) -> None:
-    names = {t.key: t.words for t in finished.tasks}
-    errors = [f"{names[r['key']]}: {r['error']}" for r in finished.records if r["status"] == "failed"]
+    descriptions = {t.key: t.description for t in finished.tasks}
+    errors = [f"{descriptions[r['key']]}: {r['error']}" for r in finished.records if r["status"] == "failed"]
     write_text(out / FILES["md"], document(title, finished.lines, errors, provenance(finished.records)))
     for form in ("csv", "latex"):
         write_text(out / FILES[form], RENDER[form](finished.lines))
     figure = draw_bench(title, finished.lines)
     if figure is not None:
-        with atomic_path(out / FIGURE) as path:
-            figure.savefig(path, format="png", dpi=130)
+        save_figure(out / FIGURE, figure)
 
 
 def provenance(records: Sequence[dict[str, Any]]) -> list[str]:
-    """Lines on where and with what the finished runs were made."""
+    """Return a line on where, when and with what the finished runs were made."""
     done = [r for r in records if r["status"] == "done"]
     if not done:
         return []
     days = sorted({r["date"][:10] for r in done})
     machines = sorted({f"{r['machine']}, {r['threads']} threads a run" for r in done})
     versions = sorted({", ".join(f"{n} {v}" for n, v in r["versions"].items()) for r in done})
-    return [
-        f"{days[0]}" + (f" to {days[-1]}" if len(days) > 1 else "") + f"; {'; '.join(machines)}; {'; '.join(versions)}."
-    ]
+    return [" to ".join(dict.fromkeys((days[0], days[-1]))) + f"; {'; '.join(machines)}; {'; '.join(versions)}."]
 
 
 def bench_files(
@@ -104,27 +101,21 @@ def bench_files(
     bench = from_options(options) if spec is None else from_file(spec, options)
     with Interrupt().listening() as interrupt:
         finished = run_bench(bench, out, engine, interrupt=interrupt, say=say)
-    return ended(finished.tally, out, engine, say), RENDER[table](finished.lines)
+    return conclude(finished.tally, out, say), RENDER[table](finished.lines)
 
 
 def check_engine(engine: Engine) -> None:
-    """Refuse what cannot be together.
-
-    Raises
-    ------
-    UserError
-        If both a local cluster and a scheduler are named.
-    """
+    """Raise UserError if both a local cluster and a scheduler are named."""
     if engine.workers is not None and engine.scheduler is not None:
         raise UserError("--workers and --scheduler: name one of them")
 
 
-def ended(tally: Tally, out: Path, engine: Engine, say: Callable[[str], None]) -> int:
-    """Say how a bench ended; return the exit code."""
-    words = f"{out}: {tally.done} runs done"
+def conclude(tally: Tally, out: Path, say: Callable[[str], None]) -> int:
+    """Say how a bench ended and return the exit code."""
+    line = f"{out}: {tally.done} runs done"
     if tally.failed:
-        words += f", {tally.failed} failed (again with --retry-failed)"
+        line += f", {tally.failed} failed (--retry-failed makes them again)"
     if tally.left:
-        words += f", {tally.left} left (the same command goes on)"
-    say(words)
+        line += f", {tally.left} left (the same command continues)"
+    say(line)
     return INTERRUPTED if tally.left else SOME_FAILED if tally.failed else 0

@@ -35,7 +35,9 @@ from blindsr.results.files import (
     score,
     surroundings,
 )
-from blindsr.results.posterior import Sampling, Scene, draw, forget, read_sampling
+from blindsr.results.posterior import draw, forget
+from blindsr.results.sampling import Sampling, SamplingOptions, read_sampling
+from blindsr.results.targets import Scene
 
 NO_TRUTH = Truth(None, None)
 
@@ -193,8 +195,8 @@ class SuperResolved:
 
         Parameters
         ----------
-        sampler : str
-            A name in `blindsr.samplers.table.SAMPLERS`.
+        sampler : str or Sampler
+            A name in `blindsr.samplers.SAMPLERS`, or a sampler as an object, such as `Hmc()`.
         chains, draws, warmup, thin : int
             Chains; kept draws of each, at least 100; transitions left out before; transitions for each kept draw.
         target : str
@@ -213,9 +215,8 @@ class SuperResolved:
             If an option makes no sense, or the target cannot be made or sampled.
         """
         task, d = self.task, self.task.degradation
-        sampling = read_sampling(
-            sampler, chains, draws, warmup, thin, target, prior=task.prior, method=task.method, degradation=d
-        )
+        asked = SamplingOptions(sampler, chains, draws, warmup, thin, target)
+        sampling = read_sampling(asked, task.prior, task.method, d)
         assert sampling is not None  # a sampler was named
         kernel = pixel_average(d) if self.estimate.kernel is None else self.estimate.kernel
         y, image = self.result.picture.pixels, self.result.image.cpu()

@@ -1,4 +1,4 @@
-"""Results side by side, with their kernels: Figures 5, 6 and 9; draws of a prior: Figures 3 and 7."""
+"""Results side by side, with their kernels: Figures 5, 6 and 9 of the paper; draws from a prior: Figures 3 and 7."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blindsr.bench.figure import plain, wrapped
-from blindsr.bench.task import Task, operator
+from blindsr.bench.task import Task
+from blindsr.diagnostics.style import new_figure, panels, show_kernel, show_picture
 from blindsr.io.images import read_image
 from blindsr.io.kernels import read_kernel
 from blindsr.priors.base import KernelPrior
@@ -22,10 +23,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-ZOOM = 96
-"""Side of the part that is shown, HR pixels."""
+CROP = 96
+"""Side of the part of a picture that is shown, HR pixels."""
 INSET = 0.34
-"""Side of the kernel in it, as a share."""
+"""Side of the kernel in the corner of a picture, as a share of the picture's."""
 Array = NDArray[Any]
 
 
@@ -54,49 +55,42 @@ def draw_crops(title: str, tasks: Sequence[Task], runs: Path, records: dict[str,
     runs : Path
         Folder of the runs' folders, by key.
     records : dict
-        Rows of the file of results, by key.
+        Records of the database, by key.
     """
-    from matplotlib.figure import Figure
-
     labels = list(dict.fromkeys(t.label for t in tasks))
-    scenes: dict[Any, list[Task]] = {}
+    lines: dict[Any, list[Task]] = {}
     for task in tasks:
-        scenes.setdefault((*task.group, task.image, task.seed), []).append(task)
-    truth = any(t.truth for t in tasks)
-    across = 1 + len(labels) + truth
-    figure = Figure(figsize=(2.1 * across, 2.5 * len(scenes) + 0.4), layout="constrained")
-    axes = figure.subplots(len(scenes), across, squeeze=False)
-    for line, members in zip(axes, scenes.values(), strict=True):
-        for ax in line:
-            ax.axis("off")
-        _scene(line, members, labels, runs, records)
-    figure.suptitle(plain(title))
+        lines.setdefault((*task.group, task.image, task.seed), []).append(task)
+    across = 1 + len(labels) + any(t.truth for t in tasks)
+    figure = new_figure(2.1 * across, 2.5 * len(lines) + 0.4, plain(title))
+    axes = figure.subplots(len(lines), across, squeeze=False)
+    for ax in axes.ravel():
+        ax.axis("off")
+    for line, members in zip(axes, lines.values(), strict=True):
+        _draw_line(line, members, labels, runs, records)
     return figure
 
 
-def _scene(
+def _draw_line(
     axes: Sequence[Axes], members: Sequence[Task], labels: Sequence[str], runs: Path, records: dict[str, dict[str, Any]]
 ) -> None:
     first = members[0]
     inputs = runs / first.key / "input"
-    low = bicubic(
-        read_image(inputs / f"{first.image}.png").pixels,
-        first.scale,
-        operator(first.scale, _degrading(first)).alignment,
-    )
+    y = read_image(inputs / f"{first.image}.png").pixels
+    enlarged = as_array(bicubic(y, first.scale, first.operator.alignment))
     hr = as_array(read_image(inputs / "hr.png").pixels) if first.truth else None
-    top, left = detailed_square(as_array(low) if hr is None else hr, ZOOM)
-    square = (slice(top, top + ZOOM), slice(left, left + ZOOM))
-    _image(axes[0], as_array(low)[square], f"{first.image} x{first.scale}\nbicubic")
+    top, left = detailed_square(enlarged if hr is None else hr, CROP)
+    square = (slice(top, top + CROP), slice(left, left + CROP))
+    show_picture(axes[0], enlarged[square], plain(f"{first.image} x{first.scale}\nbicubic"), size=8)
     for task in members:
         ax, folder, record = axes[1 + labels.index(task.label)], runs / task.key / "run", records[task.key]
-        score = _caption(record)
-        _image(ax, as_array(read_image(folder / "sr.png").pixels)[square], f"{wrapped(task.label)}\n{score}")
+        caption = plain(f"{wrapped(task.label)}\n{_caption(record)}")
+        show_picture(ax, as_array(read_image(folder / "sr.png").pixels)[square], caption, size=8)
         if record["kernel_width"] is not None:
-            _inset(ax, read_kernel(folder / "kernel.npy")[0][0, 0].numpy())
+            _inset(ax, folder / "kernel.npy")
     if hr is not None:
-        _image(axes[-1], hr[square], "HR image\nand true kernel")
-        _inset(axes[-1], read_kernel(inputs / "kernel.npy")[0][0, 0].numpy())
+        show_picture(axes[-1], hr[square], "HR image\nand true kernel", size=8)
+        _inset(axes[-1], inputs / "kernel.npy")
 
 
 def _caption(record: dict[str, Any]) -> str:
@@ -106,37 +100,16 @@ def _caption(record: dict[str, Any]) -> str:
     return f"{record['psnr']:.2f} dB{kernel}"
 
 
-def _degrading(task: Task) -> Any:
-    from blindsr.bench.degrading import Degrading
-
-    return None if task.degrading is None else Degrading.made(task.degrading)
-
-
-def _image(ax: Axes, picture: Array, title: str) -> None:
-    shown = picture[..., 0] if picture.shape[2] == 1 else picture
-    ax.imshow(shown, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-    ax.set_title(plain(title), fontsize=8)
-
-
-def _inset(ax: Axes, kernel: Array) -> None:
+def _inset(ax: Axes, kernel: Path) -> None:
+    """Show the kernel of a file in the upper right corner."""
     inset = ax.inset_axes((1 - INSET, 1 - INSET, INSET, INSET))
-    inset.imshow(kernel, cmap="magma", vmin=0, interpolation="nearest")
-    inset.set_xticks([])
-    inset.set_yticks([])
+    show_kernel(inset, read_kernel(kernel)[0][0, 0].numpy(), scale=False)
 
 
 def draw_kernels(title: str, prior: KernelPrior, n: int, seed: int) -> Figure:
-    """Draw n kernels of a prior."""
-    from matplotlib.figure import Figure
-
+    """Draw n kernels from a prior."""
     kernels = prior.sample(n, generator=generator(seed))[:, 0].double().numpy()
-    across = (n + 1) // 2
-    figure = Figure(figsize=(1.6 * across, 3.8), layout="constrained")
-    axes = figure.subplots(2, across, squeeze=False).ravel()
-    for ax in axes:
-        ax.axis("off")
-    for i, (ax, kernel) in enumerate(zip(axes, kernels, strict=False), 1):
-        ax.imshow(kernel, cmap="magma", vmin=0, interpolation="nearest")
-        ax.set_title(f"draw {i}, peak {kernel.max():.3f}", fontsize=8)
-    figure.suptitle(plain(f"{title}, seed {seed}"))
+    figure, axes = panels(n, (n + 1) // 2, (1.6, 1.6), plain(f"{title}, seed {seed}"), dpi=140)
+    for i, (ax, kernel) in enumerate(zip(axes, kernels, strict=True), 1):
+        show_kernel(ax, kernel, f"draw {i}, peak {kernel.max():.3f}", scale=False)
     return figure

@@ -1,4 +1,4 @@
-"""Which device a run gets, and how much memory it has held."""
+"""The device of a run, and its peak memory."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ def choose_device(name: str) -> torch.device:
     Raises
     ------
     UserError
-        If the name is unknown or the device is not there.
+        If the name is unknown or this machine has no such device.
     """
-    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if name == "auto":
-        return torch.device("cuda" if there["cuda"] else "mps" if there["mps"] else "cpu")
-    if name not in there:
+        return torch.device("cuda" if available["cuda"] else "mps" if available["mps"] else "cpu")
+    if name not in available:
         raise UserError(f"--device {name}: unknown; choose auto, cpu, cuda or mps")
-    if not there[name]:
+    if not available[name]:
         raise UserError(f"--device {name}: not available on this machine; choose auto or cpu")
     return torch.device(name)
 
 
 def peak_memory_mib(device: torch.device) -> float:
-    """Return the largest memory that the process has held, MiB (on CUDA: of the device)."""
+    """Return the peak memory of the process in MiB; on CUDA, that of the device."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     if sys.platform == "win32":

@@ -1,14 +1,14 @@
-"""The transport map of a spectral posterior: nested Laplace approximations along its two crooked coordinates.
+"""The transport map of a spectral posterior: nested Laplace approximations along its two most non-normal coordinates.
 
-The noise level has a plateau, where y cannot feel it, and a cliff above; the kernel's size has a tail towards narrow
-kernels, where its shape is free. Along such a coordinate t the other coordinates follow a curve of conditional modes
-with conditional covariances C(t), and
+The likelihood is flat in the noise level below some value, where y carries no information about it, and falls steeply
+above; the size of the kernel has a long tail towards narrow kernels, whose shape is undetermined. Along such a
+coordinate t the other coordinates follow a curve of conditional modes with conditional covariances C(t), and
 
     log p(t | y) ≈ log π(t, mode(t)) + ½ log det C(t)
 
-is Laplace's approximation of the margin. The axis (see `transport`) takes a standard normal to that margin and moves
-and stretches the others along; the last conditional covariance is the linear map. Integrated nested Laplace
-approximations: Rue, Martino, Chopin, JRSS B 2009.
+is Laplace's approximation of the marginal. The axis (see `transport`) maps a standard normal to this marginal, and
+shifts and scales the other coordinates accordingly; the last conditional covariance gives the linear map. Integrated
+nested Laplace approximations: Rue, Martino, Chopin, JRSS B 2009.
 """
 
 from __future__ import annotations
@@ -29,24 +29,24 @@ from blindsr.posteriors.transport import Axis, Transport
 from blindsr.threads import one_thread
 
 DEPTH = 9.0
-"""Nats below the top where a profile ends."""
+"""Depth below its maximum, in nats, at which a profile ends."""
 JUMP = 3.0
-"""Largest change of a profile between two points, in nats."""
+"""Largest change of a profile between neighbouring points, in nats."""
 GAP = 0.7
-"""Largest distance of two points in w."""
+"""Largest distance between neighbouring points in w."""
 MOST_POINTS = 40
-"""Points of a profile at most."""
+"""Largest number of points of a profile."""
 REACH = 4.2
-"""|w| up to which an axis is tabulated."""
+"""Largest |w| at which an axis is tabulated."""
 FOLLOWED = (1.5, 4.0)
-"""|w| up to which the other coordinates follow fully, and from which on they do not: far out, conditional modes part
-from the conditional means."""
+"""|w| up to which the other coordinates follow the conditional modes, and beyond which they stay constant: in the
+tails, conditional modes differ from conditional means."""
 KNOTS = 301
-"""Rows of the table: many, as kinks of its derivatives would hold back the step of a sampler."""
+"""Number of knots: large, as kinks in the derivatives would limit the step size of a sampler."""
 SETTLED = 0.02
-"""Nats of gain that end a search for a conditional mode: the map need not be exact."""
+"""Gain in nats that ends the search for a conditional mode: the map need not be exact."""
 SHAPE_UP_TO = 8
-"""Kernel parameters up to which the first one is taken for the kernel's size, and gets an axis."""
+"""Largest number of kernel parameters for which the first is taken to be the kernel's size, and gets an axis."""
 
 Vector = NDArray[np.float64]
 
@@ -60,11 +60,11 @@ class Point:
     at : Tensor
         (dim,) kernel parameters and content parameters.
     position : Tensor
-        (dim,) as a position of the target.
+        (dim,) the same as a position of the target.
     covariance : Tensor
-        (m, m) of the free coordinates there, in positions.
+        (m, m) of the free coordinates there, in the coordinates of positions.
     margin : float
-        Laplace's approximation of the log margin, up to a constant.
+        Laplace's approximation of the log marginal, up to a constant.
     """
 
     at: Tensor
@@ -74,12 +74,12 @@ class Point:
 
 
 def nested_laplace(target: SpectralTarget) -> Transport:
-    """Make the transport map: an axis for the noise level, one for the kernel's size, a linear map for the others.
+    """Build the transport map: an axis for the noise level, one for the kernel's size, a linear map for the others.
 
     Raises
     ------
     ValueError
-        If the posterior has no such shape: a margin that cannot be told, a conditional curvature that is not positive.
+        If the approximation fails: a marginal cannot be computed, or a conditional curvature is not positive definite.
     """
     try:
         return _nested_laplace(target)
@@ -106,7 +106,7 @@ def _axis(
 ) -> tuple[Axis, SpectralMode, Point]:
     """Axis along a coordinate, and the conditional mode at its median.
 
-    What lies inside another axis is counted from that one's median, `offset`.
+    An inner axis is expressed relative to the median of the outer one, `offset`.
     """
 
     def solve(at: Tensor) -> tuple[SpectralMode, Point]:
@@ -125,7 +125,7 @@ def _axis(
 
 
 def _profile(solve: Callable[[Tensor], Point], place: int, start: Tensor, std: float) -> list[Point]:
-    """Points along a coordinate, ascending: dense where the margin falls steeply, until it has fallen `DEPTH`."""
+    """Points along a coordinate, ascending: dense where the log marginal is steep, until it has fallen by `DEPTH`."""
     first = solve(start)
     sides = [_walk(solve, place, first, sign * 0.7 * std) for sign in (-1, 1)]
     points = [*sides[0][:0:-1], *sides[1]]
@@ -141,7 +141,7 @@ def _profile(solve: Callable[[Tensor], Point], place: int, start: Tensor, std: f
 
 
 def _walk(solve: Callable[[Tensor], Point], place: int, first: Point, step: float) -> list[Point]:
-    """Points from the first one on in one direction; the next start is a straight continuation."""
+    """Points from the first one on in one direction; each search starts from a linear extrapolation."""
     side, least = [first], abs(step) / 40
     while len(side) < MOST_POINTS // 2:
         last = side[-1]
@@ -164,7 +164,7 @@ def _walk(solve: Callable[[Tensor], Point], place: int, first: Point, step: floa
 
 
 def _quantiles(points: list[Point], place: int) -> tuple[Vector, Vector]:
-    """Values t of the coordinate on a fine grid, and the normal quantiles w of the margin's distribution there."""
+    """Values t of the coordinate on a fine grid, and the normal quantiles w of the marginal there."""
     t = np.array([float(p.at[place]) for p in points])
     margin = np.array([p.margin for p in points])
     fine = np.linspace(t[0], t[-1], 4001)
@@ -180,7 +180,7 @@ def _quantiles(points: list[Point], place: int) -> tuple[Vector, Vector]:
 def _table(
     points: list[Point], place: int, free: Tensor, middle: Point, t: Vector, w: Vector, offset: Tensor | None
 ) -> Axis:
-    """Tabulate u, m and l over w. dt/dw is φ(w) over the margin's density, so u has the margin's own slope."""
+    """Tabulate u, m and l over w; dt/dw is the normal density at w divided by the marginal density at t."""
     at = np.array([float(p.at[place]) for p in points])
     knots = np.linspace(max(-REACH, w[0]), min(REACH, w[-1]), KNOTS)
     u = np.interp(knots, w, t)

@@ -10,16 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from blindsr.device import choose_device
 from blindsr.errors import UserError
 from blindsr.estimators.base import Estimator
 from blindsr.methods.base import Method
 from blindsr.methods.rows import Choice
 from blindsr.methods.table import compose
-from blindsr.operators.degradation import Alignment, Degradation, Padding, default_degradation
+from blindsr.methods.words import default_degradation
+from blindsr.operators.degradation import Alignment, Degradation, Padding
+from blindsr.results.device import choose_device
 
 if TYPE_CHECKING:
-    from blindsr.results.super_resolved import SuperResolved, SuperResolvedBatch
+    from blindsr.results.result import SuperResolved, SuperResolvedBatch
 
 
 def super_resolve(
@@ -103,7 +104,7 @@ def super_resolve(
     """
     # Pillow and what else a picture needs is loaded now, not with the package.
     from blindsr.io.kinds import given
-    from blindsr.results.super_resolved import SuperResolvedBatch, Task
+    from blindsr.results.result import SuperResolvedBatch, Task
 
     degradation = _degradation(scale, kernel_size, alignment, padding)
     parts = {

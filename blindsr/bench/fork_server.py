@@ -1,9 +1,10 @@
-"""Each run in a process of its own, forked from one that has everything loaded.
+"""A fork server: each run has a process of its own, forked from one that has loaded everything.
 
-So a run that crashes or is killed for its memory costs nothing but itself, its peak memory is its own, and starting
-one takes milliseconds. The nursery is started as `python -m blindsr.bench.nursery`; it reads one line of JSON for each
-run, forks, and answers with one line. When its standard input closes, because the bench ended or was killed, it kills
-the run and ends.
+So a run that crashes, or is killed for its memory, costs only itself; its peak memory is its own; and starting it takes
+milliseconds. The server is started as `python -m blindsr.bench.fork_server`. It reads one line of JSON for each run,
+forks, and answers with one line. When its standard input closes, because the bench has ended or was killed, it kills
+the run and exits. (A fork server of `multiprocessing` cannot be used: Dask's workers are daemons, which may have no
+children there, and it imports the user's main script again.)
 """
 
 from __future__ import annotations
@@ -30,18 +31,18 @@ PRELOADED = (
     *(f"scipy.{name}" for name in ("io", "ndimage", "optimize", "special")),
     *(f"skimage.{name}" for name in ("color", "filters", "measure", "metrics", "restoration")),
 )
-"""Loaded before the forks, so that the seconds of a run are its own and not those of imports."""
+"""Loaded before forking, so that the measured seconds of a run do not include imports."""
 POLL = 0.2
-"""Seconds between two looks at whether a run is to be stopped."""
+"""Seconds between two checks of whether a run is to be stopped."""
 
 
 class Stopped(Exception):
-    """A run was stopped before its end, because its user wished so."""
+    """The user stopped a run before its end."""
 
 
 @dataclass
-class Nursery:
-    """A process that makes runs, one at a time; a context manager around it.
+class ForkServer:
+    """A process that makes runs, one at a time; use it as a context manager.
 
     Parameters
     ----------
@@ -52,14 +53,14 @@ class Nursery:
     threads: int = 1
     process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
 
-    def __enter__(self) -> Nursery:
+    def __enter__(self) -> ForkServer:
         return self
 
     def __exit__(self, *error: object) -> None:
         self.close()
 
     def close(self) -> None:
-        """End the process and the run in it, if there is one."""
+        """End the process and the current run, if there is one."""
         process, self.process = self.process, None
         if process is None:
             return
@@ -80,7 +81,7 @@ class Nursery:
         folder : Path
             Where its files go.
         stop : callable
-            Looked at while the run goes on.
+            Asked from time to time; once it returns True, the run is killed.
 
         Returns
         -------
@@ -90,7 +91,7 @@ class Nursery:
         Raises
         ------
         Stopped
-            If `stop` said so.
+            If `stop` returned True.
         """
         process = self._started()
         assert process.stdin is not None and process.stdout is not None
@@ -104,7 +105,7 @@ class Nursery:
         if not answer:
             code = process.wait()
             self.close()
-            return {"status": "failed", "error": f"the process that makes the runs ended with code {code}"}
+            return {"status": "failed", "error": f"the process that makes the runs exited with code {code}"}
         outcome: dict[str, Any] = json.loads(answer)
         return outcome
 
@@ -126,53 +127,53 @@ class Nursery:
     def _started(self) -> subprocess.Popen[bytes]:
         if not hasattr(os, "fork"):
             raise UserError(
-                "blindsr bench forks a process for each run, which this system cannot (Linux and macOS can)"
+                "blindsr bench forks a process for each run, which this system cannot do; use Linux or macOS"
             )
         if self.process is None or self.process.poll() is not None:
             n = str(self.threads)
             threads = {f"{name}_NUM_THREADS": n for name in ("OMP", "OPENBLAS", "MKL")}
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "blindsr.bench.nursery"],
+                [sys.executable, "-m", "blindsr.bench.fork_server"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 env=os.environ | threads,
-                start_new_session=True,  # Ctrl-C is for the bench, which then stops the run
+                start_new_session=True,  # Ctrl-C reaches the bench alone, which then stops the run
             )
         return self.process
 
 
-def outcome_of(order: dict[str, Any]) -> dict[str, Any]:
+def outcome_of(request: dict[str, Any]) -> dict[str, Any]:
     """Make a run in this process; never raises."""
     from blindsr.bench.measure import measure
     from blindsr.bench.task import Task
 
     try:
-        return {"status": "done"} | measure(Task(**order["task"]), Path(order["folder"]))
+        return {"status": "done"} | measure(Task(**request["task"]), Path(request["folder"]))
     except (UserError, OSError) as error:
         return {"status": "failed", "error": " ".join(str(error).split())}
-    except BaseException as error:  # whatever it is, the rest of the bench goes on
+    except BaseException as error:  # whatever it is, the rest of the bench continues
         words = " ".join(f"{type(error).__name__}: {error}".split())
         return {"status": "failed", "error": words[:1000], "traceback": traceback.format_exc()}
 
 
-def _child(order: dict[str, Any], out: int) -> None:
-    """What the fork does: the run, its answer into a pipe, the end."""
+def _child(request: dict[str, Any], out: int) -> None:
+    """Make the run in the forked process, write the answer to a pipe, and exit."""
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 0)
-    answer = json.dumps(outcome_of(order)).encode()
+    answer = json.dumps(outcome_of(request)).encode()
     with os.fdopen(out, "wb") as pipe:
         pipe.write(answer)
     os._exit(0)
 
 
-def _forked(order: dict[str, Any]) -> dict[str, Any] | None:
+def _forked(request: dict[str, Any]) -> dict[str, Any] | None:
     """Fork, wait for the run, and return its outcome; None if standard input closed meanwhile."""
     inside, outside = os.pipe()
     child = os.fork()
     if child == 0:
         try:
             os.close(inside)
-            _child(order, outside)
+            _child(request, outside)
         finally:
             os._exit(1)
     os.close(outside)
@@ -193,18 +194,18 @@ def _forked(order: dict[str, Any]) -> dict[str, Any] | None:
         outcome: dict[str, Any] = json.loads(answer)
     except ValueError:
         code = os.waitstatus_to_exitcode(status)
-        how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
+        how = f"was killed by signal {-code}" if code < 0 else f"exited with code {code}"
         hint = "; out of memory?" if code == -signal.SIGKILL else ""
         outcome = {"status": "failed", "error": f"the run's process {how}{hint}"}
     return outcome
 
 
 def main() -> None:
-    """Read orders, make runs, answer, until standard input closes."""
+    """Read requests, make runs and answer until standard input closes."""
     for name in PRELOADED:
         importlib.import_module(name)
     answers = os.dup(1)
-    os.dup2(2, 1)  # what a user's part prints must not come between the answers
+    os.dup2(2, 1)  # what a user's part prints must not get between the answers
     pending = b""
     while True:
         got = os.read(0, 1 << 16)

@@ -1,0 +1,12 @@
+from .command import Finished as Finished
+from .command import run_bench as run_bench
+from .dataset import DataSet as DataSet
+from .degrading import Degrading as Degrading
+from .engine import Engine as Engine
+from .row import Row as Row
+from .spec import Bench as Bench
+from .spec import Options as Options
+from .spec import from_file as from_file
+from .spec import from_options as from_options
+from .store import Store as Store
+from .summary import summarise as summarise

@@ -1,0 +1,10 @@
+from .files import atomic_path as atomic_path
+from .files import write_text as write_text
+from .images import find_images as find_images
+from .images import read_image as read_image
+from .images import to_array as to_array
+from .images import write_png as write_png
+from .kernels import LoadedKernel as LoadedKernel
+from .kernels import read_kernel as read_kernel
+from .kernels import write_kernel as write_kernel
+from .picture import Picture as Picture

@@ -1,0 +1,12 @@
+from .image_posterior import restoration_uncertainty as restoration_uncertainty
+from .maps import Sparsification as Sparsification
+from .maps import UncertaintyMap as UncertaintyMap
+from .maps import draw_sparsification as draw_sparsification
+from .maps import draw_uncertainty as draw_uncertainty
+from .maps import save_uncertainty as save_uncertainty
+from .maps import sparsification as sparsification
+from .maps import uncertainty_map as uncertainty_map
+from .network import LangevinSettings as LangevinSettings
+from .network import ensemble as ensemble
+from .network import langevin as langevin
+from .scale_mixture import ConditionalGaussian as ConditionalGaussian
