@@ -7,7 +7,6 @@ import argparse
 from pathlib import Path
 
 from blindsr import METHODS, PRESETS, super_resolve
-from blindsr.operators.kernels import width
 
 
 def main() -> None:
@@ -25,8 +24,9 @@ def main() -> None:
     )
     folder = result.save(args.output, overwrite=True)
     line = f"{folder / 'sr.png'}: {result.image.width}x{result.image.height} pixels in {result.seconds:.0f} s"
-    kernel = result.estimate.kernel
-    print(line if kernel is None else f"{line}; the kernel is {float(width(kernel)):.2f} pixels wide (rms)")
+    if result.kernel is not None:
+        line += f"; the kernel is {result.record['metrics']['kernel_width']:.2f} pixels wide (rms)"
+    print(line)
 
 
 if __name__ == "__main__":

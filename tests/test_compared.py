@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from blindsr import Choice, compose
 from blindsr.estimators.loop import LoopEstimation
 from blindsr.generators.kernel import FixedKernel
 from blindsr.generators.skip import SkipSettings
@@ -14,7 +15,6 @@ from blindsr.methods.table import METHODS
 from blindsr.operators.degradation import SCALES, Alignment, Degradation
 from blindsr.operators.kernels import center_of_mass, width
 from blindsr.restorers.bicubic import bicubic
-from blindsr.results.super_resolve import super_resolve
 
 SMALL = replace(PRESETS["paper"], skip=SkipSettings(channels=16, skip_channels=4, levels=3))
 
@@ -48,7 +48,7 @@ def test_where_there_is_no_kernel_an_lr_pixel_is_the_mean_of_its_own_square(alig
 @pytest.mark.parametrize("alignment", Alignment)
 def test_bicubic_is_the_interpolation_on_the_grid(alignment, gen):
     y, op = torch.rand(1, 3, 12, 9, generator=gen), Degradation(3, alignment=alignment)
-    assert torch.equal(super_resolve(y, op, "bicubic").image, bicubic(y, 3, alignment))
+    assert torch.equal(compose(Choice("bicubic"), op).solve(y, op).image, bicubic(y, 3, alignment))
 
 
 def fitted(y: torch.Tensor, steps: int) -> tuple[float, LoopEstimation]:

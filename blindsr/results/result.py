@@ -168,9 +168,11 @@ class SuperResolved:
         Raises
         ------
         UserError
-            If the folder holds a result already, or cannot be written.
+            If the folder is a file, holds a result already, or cannot be written.
         """
         folder = as_path(folder)
+        if folder.exists() and not folder.is_dir():
+            raise UserError(f"{folder}: is a file; choose another folder")
         there = [name for name in ("sr.png", "run.json") if (folder / name).exists()]
         if there and not overwrite:
             raise UserError(
