@@ -243,7 +243,7 @@ def test_parts_named_one_by_one_are_not_recorded_as_another_method(tmp_path: Pat
     assert run(image, tmp_path / "y", "--prior", "none", steps=1).exit_code == 0
     x, y = record(tmp_path / "x" / "a"), record(tmp_path / "y" / "a")
     assert (x["method"], y["method"]) == ("custom", "mlmc-no-mc")
-    assert x["parts"]["image_prior"]["value"]["prior"] == {"class": "TotalVariation"}
+    assert x["parts"]["image_prior"]["value"]["prior"] == {"class": "TotalVariation", "coupled": False}
     assert x["parts"]["prior"] == {"name": "none", "value": None}
     assert x["parts"]["optimizer"] == {
         "name": "meta",

@@ -24,15 +24,15 @@ def uniform_square(degradation: Degradation, reach: float) -> Tensor:
 
 
 def kernel_pixels(y: Tensor, degradation: Degradation) -> nn.Module:
-    """K² free pixels on the simplex, at the start alike as far as they reach to both sides of the centre."""
+    """K² free pixels on the simplex, uniform at the start over the largest square about the nominal centre."""
     return ScaledKernel.at(uniform_square(degradation, degradation.center))
 
 
 def isotropic_gaussian(y: Tensor, degradation: Degradation) -> nn.Module:
-    """A kernel that stays as it is: the protocol's mean Gaussian."""
+    """A kernel that is not estimated: the protocol's mean Gaussian."""
     return FixedKernel(protocol_mean(degradation))
 
 
 def no_kernel(y: Tensor, degradation: Degradation) -> nn.Module:
-    """Stand in for a kernel where a method has none: the mean over the s x s HR pixels of an LR pixel."""
+    """The stand-in of a method without a kernel: the mean over the s x s HR pixels of an LR pixel."""
     return FixedKernel(uniform_square(degradation, (degradation.scale - 1) / 2))
