@@ -14,7 +14,7 @@ from blindsr.generators.pixels import Pixels
 from blindsr.generators.skip import SkipSettings
 from blindsr.likelihood.data_term import GaussianLikelihood, SsimThenMse
 from blindsr.likelihood.noise import FixedNoise, IidNoise
-from blindsr.methods.parts import SkipImage, gaussian_sampling
+from blindsr.methods.parts import PRIORS, SkipImage
 from blindsr.operators.degradation import Alignment, Degradation, Padding
 from blindsr.optimizers.meta import MetaLearned
 from blindsr.optimizers.plain import Alternating, Joint
@@ -48,7 +48,7 @@ def joint_loop(**parts):
         data_term=SsimThenMse(7),
         image_prior=HyperLaplacian(),
         noise=FixedNoise(),
-        prior=gaussian_sampling,
+        prior=PRIORS["gaussian"].value,
         monte_carlo=MonteCarloSettings(3, warmup_steps=4),
         kernel_lr=1e-3,
     )
