@@ -103,6 +103,8 @@ def on_cluster(
 ) -> Generator[tuple[Task, dict[str, Any], float], None, None]:
     """Make runs on a Dask cluster and yield each result as it comes.
 
+    Raises UserError if Dask is not installed, or the scheduler cannot be reached or disappears.
+
     Parameters
     ----------
     todo : sequence of Task
@@ -115,11 +117,6 @@ def on_cluster(
         Ends it early when raised.
     say : callable
         Takes one-line notes for the user.
-
-    Raises
-    ------
-    UserError
-        If Dask is not installed, or the scheduler cannot be reached or disappears.
     """
     with ExitStack() as stack:
         client = _connected(stack, workers, scheduler, say)

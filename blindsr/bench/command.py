@@ -83,17 +83,12 @@ def bench_files(
     *,
     say: Callable[[str], None],
 ) -> tuple[int, str]:
-    """Run what the command line asks for.
+    """Run what the command line asks for; UserError, before anything is run, if it makes no sense.
 
     Returns
     -------
     int, str
         Exit code (0; 1: a run failed; 130: interrupted), and the summary to print.
-
-    Raises
-    ------
-    UserError
-        If something makes no sense; nothing has been run then.
     """
     check_engine(engine)
     if table not in FORMATS:

@@ -51,13 +51,7 @@ class DataSet:
 
     @classmethod
     def from_table(cls, table: Mapping[str, Any], where: str, places: Places) -> DataSet:
-        """Read a `[[data]]` table.
-
-        Raises
-        ------
-        UserError
-            If a key is missing or unknown, or a value is of the wrong type.
-        """
+        """Read a `[[data]]` table; UserError if a key is missing or unknown, or a value is of the wrong type."""
         given = read_fields(cls, table, where, places)
         if given["folder"] != SAMPLES:
             given["folder"] = places.find_folder(given["folder"])

@@ -96,13 +96,7 @@ class Degrading:
 
     @classmethod
     def from_table(cls, table: Mapping[str, Any], where: str, places: Places) -> Degrading:
-        """Read a `[[degradations]]` table.
-
-        Raises
-        ------
-        UserError
-            If a key is unknown or a value makes no sense.
-        """
+        """Read a `[[degradations]]` table; UserError if a key is unknown or a value makes no sense."""
         given = read_fields(cls, table, where, places, optional=("name",))
         kernel, noise = given.get("kernel", "gaussian"), given.get("noise")
         default = {"name": Path(kernel).stem + (f"+{noise:g}" if noise else "")}

@@ -71,6 +71,8 @@ def run_tasks(
 ) -> Tally:
     """Make the runs that are missing and write each result as it comes.
 
+    Raises UserError if the database cannot be used, or Dask is not installed.
+
     Parameters
     ----------
     tasks : sequence of Task
@@ -83,11 +85,6 @@ def run_tasks(
         Ends the bench early when raised.
     say : callable
         Takes one-line notes for the user.
-
-    Raises
-    ------
-    UserError
-        If the database cannot be used, or Dask is not installed.
     """
     with Store(out / DATABASE) as store:
         status = store.status()

@@ -44,6 +44,9 @@ COPIED = {
 def measure(task: Task, folder: Path) -> dict[str, Any]:
     """Make one run and return its columns.
 
+    Raises UserError if a file has changed since the bench was planned, or the run fails for a reason that the user can
+    remove.
+
     Parameters
     ----------
     task : Task
@@ -55,11 +58,6 @@ def measure(task: Task, folder: Path) -> dict[str, Any]:
     -------
     dict
         Columns of `blindsr.bench.store` by name, as plain values, without those that do not apply.
-
-    Raises
-    ------
-    UserError
-        If a file has changed since the bench was planned, or the run fails for a reason that the user can remove.
     """
     torch.set_num_threads(task.threads)
     settings = task.run_settings()
@@ -99,10 +97,7 @@ def measure(task: Task, folder: Path) -> dict[str, Any]:
 def make_test_image(task: Task) -> TestImage:
     """Return the LR image of a task with its ground truth; for a photo, x is y and the kernel means nothing.
 
-    Raises
-    ------
-    UserError
-        If the picture has changed since the bench was planned, or is too small.
+    Raises UserError if the picture has changed since the bench was planned, or is too small.
     """
     path, degrading = Path(task.path), task.how_degraded
     if not path.is_file() or file_hash(path) != task.image_sha256:
@@ -123,10 +118,7 @@ def make_test_image(task: Task) -> TestImage:
 def center_crop(x: Tensor, side: int | None, path: Path) -> Tensor:
     """Return the central `side` x `side` pixels of (1, C, H, W), or the whole picture for None.
 
-    Raises
-    ------
-    UserError
-        If the picture is smaller.
+    Raises UserError if the picture is smaller.
     """
     if side is None:
         return x

@@ -45,7 +45,7 @@ def reproduce(
     images: tuple[str, ...] | None = None,
     say: Callable[[str], None],
 ) -> tuple[int, str]:
-    """Make a table or a figure of the paper.
+    """Make a table or a figure of the paper; UserError if there is no such table, or what it needs is missing.
 
     Parameters
     ----------
@@ -70,11 +70,6 @@ def reproduce(
     -------
     int, str
         Exit code as for `blindsr bench`, and what to print.
-
-    Raises
-    ------
-    UserError
-        If there is no such table, or what it needs is missing.
     """
     check_engine(engine)
     paper = read_paper(name, data, quick=quick, images=images, say=say)

@@ -85,13 +85,7 @@ class Row:
 
     @classmethod
     def from_table(cls, table: Mapping[str, Any], where: str, places: Places) -> Row:
-        """Read a `[[rows]]` table.
-
-        Raises
-        ------
-        UserError
-            If a key is missing or unknown, or a value is of the wrong type.
-        """
+        """Read a `[[rows]]` table; UserError if a key is missing or unknown, or a value is of the wrong type."""
         return cls(**read_fields(cls, table, where, places))._with_files(places.find)
 
     def _with_files(self, change: Callable[[str], str]) -> Row:

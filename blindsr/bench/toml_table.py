@@ -22,13 +22,7 @@ KINDS: dict[type, tuple[tuple[type, ...], str, str]] = {
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """Read a TOML file.
-
-    Raises
-    ------
-    UserError
-        If the file is missing, cannot be read or is not TOML.
-    """
+    """Read a TOML file; UserError if the file is missing, cannot be read or is not TOML."""
     if not path.is_file():
         raise UserError(f"{path}: no such file")
     try:
@@ -41,15 +35,10 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Places:
-    """Where the files that a TOML file names are looked for.
-
-    Parameters
-    ----------
-    folders : tuple of Path
-        In this order: the data folder, if one was given, and the folder of the TOML file.
-    """
+    """Where the files that a TOML file names are looked for."""
 
     folders: tuple[Path, ...]
+    """In this order: the data folder, if one was given, and the folder of the TOML file."""
 
     @classmethod
     def of(cls, data: Path | None, folder: Path) -> Places:
@@ -101,6 +90,8 @@ def read_fields(
 ) -> dict[str, Any]:
     """Check a TOML table against the fields of a dataclass.
 
+    Raises UserError if a key is unknown or missing, or a value is of the wrong type or too small.
+
     Parameters
     ----------
     cls : type
@@ -119,11 +110,6 @@ def read_fields(
     -------
     dict
         Arguments for the dataclass: the fields that the table has.
-
-    Raises
-    ------
-    UserError
-        If a key is unknown or missing, or a value is of the wrong type or too small.
     """
     known = {f.name: f for f in fields(cls)}
     hints = get_type_hints(cls)

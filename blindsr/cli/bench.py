@@ -30,13 +30,7 @@ ThreadsOption = Annotated[int | None, typer.Option(min=1, help="Threads of each 
 
 
 def listed(text: str | None, option: str, make: Callable[[str], T]) -> tuple[T, ...] | None:
-    """Read a list of words separated by commas.
-
-    Raises
-    ------
-    UserError
-        If an entry is not what it should be.
-    """
+    """Read a list of words separated by commas; UserError if an entry is not what it should be."""
     if text is None:
         return None
     words = [word.strip() for word in text.split(",")]

@@ -31,7 +31,7 @@ NO_SAMPLE = "no verdict: {what}; a trace is not a sample of a posterior, so it g
 
 
 def diagnose(path: Path, *, everything: bool = False, figures: bool = True) -> tuple[dict[str, Any], list[str]]:
-    """Diagnose a run folder or a netCDF file.
+    """Diagnose a run folder or a netCDF file; UserError if there is nothing to diagnose.
 
     Parameters
     ----------
@@ -46,11 +46,6 @@ def diagnose(path: Path, *, everything: bool = False, figures: bool = True) -> t
     -------
     dict, list of str
         Plain values for JSON; lines to print.
-
-    Raises
-    ------
-    UserError
-        If there is nothing to diagnose.
     """
     files = _files(path)
     record: dict[str, Any] = {"run": str(path)}

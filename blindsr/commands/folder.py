@@ -26,7 +26,8 @@ def check_folder(
     """Make sure that results may go to a folder, so that nothing is lost that somebody may want.
 
     It may be new or empty, or hold an earlier run: the finished result of the same settings, a run to be resumed, or
-    anything of blindsr's if `overwrite` is set. Temporary files that a killed run left behind are removed.
+    anything of blindsr's if `overwrite` is set. Temporary files that a killed run left behind are removed. Raises
+    UserError if the folder is a file, cannot be written, or holds what would be lost.
 
     Parameters
     ----------
@@ -41,11 +42,6 @@ def check_folder(
     -------
     dict or None
         With `resume`, the record of a run of the same settings that has already made these steps.
-
-    Raises
-    ------
-    UserError
-        If the folder is a file, cannot be written, or holds what would be lost.
     """
     names = _prepared(folder)
     if names and not names & {RECORD, CHECKPOINT}:

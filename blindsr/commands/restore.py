@@ -62,10 +62,7 @@ def try_out(restorer: Restorer | None, y: Tensor, degradation: Degradation) -> N
 def read_hr(path: Path, scale: int, y: Tensor) -> Tensor:
     """Read the HR image (1, C, s h, s w) that an LR image y was made from, cut to a multiple of s.
 
-    Raises
-    ------
-    UserError
-        If it cannot be read or its size does not fit.
+    Raises UserError if it cannot be read or its size does not fit.
     """
     truth = read_image(path).pixels
     h, w = (scale * n for n in y.shape[-2:])

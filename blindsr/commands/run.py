@@ -42,32 +42,18 @@ from blindsr.results.targets import Scene
 
 @dataclass(frozen=True)
 class Conditions:
-    """How a run is carried out: where, until when, and who is told.
-
-    Attributes
-    ----------
-    settings : RunSettings
-        What to do.
-    device : torch.device
-        Where networks are computed.
-    interrupt : Interrupt
-        Ends the run early when set.
-    deadline : float
-        Value of `time.perf_counter` at which the run ends early.
-    progress : callable
-        Makes a display from a name and a number of steps.
-    say : callable
-        Takes one-line notes for the user.
-    name : str
-        Of the picture.
-    """
+    """How a run is carried out: where, until when, and who is told."""
 
     settings: RunSettings
     device: torch.device
     interrupt: Interrupt
+    """Ends the run early when set."""
     deadline: float
+    """Value of `time.perf_counter` at which the run ends early."""
     progress: Callable[[str, int], Progress]
+    """Makes a display from a name and a number of steps."""
     say: Callable[[str], None]
+    """Takes one-line notes for the user."""
     name: str
 
     def stopped(self) -> bool:
@@ -230,13 +216,7 @@ def _afterwards(
 
 
 def read_truth(settings: RunSettings, picture: Picture, truth_path: Path | None, kernel_path: Path | None) -> Truth:
-    """Read what is known of the truth and check that it fits the picture.
-
-    Raises
-    ------
-    UserError
-        If a size does not fit.
-    """
+    """Read what is known of the truth and check that it fits the picture; UserError if a size does not fit."""
     degradation, image, kernel = settings.degradation, None, None
     notes: list[str] = []
     if truth_path is not None:

@@ -25,31 +25,19 @@ EVERY = 5.0
 
 @dataclass(frozen=True)
 class TrainFlow:
-    """What `blindsr train-flow` is asked to do.
-
-    Attributes
-    ----------
-    out : Path
-        File to write.
-    prior : str
-        The kernel family to learn, by the law of its true kernels, or `my_file.py:MyKernels`.
-    scale, kernel_size : int
-        s and K; a K of 0 is the usual size.
-    steps : int or None
-        Steps of Adam; None: those of the family's recipe.
-    seed : int
-        Of everything random.
-    overwrite : bool
-        Whether an existing file may be replaced.
-    """
+    """What `blindsr train-flow` is asked to do."""
 
     out: Path
     prior: str = "gaussian"
+    """The kernel family to learn, by the law of its true kernels, or `my_file.py:MyKernels`."""
     scale: int = 4
     kernel_size: int = 0
+    """s and K; a K of 0 is the usual size."""
     steps: int | None = None
+    """Steps of Adam; None: those of the family's recipe."""
     seed: int = 0
     overwrite: bool = False
+    """Whether an existing file may be replaced."""
 
 
 def _learned(word: str, degradation: Degradation) -> tuple[str, KernelPrior]:

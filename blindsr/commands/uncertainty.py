@@ -45,6 +45,9 @@ def uncertainty_of_run(
 ) -> dict[str, Any]:
     """Estimate the standard deviation of every pixel's error in a run's sr.png, and save the map in the run's folder.
 
+    Raises UserError if the folder holds no finished run, its picture is missing or has changed, or the result is too
+    large.
+
     Parameters
     ----------
     folder : Path
@@ -59,11 +62,6 @@ def uncertainty_of_run(
         Ends the draws early when raised.
     say : callable
         Takes one-line notes for the user.
-
-    Raises
-    ------
-    UserError
-        If the folder holds no finished run, its picture is missing or has changed, or the result is too large.
     """
     start = time.perf_counter()
     record = _record(folder)

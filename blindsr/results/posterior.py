@@ -49,12 +49,8 @@ def sample_posterior(
 ) -> dict[str, Any]:
     """Sample the posterior, save the chains beside the run's other files, and return the entry for run.json.
 
-    If `stopped` returns a reason to end early, the draws so far are saved and marked as incomplete.
-
-    Raises
-    ------
-    UserError
-        If the target cannot be built or sampled.
+    If `stopped` returns a reason to end early, the draws so far are saved and marked as incomplete. Raises UserError if
+    the target cannot be built or sampled.
     """
     start = time.perf_counter()
     entry: dict[str, Any] = {
@@ -84,7 +80,7 @@ def draw(
     stopped: Callable[[], bool] | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> PosteriorResult:
-    """Sample the kernel's posterior.
+    """Sample the kernel's posterior; UserError if the target cannot be built or sampled.
 
     Parameters
     ----------
@@ -100,11 +96,6 @@ def draw(
         Returns True when time is up; the draws so far are returned, perhaps none.
     say : callable
         Takes one-line notes for the user.
-
-    Raises
-    ------
-    UserError
-        If the target cannot be built or sampled.
     """
     part = sampler_part(sampling.sampler, check=False)
     sampler = part.value
