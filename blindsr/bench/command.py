@@ -83,12 +83,10 @@ def bench_files(
     *,
     say: Callable[[str], None],
 ) -> tuple[int, str]:
-    """Run what the command line asks for; UserError, before anything is run, if it makes no sense.
+    """Run what the command line asks for; return the exit code and the summary to print.
 
-    Returns
-    -------
-    int, str
-        Exit code (0; 1: a run failed; 130: interrupted), and the summary to print.
+    The code is 0, or 1 if a run failed, or 130 if it was interrupted. Raises UserError, before anything is run, if
+    something makes no sense.
     """
     check_engine(engine)
     if table not in FORMATS:

@@ -44,17 +44,7 @@ class Convergence:
 
 
 def follow(task: Task, test: TestImage, interrupt: Interrupt) -> Convergence | None:
-    """Make a run in this process and record its kernels; None after an interrupt.
-
-    Parameters
-    ----------
-    task : Task
-        The run; its method must make steps.
-    test : TestImage
-        Its LR image and ground truth.
-    interrupt : Interrupt
-        Checked after each step.
-    """
+    """Make a run of steps on a test image in this process and record its kernels; None after an interrupt."""
     torch.set_num_threads(task.threads)
     settings = task.run_settings()
     method = settings.composed

@@ -69,22 +69,9 @@ def pending(tasks: Sequence[Task], status: dict[str, str], engine: Engine, out: 
 def run_tasks(
     tasks: Sequence[Task], out: Path, engine: Engine, *, interrupt: Interrupt, say: Callable[[str], None]
 ) -> Tally:
-    """Make the runs that are missing and write each result as it comes.
+    """Make the runs that are missing and write each result as it comes; an interrupt ends the bench early.
 
-    Raises UserError if the database cannot be used, or Dask is not installed.
-
-    Parameters
-    ----------
-    tasks : sequence of Task
-        The whole bench.
-    out : Path
-        Folder of bench.sqlite.
-    engine : Engine
-        How to run.
-    interrupt : Interrupt
-        Ends the bench early when raised.
-    say : callable
-        Takes one-line notes for the user.
+    Raises UserError if the database in the folder `out` cannot be used, or Dask is needed and not installed.
     """
     with Store(out / DATABASE) as store:
         status = store.status()

@@ -67,21 +67,11 @@ class ForkServer:
         process.wait()
 
     def run(self, task: dict[str, Any], folder: Path, stop: Callable[[], bool] = lambda: False) -> dict[str, Any]:
-        """Make a run and return its outcome; Stopped if `stop` said so.
+        """Make the run of a `Task.plain` with its files in `folder`, and return its outcome.
 
-        Parameters
-        ----------
-        task : dict
-            `Task.plain`.
-        folder : Path
-            Where its files go.
-        stop : callable
-            Asked from time to time; once it returns True, the run is killed.
-
-        Returns
-        -------
-        dict
-            `status` "done" and the columns of `measure`, or `status` "failed", `error` and perhaps `traceback`.
+        The outcome has `status` "done" and the columns of `measure`, or `status` "failed", `error` and perhaps
+        `traceback`. Once `stop`, which is asked from time to time, returns True, the run is killed, and Stopped is
+        raised.
         """
         process = self._started()
         assert process.stdin is not None and process.stdout is not None

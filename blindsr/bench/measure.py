@@ -44,20 +44,9 @@ COPIED = {
 def measure(task: Task, folder: Path) -> dict[str, Any]:
     """Make one run and return its columns.
 
-    Raises UserError if a file has changed since the bench was planned, or the run fails for a reason that the user can
-    remove.
-
-    Parameters
-    ----------
-    task : Task
-        The run.
-    folder : Path
-        Where its files go; a run that was killed there continues from its checkpoint.
-
-    Returns
-    -------
-    dict
-        Columns of `blindsr.bench.store` by name, as plain values, without those that do not apply.
+    Its files go to `folder`; a run that was killed there continues from its checkpoint. The columns are those of
+    `blindsr.bench.store` by name, as plain values, without those that do not apply. Raises UserError if a file has
+    changed since the bench was planned, or the run fails for a reason that the user can remove.
     """
     torch.set_num_threads(task.threads)
     settings = task.run_settings()
@@ -146,14 +135,8 @@ def save_test_image(test: TestImage, task: Task, folder: Path) -> dict[str, Path
 def lr_consistency(image: Tensor, kernel: Tensor, y: Tensor, degradation: Degradation) -> float:
     """PSNR in dB of the degraded estimate against y, peak 1, over all channels: how well the result explains y.
 
-    Parameters
-    ----------
-    image, kernel : Tensor
-        Estimates (1, C, s h, s w) and (1, 1, K, K).
-    y : Tensor
-        LR image (1, C, h, w).
-    degradation : Degradation
-        The operator. Where it has no border rule, edges are repeated; LR pixels that the border touches are left out.
+    The image is (1, C, s h, s w), the kernel (1, 1, K, K), y (1, C, h, w). Where the operator has no border rule, edges
+    are repeated. LR pixels that the border touches are left out.
     """
     inside = replace(degradation, padding=Padding.REPLICATE) if degradation.padding is Padding.VALID else degradation
     edge = min(math.ceil(degradation.kernel_size / degradation.scale), (min(y.shape[-2:]) - 1) // 2)

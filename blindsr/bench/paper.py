@@ -80,22 +80,11 @@ def read_paper(
     images: tuple[str, ...] | None,
     say: Callable[[str], None],
 ) -> Paper:
-    """Read a table or figure, leaving out the rows and data sets that are missing.
+    """Read a table or figure, such as "table1" or "figure5", without the rows and data sets that are missing.
 
-    Raises UserError if there is no such table, or nothing of it is left.
-
-    Parameters
-    ----------
-    name : str
-        Such as "table1" or "figure5".
-    data : Path, optional
-        Folder of the data sets and weights; by default the working folder.
-    quick : bool
-        Whether the quick version is wanted.
-    images : tuple of str, optional
-        Only these pictures.
-    say : callable
-        Takes a line on each thing that is missing.
+    The folder `data` holds the data sets and weights; None: the working folder. `images` keeps only these pictures, and
+    `say` takes a line on each thing that is missing. Raises UserError if there is no such table, or nothing of it is
+    left.
     """
     if name not in names():
         raise UserError(f"reproduce {name}: unknown; choose {', '.join(names())}")

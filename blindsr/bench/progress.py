@@ -56,15 +56,7 @@ def describe(outcome: dict[str, Any]) -> str:
 
 
 class Lines:
-    """A line on standard error for each run that has ended, above a live bar on a terminal; a context manager.
-
-    Parameters
-    ----------
-    tasks : sequence of Task
-        The runs to be made.
-    at_once : int
-        How many runs are made at the same time.
-    """
+    """A line on standard error for each run that has ended, above a live bar on a terminal; a context manager."""
 
     def __init__(self, tasks: Sequence[Task], at_once: int = 1) -> None:
         self.remaining, self.total, self.ended = Remaining(tasks, at_once), len(tasks), 0

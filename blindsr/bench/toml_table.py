@@ -88,28 +88,13 @@ def at_least(least: float, default: Any = None) -> Any:
 def read_fields(
     cls: type, table: Mapping[str, Any], where: str, places: Places, *, optional: Collection[str] = ()
 ) -> dict[str, Any]:
-    """Check a TOML table against the fields of a dataclass.
+    """Check a TOML table against the fields of a dataclass, and return arguments for the dataclass.
 
-    Raises UserError if a key is unknown or missing, or a value is of the wrong type or too small.
-
-    Parameters
-    ----------
-    cls : type
-        The dataclass. Its fields are texts, truth values, numbers (see `at_least`), tuples of these, or dataclasses
-        with a class method `from_table(table, where, places)`; all may be optional.
-    table : mapping
-        The table.
-    where : str
-        What to call it in messages, such as `bench.toml, [[rows]] 2`.
-    places : Places
-        Where files are looked for; handed on to nested tables.
-    optional : collection of str
-        Fields that may be missing although they have no default.
-
-    Returns
-    -------
-    dict
-        Arguments for the dataclass: the fields that the table has.
+    The fields are texts, truth values, numbers (see `at_least`), tuples of these, or dataclasses with a class method
+    `from_table(table, where, places)`; all may be optional, and those in `optional` may be missing although they have
+    no default. Messages call the table `where`, such as `bench.toml, [[rows]] 2`; `places`, where files are looked for,
+    is handed on to nested tables. Raises UserError if a key is unknown or missing, or a value is of the wrong type or
+    too small.
     """
     known = {f.name: f for f in fields(cls)}
     hints = get_type_hints(cls)

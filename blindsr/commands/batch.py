@@ -62,12 +62,10 @@ def _companion(given: Path | None, image: Path, suffixes: tuple[str, ...]) -> Pa
 
 
 def run_batch(batch: Batch, *, say: Callable[[str], None], as_json: bool) -> tuple[int, str]:
-    """Run on every picture; UserError, before any is tried, if the options make no sense.
+    """Run on every picture; return the exit code and what to print.
 
-    Returns
-    -------
-    int, str
-        Exit code (0; 1: some picture failed; 2: the only one did; 130: interrupted), and what to print.
+    The code is 0, or 1 if some picture failed, 2 if the only one did, 130 if it was interrupted. Raises UserError,
+    before any picture is tried, if the options make no sense.
     """
     batch.check()
     for note in batch.composed.notes:

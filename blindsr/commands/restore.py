@@ -92,15 +92,8 @@ class RestoreSettings:
 def restore_file(path: Path, folder: Path, settings: RestoreSettings) -> tuple[dict[str, Any], list[str]]:
     """Restore a picture with a kernel from a file; write sr.png and restore.json.
 
-    Returns
-    -------
-    dict, list of str
-        What is written to restore.json; notes for the user.
-
-    Raises
-    ------
-    UserError
-        On bad input; nothing has been written then.
+    Returns what is written to restore.json, and notes for the user. Raises UserError on bad input; nothing has been
+    written then.
     """
     start = time.perf_counter()
     if settings.noise is not None and not 0 <= settings.noise < math.inf:

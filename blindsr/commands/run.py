@@ -78,28 +78,10 @@ def run_image(
     interrupt: Interrupt,
     say: Callable[[str], None],
 ) -> dict[str, Any]:
-    """Super-resolve one picture and save the result into a folder.
+    """Super-resolve one picture, save the result into a folder, and return what is written to run.json.
 
-    Parameters
-    ----------
-    path, folder : Path
-        Picture; where to save (made if need be).
-    settings : RunSettings
-        What to do.
-    truth_path, true_kernel_path : Path, optional
-        HR image and kernel to score against.
-    progress, interrupt, say
-        See `Conditions`.
-
-    Returns
-    -------
-    dict
-        What is written to run.json.
-
-    Raises
-    ------
-    UserError
-        On bad input; no result has been written then, and none that was there is lost.
+    The result is scored against an HR image and a kernel where their files are given; for the rest see `Conditions`.
+    Raises UserError on bad input; no result has been written then, and none that was there is lost.
     """
     start = time.perf_counter()
     deadline = start + settings.time_limit if settings.time_limit is not None else float("inf")

@@ -20,10 +20,7 @@ from blindsr.results.sampling import Sampling, SamplingOptions, read_sampling
 class RunSettings(SamplingOptions, Choice):
     """The options of a run on one picture; those of its method and of sampling are inherited.
 
-    Raises
-    ------
-    UserError
-        From `check`, and from the properties, if an option makes no sense.
+    `check` and the properties raise UserError if an option makes no sense.
     """
 
     scale: int = 4
@@ -50,13 +47,7 @@ class RunSettings(SamplingOptions, Choice):
     """Whether to leave out what nobody looks at or resumes from: overview.png and the checkpoint of a finished run."""
 
     def check(self) -> None:
-        """Refuse options that make no sense, before any picture is read.
-
-        Raises
-        ------
-        UserError
-            One line on the first of them.
-        """
+        """Refuse options that make no sense, before any picture is read: UserError on the first of them."""
         for option, seconds in (("time-limit", self.time_limit or 0.0), ("checkpoint-every", self.checkpoint_every)):
             if not seconds >= 0:
                 raise UserError(f"--{option} {seconds}: seconds, 0 or more, are needed")

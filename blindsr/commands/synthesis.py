@@ -94,15 +94,8 @@ def _from_family(settings: DegradeSettings) -> _TrueKernel:
 def degrade_file(path: Path, folder: Path, settings: DegradeSettings) -> tuple[dict[str, Any], tuple[str, ...]]:
     """Write lr.png, hr.png (the crop that it was made from), the kernel files and degradation.json to a folder.
 
-    Returns
-    -------
-    dict, tuple of str
-        What is written to degradation.json; notes for the user.
-
-    Raises
-    ------
-    UserError
-        On bad input, or if the folder already holds a test image.
+    Returns what is written to degradation.json, and notes for the user. Raises UserError on bad input, or if the folder
+    already holds a test image.
     """
     picture = read_image(path)
     from_file = Path(settings.kernel).suffix.lower() in KERNEL_SUFFIXES
@@ -152,10 +145,7 @@ def degrade_file(path: Path, folder: Path, settings: DegradeSettings) -> tuple[d
 
 
 def border_pixels(word: str, scale: int) -> int:
-    """Return the border in pixels that `s`, `s2` (s squared) or a number stands for.
-
-    Raises UserError if it is none of these.
-    """
+    """Return the border in pixels that `s`, `s2` (s squared) or a number stands for; UserError for another word."""
     if word in list(Border):
         return Border(word).pixels(scale)
     if not word.isdecimal():
@@ -168,23 +158,9 @@ def evaluate_files(
 ) -> dict[str, Any]:
     """Score an image against the true one, and a kernel against the true kernel if both are given.
 
-    Raises UserError if a file cannot be read or the sizes do not fit.
-
-    Parameters
-    ----------
-    image, truth : Path
-        Result and HR image; the latter may have up to s - 1 more rows and columns at its end, which are left out.
-    scale : int
-        s.
-    border : str
-        Border left out: `s`, `s2` or a number of pixels.
-    kernel, true_kernel : Path, optional
-        Kernel files.
-
-    Returns
-    -------
-    dict
-        PSNR (dB) and SSIM of the Y channel, kernel PSNR (dB) where kernels are given, and how they were measured.
+    The HR image may have up to s - 1 more rows and columns at its end, which are left out; for `border` see
+    `border_pixels`. Returns PSNR (dB) and SSIM of the Y channel, kernel PSNR (dB) where kernels are given, and how they
+    were measured. Raises UserError if a file cannot be read or the sizes do not fit.
     """
     if (kernel is None) != (true_kernel is None):
         raise UserError("--kernel and --true-kernel go together: give both or none")

@@ -55,24 +55,9 @@ def _learned(word: str, degradation: Degradation) -> tuple[str, KernelPrior]:
 
 
 def train_flow_file(asked: TrainFlow, *, say: Callable[[str], None]) -> dict[str, Any]:
-    """Train a flow and write its file; nothing is written unless training succeeds.
+    """Train a flow and write its file; return the recipe that the file holds, and the seconds taken.
 
-    Parameters
-    ----------
-    asked : TrainFlow
-        What to train.
-    say : callable
-        Called with one-line notes for the user.
-
-    Returns
-    -------
-    dict
-        The recipe that the file holds, and the seconds taken.
-
-    Raises
-    ------
-    UserError
-        On bad input, or if training fails; no file is written then.
+    Raises UserError on bad input, or if training fails; no file is written then.
     """
     if asked.out.suffix != SUFFIX:
         raise UserError(f"--out {asked.out}: a name that ends with {SUFFIX} is needed")

@@ -45,23 +45,9 @@ def uncertainty_of_run(
 ) -> dict[str, Any]:
     """Estimate the standard deviation of every pixel's error in a run's sr.png, and save the map in the run's folder.
 
-    Raises UserError if the folder holds no finished run, its picture is missing or has changed, or the result is too
-    large.
-
-    Parameters
-    ----------
-    folder : Path
-        Folder of a finished run, whose picture must still be in its place.
-    draws : int
-        Draws of the image, at least 2.
-    seed : int
-        Seed of the draws.
-    ground_truth : Path, optional
-        HR image: adds how well the map ranks the errors, and sparsification.png.
-    interrupt : Interrupt
-        Ends the draws early when raised.
-    say : callable
-        Takes one-line notes for the user.
+    The picture that the run was made of must still be in its place. At least 2 draws of the image are made; an
+    interrupt ends them early. An HR image adds how well the map ranks the errors, and sparsification.png. Raises
+    UserError if the folder holds no finished run, its picture is missing or has changed, or the result is too large.
     """
     start = time.perf_counter()
     record = _record(folder)

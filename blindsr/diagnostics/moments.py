@@ -50,13 +50,7 @@ class RunningMoments:
 
     @property
     def mean(self) -> Tensor:
-        """Mean (...) of what was added.
-
-        Raises
-        ------
-        ValueError
-            If nothing was added.
-        """
+        """Mean (...) of what was added; ValueError if nothing was added."""
         if self._mean is None:
             raise ValueError("running moments: nothing was added")
         return self._mean
@@ -64,10 +58,7 @@ class RunningMoments:
     def std(self, correction: int = 0) -> Tensor:
         """Return the standard deviation (...), with divisor n − correction.
 
-        Raises
-        ------
-        ValueError
-            If no more than `correction` arrays were added.
+        Raises ValueError if no more than `correction` arrays were added.
         """
         if self._square is None or self.count <= correction:
             raise ValueError(f"running moments: {self.count} arrays were added; at least {correction + 1} are needed")

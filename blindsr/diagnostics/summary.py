@@ -80,15 +80,7 @@ def _row(name: str, draws: Array, nuisance: bool) -> Row:
 
 
 def columns(data: Any, group: str = "posterior") -> dict[str, tuple[Array, bool]]:
-    """Return every scalar of a group by name: its draws (chains, draws), and whether it is a nuisance parameter.
-
-    Parameters
-    ----------
-    data : arviz.InferenceData or xarray.DataTree
-        With that group.
-    group : str
-        Its name.
-    """
+    """Return every scalar of a group by name: its draws (chains, draws), and whether it is a nuisance parameter."""
     dataset = arviz_io.group(data, group)
     found: dict[str, tuple[Array, bool]] = {}
     if dataset is None:

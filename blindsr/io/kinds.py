@@ -26,38 +26,22 @@ FLOAT_BITS = 16
 
 @dataclass(frozen=True)
 class Given:
-    """A user's picture, or batch of pictures.
-
-    Attributes
-    ----------
-    pictures : tuple of Picture
-        One, or those of a batch.
-    back : callable
-        Turns a picture into the kind that came in.
-    name : str
-        For captions and records.
-    batch : bool
-        Whether it was a batch, perhaps of one.
-    """
+    """A user's picture, or batch of pictures."""
 
     pictures: tuple[Picture, ...]
+    """One, or those of a batch."""
     back: Callable[[Picture], Any]
+    """Turns a picture into the kind that came in."""
     name: str = "picture"
+    """For captions and records."""
     batch: bool = False
+    """Whether it was a batch, perhaps of one."""
 
 
 def given(picture: Any) -> Given:
-    """Take a picture of any kind.
+    """Take a picture of any kind, as `blindsr.super_resolve` does.
 
-    Parameters
-    ----------
-    picture : str, Path, PIL.Image.Image, ndarray or Tensor
-        See `blindsr.super_resolve`.
-
-    Raises
-    ------
-    UserError
-        If it is of another kind, or its type, layout, range or size is none of those.
+    Raises UserError if it is of another kind, or its type, layout, range or size is none of those.
     """
     if isinstance(picture, str | os.PathLike):
         path = as_path(picture)

@@ -101,13 +101,7 @@ class Row(ABC):
 
     @abstractmethod
     def compose(self, choice: Choice, degradation: Degradation) -> Method:
-        """Return the method with the chosen parts in their places.
-
-        Raises
-        ------
-        UserError
-            If a part is unknown, or cannot be combined with this method.
-        """
+        """Return the method with the chosen parts; UserError if one is unknown, or cannot be combined with it."""
 
     @property
     def loop_columns(self) -> tuple[str, ...]:
@@ -291,18 +285,12 @@ def _map_under(part: Part[Regularizer]) -> MapRestorer:
 
 @dataclass(frozen=True)
 class SpectralRow(Row):
-    """The kernel from y alone by `KernelEstimator`, then a restorer.
-
-    Parameters
-    ----------
-    estimator : KernelEstimator
-        Numbers of the kernel's estimation.
-    restorer : Part
-        Makes the image.
-    """
+    """The kernel from y alone by `KernelEstimator`, then a restorer."""
 
     estimator: KernelEstimator = field(default_factory=KernelEstimator)
+    """Numbers of the kernel's estimation."""
     restorer: Part[Restorer | None] = RESTORERS["map"]
+    """Makes the image."""
 
     @property
     def columns(self) -> tuple[str, str]:

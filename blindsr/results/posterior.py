@@ -80,22 +80,11 @@ def draw(
     stopped: Callable[[], bool] | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> PosteriorResult:
-    """Sample the kernel's posterior; UserError if the target cannot be built or sampled.
+    """Sample the kernel's posterior: which one and how by `sampling`, its target built from the scene.
 
-    Parameters
-    ----------
-    sampling : Sampling
-        Which posterior, and how.
-    scene : Scene
-        What its target is built from.
-    factory : callable or None
-        Makes the kernel prior, where `sampling` names one.
-    seed : int
-        Of all draws.
-    stopped : callable, optional
-        Returns True when time is up; the draws so far are returned, perhaps none.
-    say : callable
-        Takes one-line notes for the user.
+    `factory` makes the kernel prior, where `sampling` names one, and `seed` is that of all draws. Once `stopped`
+    returns True, the draws so far are returned, perhaps none. Raises UserError if the target cannot be built or
+    sampled.
     """
     part = sampler_part(sampling.sampler, check=False)
     sampler = part.value
