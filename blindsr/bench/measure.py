@@ -16,7 +16,7 @@ from torch import Tensor
 
 from blindsr.bench.task import Task, file_hash, oracle_restorer, plain_settings
 from blindsr.commands.interrupt import Interrupt
-from blindsr.commands.progress import Silent
+from blindsr.commands.progress import Progress
 from blindsr.commands.restore import restored
 from blindsr.commands.run import run_image
 from blindsr.diagnostics.metrics import psnr
@@ -63,7 +63,7 @@ def measure(task: Task, folder: Path) -> dict[str, Any]:
         settings,
         truth_path=files.get("hr"),
         true_kernel_path=files.get("kernel"),
-        progress=lambda name, steps: Silent(),
+        progress=lambda name, steps: Progress(),
         interrupt=Interrupt(),
         say=lambda line: None,
     )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from blindsr.bench.command import Finished, check_engine, conclude, run_bench
+from blindsr.bench.command import Finished, conclude, run_bench
 from blindsr.bench.comparison import draw_crops, draw_kernels
 from blindsr.bench.convergence import draw_convergence, draw_snapshots, follow
 from blindsr.bench.degrading import Degrading
@@ -51,7 +51,6 @@ def reproduce(
     run, and `images` keeps only these pictures. Raises UserError if there is no such table, or what it needs is
     missing.
     """
-    check_engine(engine)
     paper = read_paper(name, data, quick=quick, images=images, say=say)
     paper = paper if threads is None else replace(paper, threads=threads)
     folder = out / (f"{name}-quick" if quick else name)

@@ -18,8 +18,6 @@ from blindsr.io.files import as_path
 from blindsr.io.images import MIN_SIDE, check_size, read_image, to_array
 from blindsr.io.picture import Picture, channels, from_array, from_pillow, from_tensor
 
-MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
-"""Pillow's 8-bit modes by the number of channels."""
 FLOAT_BITS = 16
 """Depth at which a picture of floating-point values is saved, as one from a floating-point TIFF is."""
 
