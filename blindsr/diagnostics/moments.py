@@ -85,12 +85,9 @@ class KernelMoments:
 
 
 def principal_axes(kernels: Tensor) -> Tensor:
-    """Return centroid column and row, larger and smaller width, and the direction of twice the orientation.
+    """Return centroid column and row, larger and smaller width, and the direction of twice the orientation: (n, 6).
 
-    Returns
-    -------
-    Tensor
-        (n, 6), float64; the last two columns are proportional to cosine and sine of twice the orientation.
+    The last two columns are proportional to cosine and sine of twice the orientation; all are float64.
     """
     k = kernels.double()
     c = covariance(k)

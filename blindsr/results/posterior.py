@@ -154,19 +154,11 @@ def save_posterior(folder: Path, result: PosteriorResult, family: str, start: fl
     }
     if chains.valid:
         verdict = verdicts.judge(data, summary.table(data))
-        entry |= {
-            "converged": verdict.converged,
-            "verdict": verdicts.words(verdict, data),
-            "rhat_max": verdict.rhat_max,
-            "rhat_of": verdict.rhat_of,
-            "ess_min": verdict.ess_min,
-            "ess_of": verdict.ess_of,
-        }
+        entry |= {"converged": verdict.converged, "verdict": verdicts.words(verdict, data)}
+        entry |= {name: getattr(verdict, name) for name in ("rhat_max", "rhat_of", "ess_min", "ess_of")}
     else:
-        entry |= {
-            "converged": False,
-            "verdict": [f"{chains.sampler} is biased: its draws are a trace, not a posterior"],
-        }
+        line = f"{chains.sampler} is biased: its draws are a trace, not a posterior"
+        entry |= {"converged": False, "verdict": [line]}
     return entry | {"seconds": round(time.perf_counter() - start, 3)}
 
 
