@@ -36,10 +36,7 @@ class Finished:
 def run_bench(bench: Bench, out: Path, engine: Engine, *, interrupt: Interrupt, say: Callable[[str], None]) -> Finished:
     """Run a bench to its end, or until it is interrupted, and write its summary.
 
-    Raises
-    ------
-    UserError
-        If the bench makes no sense or its folder cannot be used; nothing has been run then.
+    Raises UserError if the bench makes no sense or its folder cannot be used; nothing has been run then.
     """
     oracle_restorer(bench.oracle, bench.oracle_weights)
     tasks = bench.tasks()

@@ -201,13 +201,7 @@ def _changed(thing: T, **changes: Any) -> T:
 
 
 def from_options(options: Options) -> Bench:
-    """Make a bench of options alone.
-
-    Raises
-    ------
-    UserError
-        If something is missing or makes no sense.
-    """
+    """Make a bench of options alone; UserError if something is missing or makes no sense."""
     if not options.data and not options.photos:
         raise UserError(
             "--data: a folder of HR images is needed (or --photos: one of photos without ground truth; or a TOML file)"
@@ -220,10 +214,7 @@ def from_options(options: Options) -> Bench:
 def from_file(path: Path, options: Options) -> Bench:
     """Make a bench of a TOML file; options take precedence over the file.
 
-    Raises
-    ------
-    UserError
-        If the file or an option makes no sense.
+    Raises UserError if the file or an option makes no sense.
     """
     places = Places.of(options.data[0] if options.data else None, path.parent)
     given = read_fields(Bench, read_toml(path), str(path), places, optional=("data", "rows"))

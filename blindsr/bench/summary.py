@@ -92,15 +92,7 @@ def _score(values: Values, first: Values | None) -> tuple[Score, list[float]]:
 
 
 def summarise(tasks: Sequence[Task], records: Sequence[dict[str, Any]]) -> list[Line]:
-    """Return a line for each group and row, in the order of the bench.
-
-    Parameters
-    ----------
-    tasks : sequence of Task
-        The whole bench.
-    records : sequence of dict
-        Its records in the database, by `Store.records`.
-    """
+    """Return a line for each group and row of a bench, in its order, from its records by `Store.records`."""
     by_key = {record["key"]: record for record in records}
     planned: dict[Group, dict[str, list[Task]]] = {}
     for task in tasks:

@@ -105,24 +105,24 @@ def score(result: Result, truth: Truth, say: Callable[[str], None]) -> dict[str,
         scores[f"ssim_border_{border}"] = ssim(x, t, pixels)
         low, high = (as_array(v.clamp(0, 1)) for v in _matched(result.bicubic, truth.image))
         scores[f"psnr_bicubic_border_{border}"] = psnr(low, high, pixels)
-    _warn_if_shifted(result, truth.image, scale, say)
+    _warn_if_shifted(x, t, result.degradation, say)
     return scores
 
 
-def _warn_if_shifted(result: Result, truth: Tensor, scale: int, say: Callable[[str], None]) -> None:
-    """Tell the user if the truth lies on the other alignment's grid (which would cost decibels silently)."""
-    n, (h, w) = scale - 1, result.image.shape[-2:]
+def _warn_if_shifted(
+    x: NDArray[np.float64], t: NDArray[np.float64], degradation: Degradation, say: Callable[[str], None]
+) -> None:
+    """Tell the user if the truth t lies on the other alignment's grid (which would cost decibels silently)."""
+    scale, n, (h, w) = degradation.scale, degradation.scale - 1, x.shape[:2]
     if min(h, w) <= 2 * n + 2 * scale + 1:
         return
-    x, t = (as_array(v.clamp(0, 1)) for v in _matched(result.image, truth))
     here = psnr(x, t, scale)
     moved = psnr(x[: h - n, : w - n], t[n:, n:], scale), psnr(x[n:, n:], t[: h - n, : w - n], scale)
     best = max(moved)
     if best > here + SHIFT_GAIN:
-        now = result.degradation.alignment
         say(
             f"warning: moved by {n} pixels the result fits the truth better ({best:.2f} instead of {here:.2f} dB): "
-            f"the LR image was probably not made with --alignment {now}; try the other one"
+            f"the LR image was probably not made with --alignment {degradation.alignment}; try the other one"
         )
 
 
@@ -191,6 +191,8 @@ def overview_of(result: Result, truth: Truth, record: dict[str, Any]) -> Overvie
     if "kernel_psnr" in scores:
         captions["kernel"] += f", {scores['kernel_psnr']:.1f} dB"
     name = result.name.replace("$", r"\$")  # no formulas
+    preset = f"preset {record['preset']}, " if record["preset"] else ""
+    did = f"{preset}{record['steps']} steps, " if record["steps"] else ""
     return Overview(
         lr=as_array(result.picture.pixels),
         enlarged=as_array(result.bicubic),
@@ -199,11 +201,7 @@ def overview_of(result: Result, truth: Truth, record: dict[str, Any]) -> Overvie
         loss=np.array([m.loss for m in result.trace] if result.loss_name else []),
         loss_name=result.loss_name or "",
         lr_rmse=np.array([255 * m.mse**0.5 for m in result.trace]),
-        title=f"{name}   x{record['scale']}   {record['method']}, "
-        + (f"preset {record['preset']}, " if record["preset"] else "")
-        + f"{record['steps']} steps, {record['seconds']:.0f} s"
-        if record["steps"]
-        else f"{name}   x{record['scale']}   {record['method']}, {record['seconds']:.0f} s",
+        title=f"{name}   x{record['scale']}   {record['method']}, {did}{record['seconds']:.0f} s",
         truth=None if truth.image is None else as_array(truth.image),
         true_kernel=None if truth.kernel is None else truth.kernel[0, 0].double().numpy(),
         captions=captions,
