@@ -26,6 +26,7 @@ from blindsr.commands.interrupt import Interrupt
 from blindsr.errors import UserError
 from blindsr.estimators.loop import Problem
 from blindsr.io.files import write_text
+from blindsr.methods.table import compose
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -105,7 +106,7 @@ def _set_columns(lines: Sequence[Line]) -> str:
 def _kernels(paper: Paper) -> Figure:
     """Draw kernels from the prior that the first row's Monte Carlo step draws from."""
     degradation = Degrading("gaussian").operator(paper.scales[0])
-    prior = paper.rows[0].compose(degradation).estimator.prior
+    prior = compose(paper.rows[0].choice(), degradation).estimator.prior
     if prior is None:
         raise UserError(f"{paper.title}: {paper.rows[0].label} draws no kernels; name a method with a kernel prior")
     kernels = prior(Problem(torch.zeros(1, 1, 8, 8), degradation))

@@ -10,10 +10,9 @@ from typing import Any
 from blindsr.bench.toml_table import Places, absolute, at_least, names_file, read_fields, split_reference
 from blindsr.commands.settings import RunSettings
 from blindsr.errors import UserError
-from blindsr.methods.base import Method
 from blindsr.methods.parts import RESTORERS
 from blindsr.methods.rows import Choice
-from blindsr.methods.table import METHODS, compose
+from blindsr.methods.table import METHODS
 from blindsr.operators.degradation import Degradation
 
 PARTS = ("prior", "optimizer", "image_prior", "noise", "restorer")
@@ -101,15 +100,8 @@ class Row:
         words = ("method", "preset", *PARTS, "n_kernels", "meta_interval")
         return Choice(weights=weights, **{name: getattr(self, name) for name in words})
 
-    def compose(self, degradation: Degradation) -> Method:
-        """Return the method with this row's parts in place.
-
-        Raises UserError if a name is unknown, or a part breaks its contract or does not go with the method.
-        """
-        return compose(self.choice(), degradation)
-
     def settings(self, degradation: Degradation, seed: int, device: str) -> RunSettings:
-        """Return the settings of `blindsr run` for this row; UserError as `compose`, or if the preset is unknown."""
+        """Return the settings of `blindsr run` for this row; UserError if a part of it cannot be used."""
         settings = RunSettings(
             **vars(self.choice()),
             scale=degradation.scale,

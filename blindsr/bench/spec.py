@@ -216,7 +216,7 @@ def from_file(path: Path, options: Options) -> Bench:
 
     Raises UserError if the file or an option makes no sense.
     """
-    places = Places.of(options.data[0] if options.data else None, path.parent)
+    places = Places((*options.data[:1], path.parent))
     given = read_fields(Bench, read_toml(path), str(path), places, optional=("data", "rows"))
     sets = given.get("data", ())
     if len(options.data) > 1 and sets:

@@ -40,11 +40,6 @@ class Places:
     folders: tuple[Path, ...]
     """In this order: the data folder, if one was given, and the folder of the TOML file."""
 
-    @classmethod
-    def of(cls, data: Path | None, folder: Path) -> Places:
-        """Look in the data folder, if there is one, then in another folder."""
-        return cls((folder,) if data is None else (data, folder))
-
     def find(self, name: str) -> str:
         """Return the path of a file: in one of the folders, or else as it stands.
 

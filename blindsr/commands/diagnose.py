@@ -42,7 +42,8 @@ def diagnose(path: Path, *, everything: bool = False, figures: bool = True) -> t
     lines: list[str] = []
     for file in files:
         part, words, drawn = _trace_file(file) if file.suffix == ".csv" else _chains_file(file, everything)
-        folder = _figure_folder(file)
+        own = file.name in (POSTERIOR, BIASED, RESTARTS, TRACE)
+        folder = file.parent / (DIAGNOSTICS if own else f"{file.stem}-{DIAGNOSTICS}")
         if figures and drawn:
             part["figures"] = [str(_drawn(folder / name, make)) for name, make in drawn.items()]
             words.append(f"figures: {folder}: {', '.join(drawn)}")
@@ -70,11 +71,6 @@ def _files(path: Path) -> list[Path]:
     return found
 
 
-def _figure_folder(file: Path) -> Path:
-    own = file.name in (POSTERIOR, BIASED, RESTARTS, TRACE)
-    return file.parent / (DIAGNOSTICS if own else f"{file.stem}-{DIAGNOSTICS}")
-
-
 def _drawn(path: Path, make: Callable[[], Figure]) -> Path:
     """Save a figure to a file."""
     with atomic_path(path) as temporary:
@@ -92,29 +88,22 @@ def _read(file: Path) -> Any:
 def _chains_file(file: Path, everything: bool) -> tuple[dict[str, Any], list[str], Figures]:
     """Diagnose a netCDF file, which holds a posterior or a trace."""
     data = _read(file)
-    names = arviz_io.group_names(data)
-    if "posterior" in names:
-        posterior = arviz_io.group(data, "posterior")
-        assert posterior is not None
+    posterior, trace = arviz_io.group(data, "posterior"), arviz_io.group(data, "trace")
+    if posterior is not None:
         if not {"chain", "draw"} <= set(posterior.dims):
             raise UserError(f"{file}: the group posterior has no axes chain and draw")
-        return _posterior(file, data, everything)
-    if "trace" not in names:
-        raise UserError(f"{file}: holds neither a posterior nor a trace (groups: {', '.join(names) or 'none'})")
-    trace = arviz_io.group(data, "trace")
-    assert trace is not None
+        return _posterior(file, data, posterior, everything)
+    if trace is None:
+        names = ", ".join(arviz_io.group_names(data)) or "none"
+        raise UserError(f"{file}: holds neither a posterior nor a trace (groups: {names})")
     return _restarts(file, trace) if "restart" in trace.dims else _biased(file, trace, data)
 
 
-def _posterior(file: Path, data: Any, everything: bool) -> tuple[dict[str, Any], list[str], Figures]:
+def _posterior(file: Path, data: Any, posterior: Any, everything: bool) -> tuple[dict[str, Any], list[str], Figures]:
     rows = summary.table(data)
     if not rows:
         raise UserError(f"{file}: the group posterior holds no parameters")
-    verdict = verdicts.judge(data, rows)
-    posterior = arviz_io.group(data, "posterior")
-    assert posterior is not None
-    words = verdicts.words(verdict, data)
-    attrs = posterior.attrs
+    verdict, attrs = verdicts.judge(data, rows), posterior.attrs
     head = f"{file}: {posterior.sizes['chain']} chains x {posterior.sizes['draw']} draws"
     if "sampler" in attrs:
         head += f" by {attrs['sampler']} of the {attrs.get('target', '')} posterior, warm-up {attrs.get('warmup', '?')}"
@@ -131,11 +120,9 @@ def _posterior(file: Path, data: Any, everything: bool) -> tuple[dict[str, Any],
     note = (
         "5 % to 95 %: equal-tailed 90 % interval; MCSE: of the mean; widths and centroid in HR pixels, angle in radians"
     )
-    return (
-        record,
-        [head, "", *summary.as_text(rows, everything=everything), "", note, *words],
-        _chain_figures(data, file),
-    )
+    table = summary.as_text(rows, everything=everything)
+    lines = [head, "", *table, "", note, *verdicts.words(verdict, data)]
+    return record, lines, _chain_figures(data, file)
 
 
 def _biased(file: Path, trace: Any, data: Any) -> tuple[dict[str, Any], list[str], Figures]:
@@ -212,11 +199,6 @@ def _moving(data: Any) -> dict[str, Array]:
     return {name: d for name, d in moving.items() if name not in still}
 
 
-def _paired(draws: dict[str, Array]) -> dict[str, Array]:
-    """The kernel's moments; without a kernel, everything."""
-    return {name: d for name, d in draws.items() if name in NAMES} or draws
-
-
 def _true_values(data: Any, draws: dict[str, Array]) -> tuple[Array | None, dict[str, float]]:
     """The true kernel and its moments, if the file has it, with the orientation in the period nearest to the draws."""
     constant = arviz_io.group(data, "constant_data")
@@ -237,13 +219,14 @@ def _chain_figures(data: Any, file: Path) -> Figures:
     stats = arviz_io.group(data, "sample_stats")
     divergent = None if stats is None or "diverging" not in stats else stats["diverging"].values.astype(bool)
     kernel, truth = _true_values(data, draws)
+    moments = {name: d for name, d in draws.items() if name in NAMES}
     made: Figures = {}
     if draws:
         made |= {
             "traces.png": lambda: chain_plots.traces(draws, f"{name}: traces", divergent),
             "ranks.png": lambda: chain_plots.ranks(draws, f"{name}: ranks (flat where the chains agree)"),
             "autocorrelation.png": lambda: chain_plots.autocorrelations(draws, f"{name}: autocorrelation"),
-            "pairs.png": lambda: chain_plots.pairs(_paired(draws), f"{name}: kernel parameters", truth),
+            "pairs.png": lambda: chain_plots.pairs(moments or draws, f"{name}: kernel parameters", truth),
         }
     mixing = verdicts.energy_mixing(data)
     if mixing is not None and stats is not None:

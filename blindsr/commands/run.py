@@ -151,11 +151,11 @@ def _solved(path: Path, y: Tensor, where: Conditions, keeper: Keeper) -> tuple[R
     first_step = run.step
     reason = _advance(run, trace, where, keeper)
     found = run.estimate()
+    kernel = pixel_average(d) if found.kernel is None else found.kernel
     tiles, ended, restorer = 0, None, method.restorer_for(settings.seed)
     facts: dict[str, Any] = {}
     if restorer is not None:
         noise = method.restoration_noise(found, y, d)
-        kernel = pixel_average(d) if found.kernel is None else found.kernel
         image, tiles, ended = restored(restorer, y, kernel, d, noise, where.interrupt, where.deadline, where.say)
         found, reason = replace(found, image=image), ended or reason
         if restorer.needs_noise:
@@ -167,7 +167,6 @@ def _solved(path: Path, y: Tensor, where: Conditions, keeper: Keeper) -> tuple[R
         "stopped": reason,
     }
     assert found.image is not None
-    kernel = pixel_average(d) if found.kernel is None else found.kernel
     return Restart(settings.seed, found.image, kernel, trace, reason), found, facts
 
 

@@ -27,21 +27,14 @@ TAILS = (0.05, 0.95)
 
 @dataclass(frozen=True)
 class Group:
-    """Named arrays with named axes.
-
-    Attributes
-    ----------
-    values : dict of str to (tuple of str, array)
-        For each variable the names of its axes and the array.
-    coords : dict of str to array
-        Labels along the axes.
-    attrs : dict
-        Texts and numbers about the group.
-    """
+    """Named arrays with named axes."""
 
     values: Mapping[str, tuple[tuple[str, ...], Array]]
+    """For each variable the names of its axes and the array."""
     coords: dict[str, Array] = field(default_factory=dict)
+    """Labels along the axes."""
     attrs: dict[str, Any] = field(default_factory=dict)
+    """Texts and numbers about the group."""
 
 
 def _arviz() -> Any:

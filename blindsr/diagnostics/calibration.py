@@ -40,28 +40,19 @@ Summaries = Callable[[Tensor, Tensor], Mapping[str, Tensor]]
 
 @dataclass(frozen=True)
 class Simulations:
-    """Parameters, and posterior draws given data that were simulated from each.
-
-    Attributes
-    ----------
-    truths : Tensor
-        (n, p), float64.
-    draws : Tensor
-        (n, L, p), float64, thinned.
-    names : tuple of str
-        Name of each of the p columns (parameters, then summaries).
-    sizes : Tensor
-        (n,) effective size of the original draws, the smallest over the columns. Below L, the draws of that simulation
-        are not independent, and its rank is 0 or L too often.
-    parameters : int
-        How many columns, counted from the first, are parameters.
-    """
+    """Parameters, and posterior draws given data that were simulated from each."""
 
     truths: Tensor
+    """(n, p), float64."""
     draws: Tensor
+    """(n, L, p), float64, thinned."""
     names: tuple[str, ...]
+    """Name of each of the p columns (parameters, then summaries)."""
     sizes: Tensor
+    """(n,) effective size of the original draws, the smallest over the columns. Below L, the draws of that simulation
+    are not independent, and its rank is 0 or L too often."""
     parameters: int
+    """How many columns, counted from the first, are parameters."""
 
     @classmethod
     def of(cls, truths: Tensor, draws: Tensor, names: Sequence[str]) -> Simulations:
@@ -207,24 +198,16 @@ class UniformityTest:
 
 @dataclass(frozen=True)
 class RankResult:
-    """Ranks, which are uniform if the posterior is right.
-
-    Attributes
-    ----------
-    names : tuple of str
-        Names of the q columns.
-    ranks : Tensor
-        (n, q), int64, of 0..L.
-    draws : int
-        L.
-    simulations : Simulations
-        What was ranked.
-    """
+    """Ranks, which are uniform if the posterior is right."""
 
     names: tuple[str, ...]
+    """Names of the q columns."""
     ranks: Tensor
+    """(n, q), int64, of 0..L."""
     draws: int
+    """L."""
     simulations: Simulations
+    """What was ranked."""
 
     def tests(self) -> tuple[UniformityTest, ...]:
         """Return the chi-square test on bins and the ECDF test of every column."""

@@ -42,31 +42,21 @@ def central_interval(draws: Tensor, level: float) -> tuple[Tensor, Tensor]:
 
 @dataclass(frozen=True)
 class Coverage:
-    """Truths that are covered by intervals of one level.
-
-    Attributes
-    ----------
-    level : float
-        Nominal.
-    names : tuple of str
-        Of the p columns.
-    inside : Tensor
-        (n, p), bool.
-    groups : tuple or None
-        n labels; cases of one group (such as one image) may fail together.
-    low, high : Tensor
-        (p,) confidence interval of the true coverage: by a bootstrap over groups, or exact without groups.
-    confidence : float
-        Of that interval.
-    """
+    """Truths that are covered by intervals of one level."""
 
     level: float
+    """Nominal."""
     names: tuple[str, ...]
+    """Of the p columns."""
     inside: Tensor
+    """(n, p), bool."""
     groups: tuple[Hashable, ...] | None
+    """n labels; cases of one group (such as one image) may fail together."""
     low: Tensor
     high: Tensor
+    """(p,) confidence interval of the true coverage: by a bootstrap over groups, or exact without groups."""
     confidence: float
+    """Of that interval."""
 
     @property
     def rate(self) -> Tensor:

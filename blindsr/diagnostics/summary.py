@@ -22,30 +22,22 @@ FIXED = 1e-10
 
 @dataclass(frozen=True)
 class Row:
-    """One parameter.
-
-    Attributes
-    ----------
-    name : str
-        Its name as printed.
-    mean, sd, low, high : float
-        Mean, standard deviation, 5 % and 95 % quantile (equal-tailed).
-    ess_bulk, ess_tail, rhat, mcse : float
-        Effective sample sizes, R-hat, Monte Carlo standard error of the mean; NaN for a constant.
-    nuisance : bool
-        Whether it does not belong to the kernel.
-    """
+    """One parameter."""
 
     name: str
+    """Its name as printed."""
     mean: float
     sd: float
     low: float
     high: float
+    """Mean, standard deviation, 5 % and 95 % quantile (equal-tailed)."""
     ess_bulk: float
     ess_tail: float
     rhat: float
     mcse: float
+    """Effective sample sizes, R-hat, Monte Carlo standard error of the mean; NaN for a constant."""
     nuisance: bool = False
+    """Whether it does not belong to the kernel."""
 
     @property
     def fixed(self) -> bool:

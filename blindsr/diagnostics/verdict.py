@@ -30,29 +30,20 @@ INDEPENDENT = ("smc",)
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether the draws can be trusted.
-
-    Attributes
-    ----------
-    converged : bool
-        Whether there is no reason to doubt it.
-    reasons : tuple of str
-        The reasons, worst first, each with what to do.
-    cautions : tuple of str
-        What else one should know.
-    rhat_max, ess_min : float
-        Worst values of all parameters; NaN if there are none.
-    rhat_of, ess_of : str
-        The parameters that have them.
-    """
+    """Whether the draws can be trusted."""
 
     converged: bool
+    """Whether there is no reason to doubt it."""
     reasons: tuple[str, ...]
+    """The reasons, worst first, each with what to do."""
     cautions: tuple[str, ...]
+    """What else one should know."""
     rhat_max: float
     ess_min: float
+    """Worst values of all parameters; NaN if there are none."""
     rhat_of: str
     ess_of: str
+    """The parameters that have them."""
 
 
 def _attribute(data: Any, name: str, default: Any) -> Any:
