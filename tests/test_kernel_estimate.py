@@ -362,7 +362,7 @@ def test_a_small_kernel_of_a_large_image():
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
-        ({"families": ()}, r"kernel families \(none\): choose from gaussian, generalized-gaussian, disk, line"),
+        ({"families": ()}, r"kernel families \(none\): choose from gaussian, line, disk, generalized-gaussian"),
         ({"families": ("gaussian", "square", "ring")}, "kernel families square, ring: choose from gaussian"),
         ({"rounds": -1}, "kernel estimator: need rounds, model_error and noise_error of 0 or more"),
         ({"model_error": -0.1}, "kernel estimator: need rounds, model_error and noise_error of 0 or more"),
