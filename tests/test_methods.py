@@ -166,3 +166,14 @@ def test_every_image_prior_and_optimizer_of_the_table_keeps_the_contract():
         check_image_prior(part.value.prior)
     for optimizer in OPTIMIZERS.values():
         check_optimizer(optimizer.value)
+
+
+def test_which_method_is_taken_where_none_is_named():
+    op = Degradation(2)
+
+    def name(**words):
+        return compose(Choice(**words), op).name
+
+    assert name() == name(noise=0.01) == name(image_prior="patch-groups") == name(restorer="tv") == "fast-map"
+    assert name(prior="mcmc", optimizer="meta") == name(prior="gaussian") == "mlmc"
+    assert (name(image_prior="tv"), name(optimizer="am"), name(noise="patch")) == ("mlmc-tv", "mlmc-no-meta", "custom")
