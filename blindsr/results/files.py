@@ -201,9 +201,8 @@ def overview_of(result: Result, truth: Truth, record: dict[str, Any]) -> Overvie
         lr_rmse=np.array([255 * m.mse**0.5 for m in result.trace]),
         title=f"{name}   x{record['scale']}   {record['method']}, "
         + (f"preset {record['preset']}, " if record["preset"] else "")
-        + f"{record['steps']} steps, {record['seconds']:.0f} s"
-        if record["steps"]
-        else f"{name}   x{record['scale']}   {record['method']}, {record['seconds']:.0f} s",
+        + (f"{record['steps']} steps, " if result.loss_name else "")
+        + f"{record['seconds']:.0f} s",
         truth=None if truth.image is None else as_array(truth.image),
         true_kernel=None if truth.kernel is None else truth.kernel[0, 0].double().numpy(),
         captions=captions,
