@@ -4,8 +4,9 @@ Minimises, over the parameters z of a kernel family (kernels k(z)) and the image
 
     ‖y − (x ⊗ k(z))↓s‖² / 2σ_e² − log p(z | spectra of y),       x by patch groups at the current k.
 
-The second term is `priors.spectral`, the marginal likelihood with the image integrated out. Joint MAP without it
-drifts to wrong kernels (Levin et al. 2009). y enters twice, so this is an estimator, not a posterior.
+The second term is `posteriors.spectral_laplace`, the marginal likelihood with the image integrated out. Without it,
+joint MAP estimation drifts to wrong kernels (Levin et al. 2009). y enters twice, so this is an estimator, not a
+posterior.
 """
 
 from __future__ import annotations
