@@ -206,27 +206,14 @@ class JointLoop(Estimator):
         return replace(self, steps=steps)
 
     def check(self, y: Tensor, degradation: Degradation, device: torch.device) -> None:
-        """Let the image and kernel factories check what they can: their memory, and the kernel prior.
-
-        Raises
-        ------
-        ValueError
-            If a check fails.
-        """
+        """Let the image and kernel factories check what they can: their memory, and the kernel prior."""
         if (check := getattr(self.image, "check", None)) is not None:
             check(*degradation.hr_shape(*y.shape[-2:]), device)
         if (check := getattr(self.kernel, "check", None)) is not None:
             check(None if self.prior is None else self.prior(Problem(y, degradation)))
 
     def start(self, y: Tensor, degradation: Degradation, *, seed: int, device: torch.device | str) -> LoopEstimation:
-        """Build both generators and warm the kernel up.
-
-        Raises
-        ------
-        ValueError
-            If y is not of shape (1, C, h, w) or holds values that are not finite, or a Monte Carlo step is asked for
-            with a kernel that has no parameters.
-        """
+        """Build both generators and warm the kernel up."""
         check_image(y)
         made = LoopEstimation(self, y, degradation, device)
         made.begin(seed)
@@ -238,11 +225,6 @@ class JointLoop(Estimator):
         """Rebuild a run from its state; going on from it gives the same bits as never having stopped.
 
         (On a CPU with the same number of threads. Some CUDA kernels add up in no fixed order.)
-
-        Raises
-        ------
-        ValueError
-            If the state belongs to another loop or image size.
         """
         made = LoopEstimation(self, y, degradation, device)
         try:

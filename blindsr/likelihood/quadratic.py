@@ -139,11 +139,6 @@ class LrErrorForm:
         """Errors e of kernels (n, 1, K, K): (n,) in squared units of y, differentiable, in the kernels' dtype.
 
         An error of zero may come out as a tiny number below it, of the order of 1e-16 times the power of y'.
-
-        Raises
-        ------
-        ValueError
-            If the kernels have another shape.
         """
         k = self._flat(kernels)
         off = 1 - k.sum(1)

@@ -30,27 +30,13 @@ SETTLED = 1e-6
 
 @dataclass(frozen=True)
 class SpectralMode:
-    """A mode of the spectral posterior.
+    """A mode of the spectral posterior."""
 
-    Attributes
-    ----------
-    likelihood : SpectralLikelihood
-        The likelihood of y.
-    family : KernelDensity
-        The kernel family and its prior.
-    position : Tensor
-        (dim + n_nuisance,), float64: z, then u.
-    energy : float
-        E there: a negative log posterior, up to a constant that is the same for all families on one y.
-    precision : Tensor
-        Gauss-Newton matrix of E there, (dim + n_nuisance,) square.
-    """
-
-    likelihood: SpectralLikelihood
-    family: KernelDensity
-    position: Tensor
-    energy: float
-    precision: Tensor
+    likelihood: SpectralLikelihood  # The likelihood of y
+    family: KernelDensity  # The kernel family and its prior
+    position: Tensor  # (dim + n_nuisance,), float64: z, then u
+    energy: float  # E there: a negative log posterior, up to a constant that is the same for all families on one y
+    precision: Tensor  # Gauss-Newton matrix of E there, (dim + n_nuisance,) square
 
 
 def starts(family: KernelDensity) -> Tensor:

@@ -48,12 +48,6 @@ class Canvas:
         (1, 1, K, K), applied by correlation.
     degradation : Degradation
         Scale, kernel size, alignment, padding. The picture is canvas[:s h, :s w].
-
-    Raises
-    ------
-    ValueError
-        If y or the kernel has the wrong shape or holds NaN or infinite values, or a circular picture is smaller than
-        the kernel.
     """
 
     def __init__(self, y: Tensor, kernel: Tensor, degradation: Degradation) -> None:

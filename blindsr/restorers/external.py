@@ -163,13 +163,7 @@ class TorchScriptRestorer(Restorer):
         return count_parameters(self.model)
 
     def __call__(self, y: Tensor, kernel: Tensor, degradation: Degradation, noise_std: float) -> Tensor:
-        """Restore an image, as `Restorer` says.
-
-        Raises
-        ------
-        UserError
-            If the model fails, or `check_output` refuses what it returns.
-        """
+        """Restore an image, as `Restorer` says."""
         given = [t.to(self.device) for t in _inputs(y, kernel, noise_std)[: self.inputs]]
         try:
             with warnings.catch_warnings(), torch.no_grad():
@@ -236,13 +230,7 @@ class OnnxRestorer(Restorer):
         """Not known: onnxruntime does not tell."""
 
     def __call__(self, y: Tensor, kernel: Tensor, degradation: Degradation, noise_std: float) -> Tensor:
-        """Restore an image, as `Restorer` says.
-
-        Raises
-        ------
-        UserError
-            If the model fails, or `check_output` refuses what it returns.
-        """
+        """Restore an image, as `Restorer` says."""
         given = _inputs(y, kernel, noise_std)
         feed = {name: t.cpu().numpy() for name, t in zip(self.inputs, given, strict=False)}
         try:
@@ -281,13 +269,7 @@ class CallableRestorer(Restorer):
             raise UserError(f"{self.name}: a function restore(y, kernel, degradation, noise_std) is needed")
 
     def __call__(self, y: Tensor, kernel: Tensor, degradation: Degradation, noise_std: float) -> Tensor:
-        """Restore an image, as `Restorer` says; the function is given copies of y and the kernel.
-
-        Raises
-        ------
-        UserError
-            If the function fails, or `check_output` refuses what it returns.
-        """
+        """Restore an image, as `Restorer` says; the function is given copies of y and the kernel."""
         try:
             x = self.function(y.detach().clone(), kernel.detach().clone(), degradation, noise_std)
         except (Exception, SystemExit) as error:

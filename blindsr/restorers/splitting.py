@@ -29,19 +29,12 @@ _ANCHOR = 1e-6
 
 
 class Solution(NamedTuple):
-    """A restored image, and what a next call may start from.
+    """A restored image, and what a next call may start from."""
 
-    Attributes
-    ----------
-    image : Tensor
-        The picture (1, C, s h, s w), not clipped.
-    canvas : Tensor
-        The picture with the border that was solved for (the picture itself under circular padding), to be given as
-        `start`.
-    """
-
-    image: Tensor
+    image: Tensor  # The picture (1, C, s h, s w), not clipped
     canvas: Tensor
+    """The picture with the border that was solved for (the picture itself under circular padding), to be given as
+    `start`."""
 
 
 class Splitting(Protocol):

@@ -140,13 +140,7 @@ class UsrNetRestorer(Restorer):
 
     @torch.no_grad()
     def __call__(self, y: Tensor, kernel: Tensor, degradation: Degradation, noise_std: float) -> Tensor:
-        """Restore y (1, C, h, w) with kernel (1, 1, K, K), as `Restorer` says; a grey y is repeated to the colours.
-
-        Raises
-        ------
-        UserError
-            If y has neither one channel nor as many as the weights were trained on.
-        """
+        """Restore y (1, C, h, w) with kernel (1, 1, K, K), as `Restorer` says; a grey y is repeated to the colours."""
         net, s = self.network.to(y.device), degradation.scale
         channels, h, w = y.shape[-3:]
         if channels not in (1, net.image_channels):

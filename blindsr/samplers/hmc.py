@@ -74,13 +74,7 @@ class HmcTransition(Tunable):
     careful: float = 0.0
 
     def init(self, position: Tensor) -> State:
-        """State of chains at position (chains, dim).
-
-        Raises
-        ------
-        ValueError
-            If a start has density zero.
-        """
+        """State of chains at position (chains, dim)."""
         return metropolis.start(self.density, position)
 
     def draw_steps(self, generator: torch.Generator) -> int:

@@ -42,13 +42,7 @@ class MalaTransition(Tunable):
     reach: float = math.inf
 
     def init(self, position: Tensor) -> State:
-        """State of chains at position (chains, dim).
-
-        Raises
-        ------
-        ValueError
-            If a start has density zero.
-        """
+        """State of chains at position (chains, dim)."""
         return metropolis.start(self.density, position)
 
     def drift(self, gradient: Tensor) -> Tensor:

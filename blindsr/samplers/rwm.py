@@ -32,13 +32,7 @@ class RandomWalkTransition(Tunable):
     """
 
     def init(self, position: Tensor) -> State:
-        """State of chains at position (chains, dim).
-
-        Raises
-        ------
-        ValueError
-            If a start has density zero.
-        """
+        """State of chains at position (chains, dim)."""
         position = position.detach().to(torch.float64)
         log_prob = self.density(position)
         metropolis.check_start(position, log_prob)

@@ -105,13 +105,7 @@ class AdaptiveSampler(MarkovSampler):
     acceptance: float
 
     def check(self) -> None:
-        """Check the acceptance rate.
-
-        Raises
-        ------
-        ValueError
-            If it is not between 0 and 1.
-        """
+        """Check the acceptance rate."""
         if not 0 < self.acceptance < 1:
             raise ValueError(f"{self.name}: acceptance {self.acceptance:g} must lie between 0 and 1")
 

@@ -60,21 +60,14 @@ def smooth_rms(v: Tensor, std: float) -> Tensor:
 
 @dataclass(frozen=True)
 class Evidence:
-    """Indicators of uncertainty of a grey image, see the module: each (H, W), float64, in units of the image.
+    """Indicators of uncertainty of a grey image, see the module: each (H, W), float64, in units of the image."""
 
-    Attributes
-    ----------
-    draws, groups, disagreement, bounds : Tensor
-        D, G, T and V.
-    n : int
-        Number of draws behind D.
-    """
-
+    # draws, groups, disagreement, bounds: D, G, T and V
     draws: Tensor
     groups: Tensor
     disagreement: Tensor
     bounds: Tensor
-    n: int
+    n: int  # Number of draws behind D
 
     def std(self, factor: float) -> Tensor:
         """Return c (D G T)^(1/3) V, (H, W), where D, G and T have a smooth lower limit of half a grey level."""

@@ -64,21 +64,11 @@ def _box(a: Tensor, side: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Crops:
-    """Draws crops from a picture.
+    """Draws crops from a picture."""
 
-    Attributes
-    ----------
-    picture : Tensor
-        (1, C, h, w), values -1..1.
-    side : int
-        Side of a crop.
-    probability : Tensor
-        (h, w) probability of the centre of a crop.
-    """
-
-    picture: Tensor
-    side: int
-    probability: Tensor
+    picture: Tensor  # (1, C, h, w), values -1..1
+    side: int  # Side of a crop
+    probability: Tensor  # (h, w) probability of the centre of a crop
 
     @classmethod
     def of(cls, picture: Tensor, grey: Tensor, side: int, *, shrunk: bool) -> Crops:

@@ -109,26 +109,14 @@ class KernelGan(Estimator):
         self.sides(degradation, *y.shape[-2:])
 
     def start(self, y: Tensor, degradation: Degradation, *, seed: int, device: torch.device | str) -> GanEstimation:
-        """Prepare the crops of y (1, C, h, w), values 0..1, and draw the weights of both networks.
-
-        Raises
-        ------
-        ValueError
-            If y has another shape or is too small, or the scale is not 2, 4 or 8.
-        """
+        """Prepare the crops of y (1, C, h, w), values 0..1, and draw the weights of both networks."""
         source = generator(seed)
         return GanEstimation(self, y, degradation, source, draw_seed(source), device)
 
     def resume(
         self, y: Tensor, degradation: Degradation, state: dict[str, Any], *, device: torch.device | str
     ) -> GanEstimation:
-        """Rebuild a training from its state; continuing gives the same bits as never having stopped.
-
-        Raises
-        ------
-        ValueError
-            If the state belongs to other settings.
-        """
+        """Rebuild a training from its state; continuing gives the same bits as never having stopped."""
         try:
             run = GanEstimation(self, y, degradation, torch.Generator(), 0, device)
             run.load(copy.deepcopy(state))
