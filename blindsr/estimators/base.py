@@ -103,13 +103,7 @@ class Estimation(ABC):
 
 
 class Finished(Estimation):
-    """An estimation without steps: its estimate is there at once.
-
-    Parameters
-    ----------
-    estimate : Estimate
-        The result.
-    """
+    """An estimation without steps: its estimate is there at once."""
 
     step = 0
 
@@ -220,13 +214,7 @@ def unfit(error: Exception) -> ValueError:
 
 
 def check_adam(adam: torch.optim.Optimizer) -> None:
-    """Refuse an optimizer state whose tensors do not fit its parameters: the fused step would not check.
-
-    Raises
-    ------
-    ValueError
-        If they do not.
-    """
+    """Raise ValueError if an optimizer's state does not fit its parameters, which the fused step would not check."""
     for p, state in adam.state.items():
         if set(state) != {"step", "exp_avg", "exp_avg_sq"} or any(
             not isinstance(v, Tensor) or v.dtype != torch.float32 or v.shape != (p.shape if n != "step" else ())

@@ -240,17 +240,7 @@ def _adam(module: nn.Module, lr: float) -> torch.optim.Optimizer | None:
 
 
 class LoopEstimation(Estimation):
-    """A loop under way on one LR image. Random draws are made on the CPU, so that every device sees the same ones.
-
-    Parameters
-    ----------
-    loop : JointLoop
-        The parts.
-    y, degradation
-        LR image and forward operator.
-    device : torch.device or str
-        Where to compute.
-    """
+    """A loop under way on one LR image. Random draws are made on the CPU, so that every device sees the same ones."""
 
     run: Run
 

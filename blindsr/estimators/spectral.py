@@ -195,15 +195,7 @@ class KernelEstimator(Estimator):
 
 
 class SpectralEstimation(Estimation):
-    """A kernel estimation under way: the spectral estimate at the first step, then one round of refinement each.
-
-    Parameters
-    ----------
-    settings : KernelEstimator
-        Numbers.
-    y, degradation
-        LR image (1, C, h, w) and forward operator.
-    """
+    """A kernel estimation under way: the spectral estimate at the first step, then one round of refinement each."""
 
     spectral: SpectralPosterior
     family: str
@@ -295,20 +287,9 @@ class SpectralEstimation(Estimation):
 
 
 def refit(spectral: SpectralPosterior, z: Tensor, form: Callable[[Tensor], Tensor], n: int, variance: float) -> Tensor:
-    """Minimise n e(k(z)) / 2σ² − log p(z) from z, with e the mean squared LR error of a kernel (`LrErrorForm`).
+    """Minimise n e(k(z)) / 2σ² − log p(z) from z (dim,), float64; e is the mean squared LR error (`LrErrorForm`).
 
-    Parameters
-    ----------
-    spectral : SpectralPosterior
-        Density of z.
-    z : Tensor
-        (dim,), float64.
-    form : callable
-        Kernels (n, 1, K, K) to errors (n,).
-    n : int
-        Values of y.
-    variance : float
-        σ².
+    n is the number of values of y, and `variance` is σ².
     """
 
     def energy(v: Tensor) -> Tensor:

@@ -60,12 +60,7 @@ def finest_detail_std(y: Tensor) -> Tensor:
 
     The mask [[1, -2, 1], [-2, 4, -2], [1, -2, 1]] / 6 preserves the standard deviation of white noise and removes
     whatever is locally linear. A blurred LR image has little else at that frequency, so the result is close to σ; image
-    detail raises it, and clipping to 0..1 lowers it.
-
-    Parameters
-    ----------
-    y : Tensor
-        (B, C, h, w), h and w at least 3.
+    detail raises it, and clipping to 0..1 lowers it. y is (B, C, h, w), h and w at least 3.
     """
     d = y[..., 2:] - 2 * y[..., 1:-1] + y[..., :-2]
     d = d[..., 2:, :] - 2 * d[..., 1:-1, :] + d[..., :-2, :]

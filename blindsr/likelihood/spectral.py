@@ -280,14 +280,9 @@ class SpectralLikelihood:
         return value, 1 - (nu + 1) * ratio / (nu + ratio), (nu + 1) * nu * ratio / (nu + ratio) ** 2
 
     def curvature(self, power: Tensor, slope: Tensor, u: Tensor) -> Curvature:
-        """Negative log-likelihood with gradient and Gauss-Newton matrix.
+        """Negative log-likelihood with gradient and Gauss-Newton matrix, at content parameters u (n_nuisance,).
 
-        Parameters
-        ----------
-        power, slope : Tensor
-            |K|² (F, s²), and its derivatives in the d kernel parameters, (d, F, s²).
-        u : Tensor
-            (n_nuisance,).
+        `power` is |K|² (F, s²), and `slope` holds its derivatives in the d kernel parameters, (d, F, s²).
         """
         theta, variance = (v[0] for v in self.coefficients(u[None]))
         content = torch.einsum("wt,fat->wfa", theta, self.basis).exp()

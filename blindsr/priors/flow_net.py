@@ -153,13 +153,6 @@ class _Layer(nn.Module):
 class KernelFlow(nn.Module):
     """The invertible map z <-> v between white noise and logits, both (n, K²).
 
-    Parameters
-    ----------
-    shape : FlowShape
-        Its size.
-
-    Notes
-    -----
     Weights come from torch's global random state: construct inside `blindsr.random.seeded`. Until `whiten` is called
     the logits' axes are the pixels.
     """

@@ -38,16 +38,9 @@ def _spread(n: int, size: int) -> Tensor:
 
 
 class Canvas:
-    """A low-resolution image, a kernel and the canvas on which x is solved for; all in float64.
+    """A low-resolution image y (B, C, h, w), a kernel and the canvas on which x is solved for; all in float64.
 
-    Parameters
-    ----------
-    y : Tensor
-        LR image (B, C, h, w).
-    kernel : Tensor
-        (1, 1, K, K), applied by correlation.
-    degradation : Degradation
-        Scale, kernel size, alignment, padding. The picture is canvas[:s h, :s w].
+    The kernel (1, 1, K, K) is applied by correlation; the picture is canvas[:s h, :s w].
     """
 
     def __init__(self, y: Tensor, kernel: Tensor, degradation: Degradation) -> None:
@@ -115,21 +108,10 @@ class Canvas:
         return (self.y - self.degrade(x)).square().sum()
 
     def solve(self, penalty: Tensor, target: Tensor, variance: float) -> Tensor:
-        """Minimise ‖y − A x‖²/σ² + xᴴ M x − 2 Re xᴴ r.
+        """Minimise ‖y − A x‖²/σ² + xᴴ M x − 2 Re xᴴ r over the canvas x (B, C, H, W), float64.
 
-        Parameters
-        ----------
-        penalty : Tensor
-            M, real and positive, on the canvas's frequencies, broadcastable to (H, W).
-        target : Tensor
-            Spectrum of r (B, C, H, W).
-        variance : float
-            σ² > 0, squared units of y.
-
-        Returns
-        -------
-        Tensor
-            The canvas x (B, C, H, W), float64.
+        `penalty` is M, real and positive, on the canvas's frequencies, broadcastable to (H, W); `target` is the
+        spectrum of r (B, C, H, W), and `variance` is σ² > 0, in squared units of y.
         """
         start = target / penalty
         filtered = self.spectrum.conj() / penalty

@@ -40,29 +40,11 @@ def one_line(error: BaseException) -> str:
 
 
 def check_output(x: Any, y: Tensor, degradation: Degradation, name: str) -> Tensor:
-    """Check what a foreign restorer returns, and clip it.
+    """Check what a foreign restorer returns for an LR image y (1, C, h, w), and clip it to 0..1.
 
-    Parameters
-    ----------
-    x : object
-        What it returned.
-    y : Tensor
-        The LR image that it was given, (1, C, h, w).
-    degradation : Degradation
-        For the scale.
-    name : str
-        Name of the restorer, for the message.
-
-    Returns
-    -------
-    Tensor
-        (1, C, s h, s w), float32, without a gradient, on the device of y, clipped to 0..1.
-
-    Raises
-    ------
-    UserError
-        If x is no floating-point tensor, has another shape, holds NaN or infinite values, or is plainly not in units
-        of 0..1 (its mean lies outside -1..2).
+    The result is (1, C, s h, s w), float32, without a gradient, on the device of y. A UserError, which begins with
+    `name`, tells if x is no floating-point tensor, has another shape, holds NaN or infinite values, or is clearly not
+    in units of 0..1 (its mean lies outside -1..2).
     """
     if not isinstance(x, Tensor):
         raise UserError(f"{name}: returns {type(x).__name__}, not a tensor")

@@ -242,12 +242,9 @@ def check_noise(noise_std: float) -> None:
 
 
 def check_prior(prior: object, weight: float | None = None) -> float:
-    """Return the weight λ of a prior, its own `map_weight`, or 1, where none is given; check it, and for a `prox`.
+    """Return the weight λ of a prior: the given one, else its own `map_weight`, else 1.
 
-    Raises
-    ------
-    ValueError
-        If the prior has no `prox`, or the weight is no positive number.
+    Raises ValueError if the prior has no `prox`, or the weight is not a positive number.
     """
     if not callable(getattr(prior, "prox", None)):
         raise ValueError(

@@ -86,19 +86,8 @@ class TemperingTransition:
     def exchange(self, likelihood: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Swap neighbouring rungs, the even pairs, then the odd ones, by min(1, exp((β_i - β_j)(ℓ_j - ℓ_i))).
 
-        Parameters
-        ----------
-        likelihood : Tensor
-            (rungs x chains,) log likelihoods ℓ.
-        generator : torch.Generator
-            Source of randomness.
-
-        Returns
-        -------
-        order : Tensor
-            (rungs x chains,) the row that each row takes its position from.
-        rejection : Tensor
-            (rungs - 1,) mean probability that a pair did not swap.
+        From log likelihoods ℓ (rungs x chains,), it returns the row that each row takes its position from, and the mean
+        probability (rungs - 1,) that a pair did not swap.
         """
         chains = len(likelihood) // self.rungs
         order = torch.arange(len(likelihood)).reshape(self.rungs, chains)

@@ -48,29 +48,13 @@ class HmcTransition(Tunable):
     The length of the trajectory is drawn for each transition, uniformly within `JITTER` of `length` and the same for
     all chains, so that no orbit is periodic. As it does not depend on the state, each transition leaves the target
     invariant.
-
-    Parameters
-    ----------
-    density : ValueAndGradient
-        z (n, dim) -> log density (n,) and gradient (n, dim).
-    metric : Metric
-        L: diagonal, dense, or one factor for each block of rows.
-    step_size : Tensor
-        ε > 0, a scalar or (chains, 1).
-    length : float
-        Mean simulated time; π/2 is a quarter of the period of a whitened Gaussian.
-    max_steps : int
-        Most leapfrog steps of one trajectory.
-    center : Tensor or None
-        (dim,) c; None: plain leapfrog.
-    careful : float
-        Share of the transitions, chosen at random, that halve the step size: they free a chain from a region that is
-        much stiffer than the rest.
     """
 
-    length: float = math.pi / 2
-    max_steps: int = 256
-    center: Tensor | None = None
+    length: float = math.pi / 2  # mean simulated time; π/2 is a quarter of the period of a whitened Gaussian
+    max_steps: int = 256  # most leapfrog steps of one trajectory
+    center: Tensor | None = None  # (dim,) c; None: plain leapfrog
+    # Share of the transitions, chosen at random, that halve the step size: they free a chain from a region that is much
+    # stiffer than the rest.
     careful: float = 0.0
 
     def init(self, position: Tensor) -> State:

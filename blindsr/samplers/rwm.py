@@ -19,17 +19,7 @@ from blindsr.samplers.warmup import AdaptiveSampler, Tunable
 
 @dataclass(frozen=True)
 class RandomWalkTransition(Tunable):
-    """Propose z + ε L ξ with ξ ~ N(0, I), and accept by the ratio of densities.
-
-    Parameters
-    ----------
-    density : Value
-        z (n, dim) -> log density (n,).
-    metric : Metric
-        L: diagonal or dense.
-    step_size : Tensor
-        ε > 0, a scalar or (chains, 1).
-    """
+    """Propose z + ε L ξ with ξ ~ N(0, I), and accept by the ratio of densities."""
 
     def init(self, position: Tensor) -> State:
         """State of chains at position (chains, dim)."""

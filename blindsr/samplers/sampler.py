@@ -84,24 +84,9 @@ class Sampler(ABC):
         began: float,
         tuning: dict[str, float] | None = None,
     ) -> Chains:
-        """Chains of the kept draws.
+        """Chains of the kept draws, with the step size of each chain (chains,) and the evaluations in all chains.
 
-        Parameters
-        ----------
-        target : Target
-            Names the coordinates.
-        request : Request
-            What was asked for.
-        kept : Kept
-            The draws.
-        step_size : Tensor
-            (chains,).
-        gradients : int
-            Evaluations in all chains, warm-up included.
-        began : float
-            `time.perf_counter()` at the start of the run.
-        tuning : dict or None
-            What the warm-up found.
+        `began` is `time.perf_counter()` at the start of the run, and `tuning` what the warm-up found.
         """
         return Chains(
             draws=kept.draws,

@@ -38,17 +38,7 @@ MOST_MOVES = 64
 def next_beta(likelihood: Tensor, beta: float) -> float:
     """Inverse temperature after `beta` at which the weights' effective sample size is `ESS_SHARE` of the particles.
 
-    Parameters
-    ----------
-    likelihood : Tensor
-        (particles,) log likelihoods, some perhaps -inf.
-    beta : float
-        The current one, in [0, 1).
-
-    Raises
-    ------
-    ValueError
-        If the likelihood is zero at every particle.
+    Log likelihoods (particles,) may be -inf, but ValueError is raised if all of them are; beta lies in [0, 1).
     """
     finite = likelihood[torch.isfinite(likelihood)]
     if not len(finite):

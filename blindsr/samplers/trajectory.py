@@ -55,22 +55,10 @@ class TrajectoryLength:
     def update(
         self, state: State, run: Trajectory, acceptance: Tensor, *, metric: Metric, centre: Tensor, max_steps: int
     ) -> TrajectoryLength:
-        """Learn from one trajectory of every chain.
+        """Learn from one trajectory of every chain, from `state` to the end of `run`, with its acceptance (chains,).
 
-        Parameters
-        ----------
-        state : State
-            Where the trajectories began.
-        run : Trajectory
-            Where they ended.
-        acceptance : Tensor
-            (chains,).
-        metric : Metric
-            Whitens the coordinates.
-        centre : Tensor
-            (1, dim) the mean of the chains.
-        max_steps : int
-            Most steps of a trajectory: with the step size it bounds the length.
+        The metric whitens the coordinates, and `centre` (1, dim) is the mean of the chains; `max_steps`, the most steps
+        of a trajectory, and the step size bound the length.
         """
         before = metric.whiten(state.position - centre)
         after = metric.whiten(run.end.position - centre)

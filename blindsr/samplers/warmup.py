@@ -207,29 +207,11 @@ def warm_up(
     given: bool,
     deadline: Callable[[], bool] | None = None,
 ) -> Warm:
-    """Tune a transition: expanding windows for the metric, dual averaging for the step size.
+    """Tune a transition by `steps` transitions: expanding windows for the metric, dual averaging for the step size.
 
-    Parameters
-    ----------
-    transition : Tunable
-        Covariances are shrunk in the coordinates that its metric whitens.
-    state : State
-        Starting points.
-    steps : int
-        Number of transitions.
-    generator : torch.Generator
-        Source of all randomness.
-    acceptance : float
-        Mean acceptance to aim at (`Tunable.mean_acceptance`).
-    given : bool
-        Whether the metric comes from a covariance to be trusted: fewer windows then.
-    deadline : callable or None
-        Tells when to stop early.
-
-    Returns
-    -------
-    Warm
-        Its transition does not change any more.
+    Covariances are shrunk in the coordinates that the transition's metric whitens. `acceptance` is the mean acceptance
+    to aim at (`Tunable.mean_acceptance`); `given` tells whether the metric comes from a covariance to be trusted, in
+    which case there are fewer windows; `deadline`, when to stop early.
     """
     frame, ends, gradients = transition.metric, window_ends(steps, given=given), 0
     dense = frame.factor.ndim > 1 or frame.dim <= DENSE_UP_TO

@@ -81,10 +81,7 @@ class KernelGan(Estimator):
     def sides(self, degradation: Degradation, height: int, width: int) -> tuple[int, int, int]:
         """Return the border of the LR image that is left out, and the sides of both networks' crops.
 
-        Raises
-        ------
-        ValueError
-            If the scale is not 2, 4 or 8, or the image is too small.
+        Raises ValueError if the scale is not 2, 4 or 8, or the image is too small.
         """
         if degradation.scale not in SCALES:
             raise ValueError(f"KernelGAN finds kernels of scale {', '.join(map(str, SCALES))}, not {degradation.scale}")
@@ -128,20 +125,7 @@ class KernelGan(Estimator):
 class GanEstimation(Estimation):
     """Adversarial training on one LR image; random draws are made on the CPU.
 
-    Parameters
-    ----------
-    settings : KernelGan
-        Sizes, rates and weights.
-    y : Tensor
-        LR image (1, C, h, w), values 0..1.
-    degradation : Degradation
-        Forward operator; scale 2, 4 or 8.
-    source : torch.Generator
-        For the crops and the noise.
-    seed : int
-        Of the weights of both networks.
-    device : torch.device or str
-        Where to compute.
+    `source` serves the crops and the noise, `seed` the weights of both networks.
     """
 
     def __init__(
