@@ -7,9 +7,9 @@ from .base import Finished as Finished
 from .base import Metrics as Metrics
 from .kernelgan.game import KernelGan as KernelGan
 from .loop import JointLoop as JointLoop
-from .loop import KernelBlock as KernelBlock
-from .loop import MonteCarloSettings as MonteCarloSettings
-from .loop import Problem as Problem
-from .loop import free_kernel as free_kernel
+from .problem import KernelBlock as KernelBlock
+from .problem import MonteCarloSettings as MonteCarloSettings
+from .problem import Problem as Problem
+from .problem import free_kernel as free_kernel
 from .spectral import KernelEstimate as KernelEstimate
 from .spectral import KernelEstimator as KernelEstimator

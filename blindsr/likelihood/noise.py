@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -9,6 +10,12 @@ import torch
 from torch import Tensor
 
 from blindsr.operators.degradation import Padding, border_index
+
+
+def check_noise(std: float) -> None:
+    """Raise ValueError unless a noise level is a finite number of 0 or more."""
+    if not 0 <= std < math.inf:
+        raise ValueError(f"noise level {std}: a standard deviation of 0 or more, in units of 0..1, is needed")
 
 
 @runtime_checkable
@@ -43,8 +50,7 @@ class FixedNoise:
     std: float = 0.0005**0.5
 
     def __post_init__(self) -> None:
-        if not 0 <= self.std < float("inf"):
-            raise ValueError(f"noise level {self.std}: a standard deviation of 0 or more, in units of 0..1, is needed")
+        check_noise(self.std)
 
     def initial(self, y: Tensor) -> Tensor:
         """σ² as a scalar tensor."""

@@ -35,7 +35,7 @@ class FixedImageTarget:
     x, y : Tensor
         HR (1, C, H, W) and LR (1, C, h, w), values 0..1. The borders of a photo are not circular, and nothing is known
         beyond them: give the part of y that x explains without its border, and `Padding.VALID`
-        (`estimators.spectral.interior` cuts it out).
+        (`estimators.interior.interior` cuts it out).
     degradation : Degradation
         The operator.
     prior : KernelDensity

@@ -20,6 +20,7 @@ what they assume of the border goes unused.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -35,6 +36,41 @@ def _spread(n: int, size: int) -> Tensor:
     """Index that extends an axis of n samples to a circle of `size`: edges repeated, half the way each."""
     i = torch.arange(size)
     return torch.where(i < n, i, torch.where(i - n < (size - n + 1) // 2, n - 1, 0))
+
+
+def difference_filters(shape: tuple[int, ...], offsets: tuple[tuple[int, int], ...]) -> list[Tensor]:
+    """Spectra of the circular differences x(u + offset) − x(u) on a canvas (H, W)."""
+    out = []
+    for i, j in offsets:
+        d = torch.zeros(shape, dtype=torch.float64)
+        d[0, 0] = -1
+        d[-i, -j] += 1
+        out.append(torch.fft.fft2(d))
+    return out
+
+
+def conjugate_gradients(
+    matrix: Callable[[Tensor], Tensor],
+    b: Tensor,
+    preconditioner: Callable[[Tensor], Tensor],
+    *,
+    steps: int,
+    tolerance: float,
+) -> Tensor:
+    """Solve matrix · x = b for a positive definite matrix, until the residual is `tolerance` times as long as b."""
+    x, r, limit = torch.zeros_like(b), b, tolerance * b.norm()
+    z = preconditioner(r)
+    p, rz = z, (r * z).sum()
+    for _ in range(steps):
+        if r.norm() <= limit:
+            break
+        ap = matrix(p)
+        step = rz / (p * ap).sum()
+        x, r = x + step * p, r - step * ap
+        z = preconditioner(r)
+        rz, old = (r * z).sum(), rz
+        p = z + rz / old * p
+    return x
 
 
 class Canvas:
@@ -120,24 +156,14 @@ class Canvas:
         if self.lr == self.lr_full:
             q = torch.fft.fft2(rest) / (gram + variance)
         else:
-            q = self._unseen(self._conjugate_gradients(gram, rest, variance))
+            inverse = 1 / (gram + variance)  # that of a circular canvas
+            known = conjugate_gradients(
+                lambda p: self._seen(gram * self._unseen(p)) + variance * p,
+                rest,
+                lambda r: self._seen(inverse * self._unseen(r)),
+                steps=CG_STEPS,
+                tolerance=CG_TOLERANCE,
+            )
+            q = self._unseen(known)
         x: Tensor = torch.fft.ifft2(start + filtered * self._tile(q)).real
         return x
-
-    def _conjugate_gradients(self, gram: Tensor, b: Tensor, variance: float) -> Tensor:
-        """Solve (A M⁻¹ Aᴴ + σ²) q = b on the samples of y, preconditioned by the circular inverse."""
-        inverse = 1 / (gram + variance)
-        q, r = torch.zeros_like(b), b
-        z = self._seen(inverse * self._unseen(r))
-        p, rz = z, (r * z).sum()
-        limit = CG_TOLERANCE * b.norm()
-        for _ in range(CG_STEPS):
-            if r.norm() <= limit:
-                break
-            ap = self._seen(gram * self._unseen(p)) + variance * p
-            step = rz / (p * ap).sum()
-            q, r = q + step * p, r - step * ap
-            z = self._seen(inverse * self._unseen(r))
-            rz, old = (r * z).sum(), rz
-            p = z + rz / old * p
-        return q

@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from blindsr.likelihood.noise import check_noise
 from blindsr.operators.degradation import Degradation
 from blindsr.priors.base import ImagePrior
 from blindsr.priors.patch_groups import PatchGroups
 from blindsr.restorers.base import Restorer
-from blindsr.restorers.splitting import Solution, Splitting, check_noise, check_prior, map_solution
+from blindsr.restorers.splitting import Solution, Splitting, check_prior, map_solution
 
 _YCBCR = (
     (0.299, 0.587, 0.114),

@@ -57,10 +57,6 @@ class HmcTransition(Tunable):
     # stiffer than the rest.
     careful: float = 0.0
 
-    def init(self, position: Tensor) -> State:
-        """State of chains at position (chains, dim)."""
-        return metropolis.start(self.density, position)
-
     def draw_steps(self, generator: torch.Generator) -> int:
         """Draw the number of leapfrog steps of a transition, from 1 to `max_steps`."""
         stretch = 1 + JITTER * (2 * float(torch.rand((), generator=generator, dtype=torch.float64)) - 1)
@@ -180,7 +176,7 @@ class Hmc(AdaptiveSampler):
     max_steps: int = 256
 
     def __post_init__(self) -> None:
-        self.check()
+        super().__post_init__()
         if self.max_steps < 1:
             raise ValueError(f"hmc: max_steps {self.max_steps} must be at least 1")
 

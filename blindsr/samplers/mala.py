@@ -30,10 +30,6 @@ class MalaTransition(Tunable):
 
     reach: float = math.inf  # infinite: no truncation
 
-    def init(self, position: Tensor) -> State:
-        """State of chains at position (chains, dim)."""
-        return metropolis.start(self.density, position)
-
     def drift(self, gradient: Tensor) -> Tensor:
         """Whitened gradient (chains, dim), truncated to the largest norm."""
         pull = self.metric.inward(gradient)
@@ -74,9 +70,6 @@ class Mala(AdaptiveSampler):
 
     name: ClassVar[str] = "mala"
     acceptance: float = 0.27
-
-    def __post_init__(self) -> None:
-        self.check()
 
     def transition(self, target: Target, metric: Metric, request: Request) -> MalaTransition:
         """Langevin proposals; their drift is truncated once the metric is learnt."""

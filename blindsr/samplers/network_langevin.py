@@ -24,7 +24,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from blindsr.posteriors.base import Target, value_and_gradient
+from blindsr.posteriors.base import Target
 from blindsr.posteriors.network import NetworkTarget
 from blindsr.samplers import metropolis
 from blindsr.samplers.base import Info, State, always_accepted
@@ -38,38 +38,6 @@ Loss = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 RandomLoss = Callable[[Tensor, torch.Generator], tuple[Tensor, Tensor]]
 """(positions (n, dim), generator) -> random losses (n,) and their gradients (n, dim), independent for each chain."""
-
-
-def negative_log_density(target: Target) -> Loss:
-    """The loss -log π of a target."""
-    evaluate = value_and_gradient(target)
-
-    def loss(position: Tensor) -> tuple[Tensor, Tensor]:
-        value, gradient = evaluate(position)
-        return -value, -gradient
-
-    return loss
-
-
-@dataclass(frozen=True, eq=False)
-class RandomPull:
-    """A random loss for targets without kernels: mean_l ‖m_l - z‖², m_l ~ N(center, diag(std²))."""
-
-    # center, std: (dim,)
-    center: Tensor
-    std: Tensor
-    n: int = 1  # L, the number of draws in one loss
-
-    def __post_init__(self) -> None:
-        if self.n < 1:
-            raise ValueError(f"random pull: n is {self.n}, at least 1 is needed")
-
-    def __call__(self, position: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Losses (n,) and gradients 2 (z - mean_l m_l) (n, dim)."""
-        shape = (self.n, *position.shape)
-        draws = self.center + self.std * torch.randn(shape, generator=generator, dtype=position.dtype)
-        gap = position - draws
-        return gap.square().sum(2).mean(0), 2 * gap.mean(0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -186,9 +154,9 @@ class NetworkLangevin(MarkovSampler):
 class NetworkLangevinTransition:
     """One step of the dynamics at the top of the module."""
 
-    loss: Loss  # L_RE: `NetworkTarget.error_and_gradient`, or another (`negative_log_density`)
+    loss: Loss  # L_RE: `NetworkTarget.error_and_gradient`, or another
     random_loss: RandomLoss | None
-    """L_MC: `MonteCarloLoss`, `RandomPull`, or your own. None omits it: gradient descent."""
+    """L_MC: `MonteCarloLoss` or your own. None omits it: gradient descent."""
     settings: NetworkLangevin  # Rates, P, Q and the form of the step
 
     @property

@@ -57,9 +57,6 @@ class RandomWalk(AdaptiveSampler):
     needs_gradient: ClassVar[bool] = False
     acceptance: float = 0.234
 
-    def __post_init__(self) -> None:
-        self.check()
-
     def transition(self, target: Target, metric: Metric, request: Request) -> RandomWalkTransition:
         """Normal proposals around the position."""
         step = torch.tensor(2.38 / math.sqrt(metric.dim), dtype=torch.float64)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from blindsr.posteriors.base import Target
+from blindsr.samplers import metropolis
 from blindsr.samplers.adaptation import DualAveraging, Moments, harmonic_mean
 from blindsr.samplers.base import Info, State, Transition
 from blindsr.samplers.chains import Chains
@@ -53,6 +54,10 @@ class Tunable(Transition):
     density: Callable[[Tensor], Any]
     metric: Metric
     step_size: Tensor
+
+    def init(self, position: Tensor) -> State:
+        """State, with a gradient, of chains at position (chains, dim)."""
+        return metropolis.start(self.density, position)
 
     def for_search(self) -> Self:
         """Return the transition with which a first step size is searched."""
@@ -104,8 +109,7 @@ class AdaptiveSampler(MarkovSampler):
 
     acceptance: float
 
-    def check(self) -> None:
-        """Check the acceptance rate."""
+    def __post_init__(self) -> None:
         if not 0 < self.acceptance < 1:
             raise ValueError(f"{self.name}: acceptance {self.acceptance:g} must lie between 0 and 1")
 
@@ -141,12 +145,11 @@ def first_step(metric: Metric) -> Tensor:
 
 @dataclass(frozen=True)
 class Warm:
-    """The result of a warm-up: a tuned transition, its chains, evaluations per chain, and whether it was cut short."""
+    """The result of a warm-up: a tuned transition, its chains and evaluations per chain."""
 
     transition: Tunable
     state: State
     gradients: int
-    stopped: bool
 
 
 def reasonable_step(transition: Tunable, state: State, generator: torch.Generator) -> Tensor:
@@ -218,7 +221,7 @@ def warm_up(
     tuning = Tuning.begin(transition, state, generator, acceptance, dense=dense)
     for i in range(1, steps + 1):
         if deadline is not None and deadline():
-            return Warm(tuning.settled(transition), state, gradients, True)
+            return Warm(tuning.settled(transition), state, gradients)
         tuning, state, info = tuning.learn(transition, state, generator)
         gradients += info.gradients
         if i in ends:
@@ -230,4 +233,4 @@ def warm_up(
             if i == max(ends):
                 transition = transition.after_last_window()
             tuning = Tuning.begin(transition, state, generator, acceptance, dense=dense)
-    return Warm(tuning.settled(transition), state, gradients, False)
+    return Warm(tuning.settled(transition), state, gradients)

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from blindsr.estimators.base import Estimate, Estimation, Estimator, Metrics, check_adam, check_image, unfit
+from blindsr.estimators.base import Estimate, Estimation, Estimator, Metrics, check_adam, check_image, loaded
 from blindsr.estimators.kernelgan.crops import Crops
 from blindsr.estimators.kernelgan.kernel import finished
 from blindsr.estimators.kernelgan.networks import STEP, DeepLinear, PatchDiscriminator
@@ -114,12 +114,7 @@ class KernelGan(Estimator):
         self, y: Tensor, degradation: Degradation, state: dict[str, Any], *, device: torch.device | str
     ) -> GanEstimation:
         """Rebuild a training from its state; continuing gives the same bits as never having stopped."""
-        try:
-            run = GanEstimation(self, y, degradation, torch.Generator(), 0, device)
-            run.load(copy.deepcopy(state))
-        except (KeyError, TypeError, AttributeError, RuntimeError, ValueError) as error:
-            raise unfit(error) from error
-        return run
+        return loaded(GanEstimation(self, y, degradation, torch.Generator(), 0, device), state)
 
 
 class GanEstimation(Estimation):
@@ -193,11 +188,8 @@ class GanEstimation(Estimation):
         return Metrics(
             step=self.step + 1,
             loss=float(adversarial.detach()),
-            mse=float("nan"),
             prior=float(penalty.detach()),
-            noise_std=float("nan"),
             kernel_width=float(width(k / k.sum())) * math.sqrt(spread),
-            monte_carlo=float("nan"),
         )
 
     def estimate(self) -> Estimate:
