@@ -168,23 +168,11 @@ class Estimator(ABC):
         return 0
 
     def with_steps(self, steps: int) -> Estimator:
-        """Return the same estimator with another number of steps.
-
-        Raises
-        ------
-        ValueError
-            If the estimator decides on that itself.
-        """
+        """Return the same estimator with another number of steps; ValueError if it decides on that itself."""
         raise ValueError("it has no steps, or finds their number itself")
 
     def check(self, y: Tensor, degradation: Degradation, device: torch.device) -> None:  # noqa: B027
-        """Check, before anything is computed, that an LR image (1, C, h, w) can be served.
-
-        Raises
-        ------
-        ValueError
-            If not.
-        """
+        """Check, before anything is computed, that an LR image (1, C, h, w) can be served; ValueError if not."""
 
     @abstractmethod
     def start(self, y: Tensor, degradation: Degradation, *, seed: int, device: torch.device | str) -> Estimation:

@@ -64,10 +64,7 @@ class Point:
 def nested_laplace(target: SpectralTarget) -> Transport:
     """Build the transport map: an axis for the noise level, one for the kernel's size, a linear map for the others.
 
-    Raises
-    ------
-    ValueError
-        If the approximation fails: a marginal cannot be computed, or a conditional curvature is not positive definite.
+    Raises ValueError if a marginal cannot be computed, or a conditional curvature is not positive definite.
     """
     try:
         return _nested_laplace(target)

@@ -76,10 +76,7 @@ class GaussianKernelPrior(ParametricKernels):
     ) -> GaussianKernelPrior:
         """Return the prior with λ ~ U[low, high] on each axis, angle ~ U[0, π) and a centre within ± `jitter` pixels.
 
-        Raises
-        ------
-        ValueError
-            If not 0 < low < high, or if the jitter is negative.
+        Raises ValueError if not 0 < low < high, or if the jitter is negative.
         """
         if not 0 < low < high or jitter < 0:
             raise ValueError(f"Gaussian prior: need 0 < low < high and jitter >= 0, got {low}, {high}, {jitter}")

@@ -88,10 +88,7 @@ class Tunable(Transition):
     ) -> tuple[State, Info, TrajectoryLength]:
         """Make one step, and adapt the trajectory length to it; mean (1, dim) of the window so far, None at its start.
 
-        Returns
-        -------
-        State, Info, TrajectoryLength
-            As `step`; and the adapted length.
+        Returns the new state and its info, as `step` does, and the adapted length.
         """
         return *self.step(state, generator), length
 

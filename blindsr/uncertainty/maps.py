@@ -195,10 +195,7 @@ def sparsification(std: Tensor, error: Tensor) -> Sparsification:
 def save_uncertainty(folder: Path, found: UncertaintyMap) -> None:
     """Write uncertainty.npy (std, float32, (H, W) or (H, W, C), units of 0..1), .png and .json into a folder.
 
-    Raises
-    ------
-    UserError
-        If a file cannot be written.
+    Raises UserError if a file cannot be written.
     """
     std = found.std[0].permute(1, 2, 0).float().cpu().numpy()
     std = std[..., 0] if std.shape[2] == 1 else std
