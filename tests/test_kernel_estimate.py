@@ -11,8 +11,9 @@ from PIL import Image
 from skimage import data
 
 from blindsr.estimators import spectral as kernel_estimate
-from blindsr.estimators.loop import MonteCarloSettings, Problem
-from blindsr.estimators.spectral import KernelEstimator, contrast, detailed_crop, interior, refit
+from blindsr.estimators.interior import contrast, detailed_crop, interior
+from blindsr.estimators.problem import MonteCarloSettings, Problem
+from blindsr.estimators.spectral import KernelEstimator, refit
 from blindsr.generators.kernel import KernelNetwork
 from blindsr.likelihood.quadratic import LrErrorForm
 from blindsr.methods.parts import PRIORS

@@ -6,7 +6,8 @@ import pytest
 import torch
 from test_loop import check_resume
 
-from blindsr.estimators.loop import JointLoop, Problem
+from blindsr.estimators.loop import JointLoop
+from blindsr.estimators.problem import Problem
 from blindsr.estimators.spectral import KernelEstimator
 from blindsr.generators.kernel import KernelNetwork
 from blindsr.generators.skip import SkipNetwork, SkipSettings

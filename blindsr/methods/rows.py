@@ -10,7 +10,8 @@ from typing import Any
 
 from blindsr.errors import UserError
 from blindsr.estimators.base import Estimator
-from blindsr.estimators.loop import JointLoop, KernelFactory, MonteCarloSettings, PriorFactory
+from blindsr.estimators.loop import JointLoop
+from blindsr.estimators.problem import KernelFactory, MonteCarloSettings, PriorFactory
 from blindsr.estimators.spectral import KernelEstimator
 from blindsr.estimators.stopping import MovingVariance
 from blindsr.likelihood.data_term import DataTerm, SsimThenMse
