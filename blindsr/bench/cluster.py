@@ -101,25 +101,11 @@ def on_cluster(
     interrupt: Interrupt,
     say: Callable[[str], None],
 ) -> Generator[tuple[Task, dict[str, Any], float], None, None]:
-    """Make runs on a Dask cluster and yield each result as it comes.
+    """Make runs on a Dask cluster and yield each with its outcome and its seconds as it comes.
 
-    Parameters
-    ----------
-    todo : sequence of Task
-        The runs. Pictures, weights and your own parts must be at the same paths on every worker.
-    out : Path, optional
-        Where the runs' folders are kept, visible to every worker; None: temporary folders of the workers.
-    workers, scheduler
-        As in `blindsr.bench.engine.Engine`.
-    interrupt : Interrupt
-        Ends it early when raised.
-    say : callable
-        Takes one-line notes for the user.
-
-    Raises
-    ------
-    UserError
-        If Dask is not installed, or the scheduler cannot be reached or disappears.
+    Pictures, weights and your own parts must be at the same paths on every worker, and `out`, where the runs' folders
+    are kept, must be visible to each; None: temporary folders of the workers. An interrupt ends it early. Raises
+    UserError if Dask is not installed, or the scheduler cannot be reached or disappears.
     """
     with ExitStack() as stack:
         client = _connected(stack, workers, scheduler, say)

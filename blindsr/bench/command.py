@@ -83,31 +83,17 @@ def bench_files(
     *,
     say: Callable[[str], None],
 ) -> tuple[int, str]:
-    """Run what the command line asks for.
+    """Run what the command line asks for; return the exit code and the summary to print.
 
-    Returns
-    -------
-    int, str
-        Exit code (0; 1: a run failed; 130: interrupted), and the summary to print.
-
-    Raises
-    ------
-    UserError
-        If something makes no sense; nothing has been run then.
+    The code is 0, or 1 if a run failed, or 130 if it was interrupted. Raises UserError, before anything is run, if
+    something makes no sense.
     """
-    check_engine(engine)
     if table not in FORMATS:
         raise UserError(f"--table {table}: choose {', '.join(FORMATS)}")
     bench = from_options(options) if spec is None else from_file(spec, options)
     with Interrupt().listening() as interrupt:
         finished = run_bench(bench, out, engine, interrupt=interrupt, say=say)
     return conclude(finished.tally, out, say), RENDER[table](finished.lines)
-
-
-def check_engine(engine: Engine) -> None:
-    """Raise UserError if both a local cluster and a scheduler are named."""
-    if engine.workers is not None and engine.scheduler is not None:
-        raise UserError("--workers and --scheduler: name one of them")
 
 
 def conclude(tally: Tally, out: Path, say: Callable[[str], None]) -> int:

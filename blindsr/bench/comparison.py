@@ -46,16 +46,7 @@ def detailed_square(image: Array, side: int) -> tuple[int, int]:
 def draw_crops(title: str, tasks: Sequence[Task], runs: Path, records: dict[str, dict[str, Any]]) -> Figure:
     """Draw a line for each picture, scale and degradation: bicubic, each row's result with its kernel, the truth.
 
-    Parameters
-    ----------
-    title : str
-        Heading.
-    tasks : sequence of Task
-        Finished runs, whose folders are in `runs`.
-    runs : Path
-        Folder of the runs' folders, by key.
-    records : dict
-        Records of the database, by key.
+    The folders of the finished runs are in `runs`, and `records` holds their records of the database, both by key.
     """
     labels = list(dict.fromkeys(t.label for t in tasks))
     lines: dict[Any, list[Task]] = {}

@@ -28,44 +28,23 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Convergence:
-    """A run, seen at each outer iteration.
-
-    Attributes
-    ----------
-    label, description : str
-        Name of the row; the run in a few words.
-    psnr, error : array (n,)
-        Kernel PSNR in dB, and mean squared LR error, of the estimated kernel after each outer iteration.
-    kernels : array (n, K, K)
-        The estimated kernels.
-    sample_psnr, sample_error : array (n, L)
-        The same of the kernels that the Monte Carlo step has drawn; L = 0 for a method without that step.
-    truth : array (K, K)
-        True kernel.
-    """
+    """A run, seen at each outer iteration."""
 
     label: str
     description: str
+    """Name of the row; the run in a few words."""
     psnr: Array
     error: Array
+    """Kernel PSNR in dB, and mean squared LR error, of the estimated kernel after each outer iteration."""
     kernels: Array
     sample_psnr: Array
     sample_error: Array
+    """The same of the kernels that the Monte Carlo step has drawn; L = 0 for a method without that step."""
     truth: Array
 
 
 def follow(task: Task, test: TestImage, interrupt: Interrupt) -> Convergence | None:
-    """Make a run in this process and record its kernels; None after an interrupt.
-
-    Parameters
-    ----------
-    task : Task
-        The run; its method must make steps.
-    test : TestImage
-        Its LR image and ground truth.
-    interrupt : Interrupt
-        Checked after each step.
-    """
+    """Make a run of steps on a test image in this process and record its kernels; None after an interrupt."""
     torch.set_num_threads(task.threads)
     settings = task.run_settings()
     method = settings.composed

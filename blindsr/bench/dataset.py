@@ -19,30 +19,20 @@ PHOTOS = ("astronaut.png", "camera.png", "chelsea.png", "coffee.png", "motorcycl
 
 @dataclass(frozen=True)
 class DataSet:
-    """A set of pictures.
-
-    Attributes
-    ----------
-    folder : str
-        Where the pictures are, or "scikit-image" for the six sample photos that come with it.
-    name : str
-        Name in tables; by default the folder's name, with the size of the crop.
-    crop : int or None
-        Side of the central crop in pixels, of the HR image or, without ground truth, of the photo itself.
-    images : tuple of str or None
-        Only these pictures, by name without suffix.
-    first : int or None
-        At most this many of them.
-    truth : bool
-        Whether the pictures are HR images to be degraded; False: photos, super-resolved as they are.
-    """
+    """A set of pictures."""
 
     folder: str
+    """Where the pictures are, or "scikit-image" for the six sample photos that come with it."""
     name: str = ""
+    """Name in tables; by default the folder's name, with the size of the crop."""
     crop: int | None = at_least(16)
+    """Side of the central crop in pixels, of the HR image or, without ground truth, of the photo itself."""
     images: tuple[str, ...] | None = None
+    """Only these pictures, by name without suffix."""
     first: int | None = at_least(1)
+    """At most this many of them."""
     truth: bool = True
+    """Whether the pictures are HR images to be degraded; False: photos, super-resolved as they are."""
 
     def __post_init__(self) -> None:
         if not self.name:
@@ -51,13 +41,7 @@ class DataSet:
 
     @classmethod
     def from_table(cls, table: Mapping[str, Any], where: str, places: Places) -> DataSet:
-        """Read a `[[data]]` table.
-
-        Raises
-        ------
-        UserError
-            If a key is missing or unknown, or a value is of the wrong type.
-        """
+        """Read a `[[data]]` table; UserError if a key is missing or unknown, or a value is of the wrong type."""
         given = read_fields(cls, table, where, places)
         if given["folder"] != SAMPLES:
             given["folder"] = places.find_folder(given["folder"])
@@ -80,10 +64,8 @@ class DataSet:
     def files(self) -> list[tuple[int, Path]]:
         """Return the pictures, each with its index in the whole set, which decides the seed of its kernel.
 
-        Raises
-        ------
-        UserError
-            If the folder is missing or empty, two pictures share a name, or a picture that is asked for is not there.
+        Raises UserError if the folder is missing or empty, two pictures share a name, or a picture that is asked for is
+        not there.
         """
         if self.folder != SAMPLES and not Path(self.folder).is_dir():
             raise UserError(f"data set {self.name}: {self.folder}: no such folder")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,31 +30,20 @@ def _is_kernel_file(word: str) -> bool:
 class Degrading:
     """One degradation of a bench, on the pixel grid of the test protocol, with circular borders.
 
-    Attributes
-    ----------
-    name : str
-        Name in tables.
-    kernel : str
-        A kernel family (`blindsr methods` lists them), whose law of true kernels is drawn from; a flow's file;
-        `my_file.py:MyKernels`; or a kernel file.
-    variance : tuple of float or None
-        Range of the variances of the Gaussians in place of the protocol's, in units of s HR pixels².
-    noise : float
-        Standard deviation of white Gaussian noise, units of 0..1.
-    quantize : str
-        8-bit rule, a `Quantize`; not `none`, since LR images go through a file.
-
-    Raises
-    ------
-    UserError
-        If a value makes no sense.
+    Raises UserError if a value makes no sense.
     """
 
     name: str
+    """Name in tables."""
     kernel: str = "gaussian"
+    """A kernel family (`blindsr methods` lists them), whose law of true kernels is drawn from; a flow's file;
+    `my_file.py:MyKernels`; or a kernel file."""
     variance: tuple[float, ...] | None = None
+    """Range of the variances of the Gaussians in place of the protocol's, in units of s HR pixels²."""
     noise: float = 0.0
+    """Standard deviation of white Gaussian noise, units of 0..1."""
     quantize: str = "round"
+    """8-bit rule, a `Quantize`; not `none`, since LR images go through a file."""
 
     def __post_init__(self) -> None:
         where = f"degradation {self.name}"
@@ -76,10 +65,7 @@ class Degrading:
     def of(cls, word: str) -> Degrading:
         """Read `KERNEL[+NOISE]`, as on the command line: `gaussian`, `wide`, `motion+0.0392`, `kernel.mat`.
 
-        Raises
-        ------
-        UserError
-            If the word has another form.
+        Raises UserError if the word has another form.
         """
         kernel, plus, level = word.rpartition("+")
         noise = 0.0
@@ -96,13 +82,7 @@ class Degrading:
 
     @classmethod
     def from_table(cls, table: Mapping[str, Any], where: str, places: Places) -> Degrading:
-        """Read a `[[degradations]]` table.
-
-        Raises
-        ------
-        UserError
-            If a key is unknown or a value makes no sense.
-        """
+        """Read a `[[degradations]]` table; UserError if a key is unknown or a value makes no sense."""
         given = read_fields(cls, table, where, places, optional=("name",))
         kernel, noise = given.get("kernel", "gaussian"), given.get("noise")
         default = {"name": Path(kernel).stem + (f"+{noise:g}" if noise else "")}
@@ -142,12 +122,8 @@ class Degrading:
             return GaussianKernelPrior.uniform(degradation.kernel_size, low * s, high * s, degradation.center)
         return family_named(self.kernel).truth(degradation)
 
-    def plain(self) -> dict[str, Any]:
-        """Return it as plain values."""
-        return asdict(self)
-
     @classmethod
     def made(cls, plain: dict[str, Any]) -> Degrading:
-        """Return the degradation that `plain` describes."""
+        """Return the degradation of these plain values, those of `dataclasses.asdict`."""
         variance = plain["variance"]
         return cls(**plain | {"variance": None if variance is None else tuple(variance)})

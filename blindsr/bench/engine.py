@@ -15,6 +15,7 @@ from blindsr.bench.progress import Lines
 from blindsr.bench.store import Store
 from blindsr.bench.task import Task
 from blindsr.commands.interrupt import Interrupt
+from blindsr.errors import UserError
 
 DATABASE = "bench.sqlite"
 RUNS = "runs"
@@ -23,24 +24,20 @@ RUNS = "runs"
 
 @dataclass(frozen=True)
 class Engine:
-    """How a bench is run.
-
-    Attributes
-    ----------
-    workers : int or None
-        Processes of a Dask cluster on this machine.
-    scheduler : str or None
-        Address of a Dask scheduler. With neither, runs are made one by one and Dask is not needed.
-    retry_failed : bool
-        Whether failed runs are made again.
-    keep : bool
-        Whether the folder of each run (sr.png, kernel, trace) is kept.
-    """
+    """How a bench is run; UserError if both a cluster and a scheduler are named."""
 
     workers: int | None = None
+    """Processes of a Dask cluster on this machine."""
     scheduler: str | None = None
+    """Address of a Dask scheduler. With neither, runs are made one by one and Dask is not needed."""
     retry_failed: bool = False
+    """Whether failed runs are made again."""
     keep: bool = False
+    """Whether the folder of each run (sr.png, kernel, trace) is kept."""
+
+    def __post_init__(self) -> None:
+        if self.workers is not None and self.scheduler is not None:
+            raise UserError("--workers and --scheduler: name one of them")
 
 
 @dataclass(frozen=True)
@@ -69,25 +66,9 @@ def pending(tasks: Sequence[Task], status: dict[str, str], engine: Engine, out: 
 def run_tasks(
     tasks: Sequence[Task], out: Path, engine: Engine, *, interrupt: Interrupt, say: Callable[[str], None]
 ) -> Tally:
-    """Make the runs that are missing and write each result as it comes.
+    """Make the runs that are missing and write each result as it comes; an interrupt ends the bench early.
 
-    Parameters
-    ----------
-    tasks : sequence of Task
-        The whole bench.
-    out : Path
-        Folder of bench.sqlite.
-    engine : Engine
-        How to run.
-    interrupt : Interrupt
-        Ends the bench early when raised.
-    say : callable
-        Takes one-line notes for the user.
-
-    Raises
-    ------
-    UserError
-        If the database cannot be used, or Dask is not installed.
+    Raises UserError if the database in the folder `out` cannot be used, or Dask is needed and not installed.
     """
     with Store(out / DATABASE) as store:
         status = store.status()

@@ -38,13 +38,7 @@ def wrapped(label: str) -> str:
 
 
 def save_figure(path: Path, figure: Figure) -> None:
-    """Write a figure as PNG.
-
-    Raises
-    ------
-    UserError
-        If the file cannot be written.
-    """
+    """Write a figure as PNG; UserError if the file cannot be written."""
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format="png", dpi=130)
 

@@ -42,15 +42,10 @@ class Stopped(Exception):
 
 @dataclass
 class ForkServer:
-    """A process that makes runs, one at a time; use it as a context manager.
-
-    Parameters
-    ----------
-    threads : int
-        Threads of the numerical libraries in each run.
-    """
+    """A process that makes runs, one at a time; use it as a context manager."""
 
     threads: int = 1
+    """Threads of the numerical libraries in each run."""
     process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
 
     def __enter__(self) -> ForkServer:
@@ -72,26 +67,11 @@ class ForkServer:
         process.wait()
 
     def run(self, task: dict[str, Any], folder: Path, stop: Callable[[], bool] = lambda: False) -> dict[str, Any]:
-        """Make a run and return its outcome.
+        """Make the run of a `Task.plain` with its files in `folder`, and return its outcome.
 
-        Parameters
-        ----------
-        task : dict
-            `Task.plain`.
-        folder : Path
-            Where its files go.
-        stop : callable
-            Asked from time to time; once it returns True, the run is killed.
-
-        Returns
-        -------
-        dict
-            `status` "done" and the columns of `measure`, or `status` "failed", `error` and perhaps `traceback`.
-
-        Raises
-        ------
-        Stopped
-            If `stop` returned True.
+        The outcome has `status` "done" and the columns of `measure`, or `status` "failed", `error` and perhaps
+        `traceback`. Once `stop`, which is asked from time to time, returns True, the run is killed, and Stopped is
+        raised.
         """
         process = self._started()
         assert process.stdin is not None and process.stdout is not None

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from blindsr.bench.task import Task, file_hash, oracle_restorer, plain_settings
 from blindsr.commands.interrupt import Interrupt
-from blindsr.commands.progress import Silent
+from blindsr.commands.progress import Progress
 from blindsr.commands.restore import restored
 from blindsr.commands.run import run_image
 from blindsr.diagnostics.metrics import psnr
@@ -44,22 +44,9 @@ COPIED = {
 def measure(task: Task, folder: Path) -> dict[str, Any]:
     """Make one run and return its columns.
 
-    Parameters
-    ----------
-    task : Task
-        The run.
-    folder : Path
-        Where its files go; a run that was killed there continues from its checkpoint.
-
-    Returns
-    -------
-    dict
-        Columns of `blindsr.bench.store` by name, as plain values, without those that do not apply.
-
-    Raises
-    ------
-    UserError
-        If a file has changed since the bench was planned, or the run fails for a reason that the user can remove.
+    Its files go to `folder`; a run that was killed there continues from its checkpoint. The columns are those of
+    `blindsr.bench.store` by name, as plain values, without those that do not apply. Raises UserError if a file has
+    changed since the bench was planned, or the run fails for a reason that the user can remove.
     """
     torch.set_num_threads(task.threads)
     settings = task.run_settings()
@@ -76,7 +63,7 @@ def measure(task: Task, folder: Path) -> dict[str, Any]:
         settings,
         truth_path=files.get("hr"),
         true_kernel_path=files.get("kernel"),
-        progress=lambda name, steps: Silent(),
+        progress=lambda name, steps: Progress(),
         interrupt=Interrupt(),
         say=lambda line: None,
     )
@@ -99,10 +86,7 @@ def measure(task: Task, folder: Path) -> dict[str, Any]:
 def make_test_image(task: Task) -> TestImage:
     """Return the LR image of a task with its ground truth; for a photo, x is y and the kernel means nothing.
 
-    Raises
-    ------
-    UserError
-        If the picture has changed since the bench was planned, or is too small.
+    Raises UserError if the picture has changed since the bench was planned, or is too small.
     """
     path, degrading = Path(task.path), task.how_degraded
     if not path.is_file() or file_hash(path) != task.image_sha256:
@@ -123,10 +107,7 @@ def make_test_image(task: Task) -> TestImage:
 def center_crop(x: Tensor, side: int | None, path: Path) -> Tensor:
     """Return the central `side` x `side` pixels of (1, C, H, W), or the whole picture for None.
 
-    Raises
-    ------
-    UserError
-        If the picture is smaller.
+    Raises UserError if the picture is smaller.
     """
     if side is None:
         return x
@@ -154,14 +135,8 @@ def save_test_image(test: TestImage, task: Task, folder: Path) -> dict[str, Path
 def lr_consistency(image: Tensor, kernel: Tensor, y: Tensor, degradation: Degradation) -> float:
     """PSNR in dB of the degraded estimate against y, peak 1, over all channels: how well the result explains y.
 
-    Parameters
-    ----------
-    image, kernel : Tensor
-        Estimates (1, C, s h, s w) and (1, 1, K, K).
-    y : Tensor
-        LR image (1, C, h, w).
-    degradation : Degradation
-        The operator. Where it has no border rule, edges are repeated; LR pixels that the border touches are left out.
+    The image is (1, C, s h, s w), the kernel (1, 1, K, K), y (1, C, h, w). Where the operator has no border rule, edges
+    are repeated. LR pixels that the border touches are left out.
     """
     inside = replace(degradation, padding=Padding.REPLICATE) if degradation.padding is Padding.VALID else degradation
     edge = min(math.ceil(degradation.kernel_size / degradation.scale), (min(y.shape[-2:]) - 1) // 2)

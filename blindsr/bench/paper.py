@@ -36,22 +36,14 @@ class Quick:
 
 @dataclass(frozen=True)
 class Paper(Bench):
-    """A table or figure of the paper: a bench and how its results are shown.
-
-    Attributes
-    ----------
-    kind : str
-        "table": a line for each group and row; "sets": a column for each data set; "crops": results side by side;
-        "sweep": PSNR against a number of the rows; "convergence": kernels in the course of a run; "kernels": draws
-        from a prior.
-    shows : str
-        What the paper shows there, and what had to be chosen.
-    quick : Quick or None
-        The quick version.
-    """
+    """A table or figure of the paper: a bench and how its results are shown."""
 
     kind: str = "table"
+    """What is made: "table", a line for each group and row; "sets", a column for each data set; "crops", results side
+    by side; "sweep", PSNR against a number of the rows; "convergence", kernels in the course of a run; "kernels", draws
+    from a prior."""
     shows: str = ""
+    """What the paper shows there, and what had to be chosen."""
     quick: Quick | None = None
 
     def __post_init__(self) -> None:
@@ -88,25 +80,11 @@ def read_paper(
     images: tuple[str, ...] | None,
     say: Callable[[str], None],
 ) -> Paper:
-    """Read a table or figure, leaving out the rows and data sets that are missing.
+    """Read a table or figure, such as "table1" or "figure5", without the rows and data sets that are missing.
 
-    Parameters
-    ----------
-    name : str
-        Such as "table1" or "figure5".
-    data : Path, optional
-        Folder of the data sets and weights; by default the working folder.
-    quick : bool
-        Whether the quick version is wanted.
-    images : tuple of str, optional
-        Only these pictures.
-    say : callable
-        Takes a line on each thing that is missing.
-
-    Raises
-    ------
-    UserError
-        If there is no such table, or nothing of it is left.
+    The folder `data` holds the data sets and weights; None: the working folder. `images` keeps only these pictures, and
+    `say` takes a line on each thing that is missing. Raises UserError if there is no such table, or nothing of it is
+    left.
     """
     if name not in names():
         raise UserError(f"reproduce {name}: unknown; choose {', '.join(names())}")

@@ -17,18 +17,11 @@ from blindsr.commands.progress import clock, live_bar
 
 @dataclass
 class Remaining:
-    """Time left, from the time that runs of the same row and scale have taken.
-
-    Parameters
-    ----------
-    tasks : sequence of Task
-        The runs to be made.
-    at_once : int
-        How many runs are made at the same time.
-    """
+    """Time left, from the time that runs of the same row and scale have taken."""
 
     tasks: Sequence[Task]
     at_once: int = 1
+    """How many runs are made at the same time."""
     took: dict[tuple[str, int], list[float]] = field(default_factory=lambda: defaultdict(list))
 
     def __post_init__(self) -> None:
@@ -63,15 +56,7 @@ def describe(outcome: dict[str, Any]) -> str:
 
 
 class Lines:
-    """A line on standard error for each run that has ended, above a live bar on a terminal; a context manager.
-
-    Parameters
-    ----------
-    tasks : sequence of Task
-        The runs to be made.
-    at_once : int
-        How many runs are made at the same time.
-    """
+    """A line on standard error for each run that has ended, above a live bar on a terminal; a context manager."""
 
     def __init__(self, tasks: Sequence[Task], at_once: int = 1) -> None:
         self.remaining, self.total, self.ended = Remaining(tasks, at_once), len(tasks), 0

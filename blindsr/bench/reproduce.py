@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from blindsr.bench.command import Finished, check_engine, conclude, run_bench
+from blindsr.bench.command import Finished, conclude, run_bench
 from blindsr.bench.comparison import draw_crops, draw_kernels
 from blindsr.bench.convergence import draw_convergence, draw_snapshots, follow
 from blindsr.bench.degrading import Degrading
@@ -45,38 +45,12 @@ def reproduce(
     images: tuple[str, ...] | None = None,
     say: Callable[[str], None],
 ) -> tuple[int, str]:
-    """Make a table or a figure of the paper.
+    """Make a table or a figure of the paper, such as "table1"; return an exit code as `bench_files` does, and a text.
 
-    Parameters
-    ----------
-    name : str
-        Such as "table1".
-    out : Path
-        Results go to a folder of that name in it.
-    engine : Engine
-        How runs are made.
-    data : Path, optional
-        Folder of data sets and weights.
-    quick : bool
-        Whether to make the quick version.
-    threads : int, optional
-        Threads of each run.
-    images : tuple of str, optional
-        Only these pictures.
-    say : callable
-        Takes one-line notes for the user.
-
-    Returns
-    -------
-    int, str
-        Exit code as for `blindsr bench`, and what to print.
-
-    Raises
-    ------
-    UserError
-        If there is no such table, or what it needs is missing.
+    Results go to a folder of that name in `out`. `data` is the folder of data sets and weights, `threads` those of each
+    run, and `images` keeps only these pictures. Raises UserError if there is no such table, or what it needs is
+    missing.
     """
-    check_engine(engine)
     paper = read_paper(name, data, quick=quick, images=images, say=say)
     paper = paper if threads is None else replace(paper, threads=threads)
     folder = out / (f"{name}-quick" if quick else name)

@@ -21,46 +21,32 @@ PARTS = ("prior", "optimizer", "image_prior", "noise", "restorer")
 
 @dataclass(frozen=True)
 class Row:
-    """One row of a table: a method, with other parts in some places. The words are those of `blindsr run`.
-
-    Attributes
-    ----------
-    method : str
-        A method that `blindsr methods` lists.
-    label : str
-        Name in tables and figures; by default the method.
-    preset : str
-        Sizes, steps and rates.
-    prior, optimizer, image_prior, noise, restorer : str or None
-        Parts that replace the method's own.
-    weights : str or None
-        State dict for `restorer = "usrnet"`.
-    steps : int or None
-        Inner steps instead of the preset's; a method without steps ignores it.
-    time_limit : float or None
-        Seconds for each picture.
-    n_kernels : int or None
-        L, the number of kernels in one Monte Carlo simulation (MLMC paper, Eq. 24), instead of the preset's.
-    meta_interval : int or None
-        P, the number of steps between two updates of the kernel (MLMC paper, Eq. 34), for the meta-learned optimizer.
-    needs : str
-        What to do if the method or its files are missing, for the message that says so.
-    """
+    """One row of a table: a method, with other parts in some places. The words are those of `blindsr run`."""
 
     method: str
+    """A method that `blindsr methods` lists."""
     label: str = ""
+    """Name in tables and figures; by default the method."""
     preset: str = "balanced"
+    """Sizes, steps and rates."""
     prior: str | None = None
     optimizer: str | None = None
     image_prior: str | None = None
     noise: str | None = None
     restorer: str | None = None
+    """Parts that replace the method's own."""
     weights: str | None = None
+    """State dict for `restorer = "usrnet"`."""
     steps: int | None = at_least(1)
+    """Inner steps instead of the preset's; a method without steps ignores it."""
     time_limit: float | None = at_least(0)
+    """Seconds for each picture."""
     n_kernels: int | None = at_least(1)
+    """L, the number of kernels in one Monte Carlo simulation (MLMC paper, Eq. 24), instead of the preset's."""
     meta_interval: int | None = at_least(1)
+    """P, the number of steps between two updates of the kernel (MLMC paper, Eq. 34), for the meta-learned optimizer."""
     needs: str = ""
+    """What to do if the method or its files are missing, for the message that says so."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "label", self.label or self.method)
@@ -69,12 +55,8 @@ class Row:
     def parse(cls, word: str) -> Row:
         """Read `METHOD[:PRESET][+RESTORER]` as on the command line, such as `mlmc:fast` or `fast-map+bicubic`.
 
-        The word is the label, too, with only the name of a restorer's file.
-
-        Raises
-        ------
-        UserError
-            If a part of the word is empty.
+        The word is the label, too, with only the name of a restorer's file. Raises UserError if a part of the word is
+        empty.
         """
         left, plus, restorer = word.partition("+")
         method, colon, preset = left.partition(":")
@@ -85,13 +67,7 @@ class Row:
 
     @classmethod
     def from_table(cls, table: Mapping[str, Any], where: str, places: Places) -> Row:
-        """Read a `[[rows]]` table.
-
-        Raises
-        ------
-        UserError
-            If a key is missing or unknown, or a value is of the wrong type.
-        """
+        """Read a `[[rows]]` table; UserError if a key is missing or unknown, or a value is of the wrong type."""
         return cls(**read_fields(cls, table, where, places))._with_files(places.find)
 
     def _with_files(self, change: Callable[[str], str]) -> Row:
@@ -128,21 +104,12 @@ class Row:
     def compose(self, degradation: Degradation) -> Method:
         """Return the method with this row's parts in place.
 
-        Raises
-        ------
-        UserError
-            If a name is unknown, or a part breaks its contract or does not go with the method.
+        Raises UserError if a name is unknown, or a part breaks its contract or does not go with the method.
         """
         return compose(self.choice(), degradation)
 
     def settings(self, degradation: Degradation, seed: int, device: str) -> RunSettings:
-        """Return the settings of `blindsr run` for this row.
-
-        Raises
-        ------
-        UserError
-            As `compose`, or if the preset is unknown.
-        """
+        """Return the settings of `blindsr run` for this row; UserError as `compose`, or if the preset is unknown."""
         settings = RunSettings(
             **vars(self.choice()),
             scale=degradation.scale,

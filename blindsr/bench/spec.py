@@ -27,6 +27,8 @@ SEED_STRIDE = 100
 class Bench:
     """Data sets x scales x degradations x rows x seeds.
 
+    Raises UserError if a part is empty, a number is out of range, or two members of a part have the same name.
+
     Attributes
     ----------
     data : tuple of DataSet
@@ -45,11 +47,6 @@ class Bench:
         Threads of each run.
     title : str
         Heading of the summary.
-
-    Raises
-    ------
-    UserError
-        If a part is empty, a number is out of range, or two members of a part have the same name.
     """
 
     data: tuple[DataSet, ...]
@@ -88,10 +85,7 @@ class Bench:
     def tasks(self) -> list[Task]:
         """Return every run, with seeds outermost, so that the first results already span the bench.
 
-        Raises
-        ------
-        UserError
-            If a picture, a part or a file cannot be found, or two rows are the same.
+        Raises UserError if a picture, a part or a file cannot be found, or two rows are the same.
 
         Notes
         -----
@@ -128,7 +122,7 @@ class Bench:
                         crop=data.crop,
                         truth=data.truth,
                         scale=scale,
-                        degrading=degrading.plain() if degrading else None,
+                        degrading=asdict(degrading) if degrading else None,
                         kernel_seed=SEED_STRIDE * seed + index,
                         row=asdict(row),
                         seed=seed,

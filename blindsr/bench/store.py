@@ -53,15 +53,12 @@ _TYPES |= dict.fromkeys([n for n in (*SCORES, "noise") if n not in _TYPES], "REA
 class Store:
     """The database. Only the process that runs the bench writes it.
 
+    Raises UserError if the file cannot be opened or belongs to something else.
+
     Parameters
     ----------
     path : Path
         The file; created if it is missing.
-
-    Raises
-    ------
-    UserError
-        If the file cannot be opened or belongs to something else.
     """
 
     def __init__(self, path: Path) -> None:
@@ -111,13 +108,7 @@ class Store:
         return dict(self.connection.execute("SELECT key, status FROM runs"))
 
     def add(self, task: Task, outcome: dict[str, Any]) -> bool:
-        """Write the outcome of a run; that of a finished run is kept, that of a failed one replaced.
-
-        Returns
-        -------
-        bool
-            Whether anything was written.
-        """
+        """Write the outcome of a run, unless a finished one is there already; return whether it was written."""
         values = _columns(task, outcome)
         names = ", ".join(COLUMNS)
         updates = ", ".join(f"{n} = excluded.{n}" for n in COLUMNS if n != "key")

@@ -22,29 +22,20 @@ Group = tuple[str, int, str]
 
 @dataclass(frozen=True)
 class Score:
-    """One score of one row in one group.
-
-    Attributes
-    ----------
-    mean : float
-        Mean over seeds of the mean over pictures.
-    sd : float or None
-        Standard deviation over seeds of the mean over pictures; None with one seed.
-    n : int
-        Runs that have the score.
-    difference : float or None
-        Mean over pictures of (this row minus the first row), each picture's difference being the mean over the seeds
-        that both have; None for the first row, or without a picture that both have.
-    low, high : float or None
-        95 % bootstrap interval of the difference, over pictures; None with fewer than two pictures.
-    """
+    """One score of one row in one group."""
 
     mean: float
+    """Mean over seeds of the mean over pictures."""
     sd: float | None
+    """Standard deviation over seeds of the mean over pictures; None with one seed."""
     n: int
+    """Runs that have the score."""
     difference: float | None = None
+    """Mean over pictures of (this row minus the first row), each picture's difference being the mean over the seeds
+    that both have; None for the first row, or without a picture that both have."""
     low: float | None = None
     high: float | None = None
+    """95 % bootstrap interval of the difference, over pictures; None with fewer than two pictures."""
 
 
 @dataclass(frozen=True)

@@ -20,47 +20,34 @@ from blindsr.results.device import choose_device
 
 @dataclass(frozen=True)
 class Task:
-    """One run. All values are plain, so that it can go to another process or machine as JSON.
-
-    Attributes
-    ----------
-    key : str
-        Hash of all that decides the result: two runs of the same key are the same run.
-    data, image, label : str
-        Names in tables; only `image` is part of the key.
-    path, image_sha256 : str
-        The picture, and the hash of its file.
-    crop : int or None
-        Side of the central crop.
-    truth : bool
-        Whether the picture is an HR image to be degraded.
-    degrading : dict or None
-        Fields of a `Degrading`; None for a photo.
-    row : dict
-        Fields of a `Row`.
-    oracle : dict
-        `restorer` and `weights` of the restorer that the oracle gap is measured with.
-    settings : dict
-        All that decides the result of the run itself, by `plain_settings`.
-    """
+    """One run. All values are plain, so that it can go to another process or machine as JSON."""
 
     key: str
+    """Hash of all that decides the result: two runs of the same key are the same run."""
     data: str
     image: str
     label: str
+    """Names in tables; only `image` is part of the key."""
     path: str
     image_sha256: str
+    """The picture, and the hash of its file."""
     crop: int | None
+    """Side of the central crop."""
     truth: bool
+    """Whether the picture is an HR image to be degraded."""
     scale: int
     degrading: dict[str, Any] | None
+    """Fields of a `Degrading`; None for a photo."""
     kernel_seed: int
     row: dict[str, Any]
+    """Fields of a `Row`."""
     seed: int
     oracle: dict[str, Any]
+    """`restorer` and `weights` of the restorer that the oracle gap is measured with."""
     device: str
     threads: int
     settings: dict[str, Any]
+    """All that decides the result of the run itself, by `plain_settings`."""
 
     def with_key(self) -> Task:
         """Return the task with its key."""
@@ -117,10 +104,7 @@ def operator(scale: int, degrading: Degrading | None) -> Degradation:
 def oracle_restorer(restorer: str, weights: str | None) -> Restorer | None:
     """Return the restorer that the oracle gap is measured with, the same for every row; None for "none".
 
-    Raises
-    ------
-    UserError
-        If there is none of that name, or its file cannot be used.
+    Raises UserError if there is none of that name, or its file cannot be used.
     """
     found: Restorer | None = restorer_part(restorer, Path(weights) if weights else None).value
     return found
@@ -129,10 +113,7 @@ def oracle_restorer(restorer: str, weights: str | None) -> Restorer | None:
 def settings_of(row: Row, scale: int, degrading: Degrading | None, seed: int, device: str) -> RunSettings:
     """Return the settings of `blindsr run` for a row.
 
-    Raises
-    ------
-    UserError
-        If a part or file cannot be used; the message names the row.
+    Raises UserError if a part or file cannot be used; the message names the row.
     """
     choose_device(device)
     try:
@@ -148,13 +129,7 @@ def plain_settings(settings: RunSettings) -> dict[str, Any]:
 
 
 def file_hash(path: str | Path) -> str:
-    """Return the SHA-256 of a file.
-
-    Raises
-    ------
-    UserError
-        If the file cannot be read.
-    """
+    """Return the SHA-256 of a file; UserError if the file cannot be read."""
     try:
         return hashlib.sha256(Path(path).read_bytes()).hexdigest()
     except OSError as error:

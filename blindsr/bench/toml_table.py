@@ -22,13 +22,7 @@ KINDS: dict[type, tuple[tuple[type, ...], str, str]] = {
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """Read a TOML file.
-
-    Raises
-    ------
-    UserError
-        If the file is missing, cannot be read or is not TOML.
-    """
+    """Read a TOML file; UserError if the file is missing, cannot be read or is not TOML."""
     if not path.is_file():
         raise UserError(f"{path}: no such file")
     try:
@@ -41,15 +35,10 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Places:
-    """Where the files that a TOML file names are looked for.
-
-    Parameters
-    ----------
-    folders : tuple of Path
-        In this order: the data folder, if one was given, and the folder of the TOML file.
-    """
+    """Where the files that a TOML file names are looked for."""
 
     folders: tuple[Path, ...]
+    """In this order: the data folder, if one was given, and the folder of the TOML file."""
 
     @classmethod
     def of(cls, data: Path | None, folder: Path) -> Places:
@@ -99,31 +88,13 @@ def at_least(least: float, default: Any = None) -> Any:
 def read_fields(
     cls: type, table: Mapping[str, Any], where: str, places: Places, *, optional: Collection[str] = ()
 ) -> dict[str, Any]:
-    """Check a TOML table against the fields of a dataclass.
+    """Check a TOML table against the fields of a dataclass, and return arguments for the dataclass.
 
-    Parameters
-    ----------
-    cls : type
-        The dataclass. Its fields are texts, truth values, numbers (see `at_least`), tuples of these, or dataclasses
-        with a class method `from_table(table, where, places)`; all may be optional.
-    table : mapping
-        The table.
-    where : str
-        What to call it in messages, such as `bench.toml, [[rows]] 2`.
-    places : Places
-        Where files are looked for; handed on to nested tables.
-    optional : collection of str
-        Fields that may be missing although they have no default.
-
-    Returns
-    -------
-    dict
-        Arguments for the dataclass: the fields that the table has.
-
-    Raises
-    ------
-    UserError
-        If a key is unknown or missing, or a value is of the wrong type or too small.
+    The fields are texts, truth values, numbers (see `at_least`), tuples of these, or dataclasses with a class method
+    `from_table(table, where, places)`; all may be optional, and those in `optional` may be missing although they have
+    no default. Messages call the table `where`, such as `bench.toml, [[rows]] 2`; `places`, where files are looked for,
+    is handed on to nested tables. Raises UserError if a key is unknown or missing, or a value is of the wrong type or
+    too small.
     """
     known = {f.name: f for f in fields(cls)}
     hints = get_type_hints(cls)

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Any
 
 import typer
 
 from blindsr.cli.console import one_line_errors, say
 from blindsr.errors import UserError
 from blindsr.methods.presets import PRESETS
-
-T = TypeVar("T")
 
 OutOption = Annotated[Path, typer.Option(help="Folder of bench.sqlite and the summary; name it again to continue.")]
 WorkersOption = Annotated[
@@ -29,34 +27,27 @@ TableOption = Annotated[str, typer.Option(help="What to print: md, csv or latex.
 ThreadsOption = Annotated[int | None, typer.Option(min=1, help="Threads of each run; default 1.")]
 
 
-def listed(text: str | None, option: str, make: Callable[[str], T]) -> tuple[T, ...] | None:
-    """Read a list of words separated by commas.
+LISTS: dict[str, tuple[type, str]] = {
+    "methods": (str, "fast-map,mlmc:fast,fast-map+bicubic"),
+    "scales": (int, "2,4"),
+    "degradations": (str, "gaussian,motion+0.0392"),
+    "seeds": (int, "0,1,2"),
+    "images": (str, "butterfly,woman"),
+}
+"""Options that are lists separated by commas: the type of an entry, and an example."""
 
-    Raises
-    ------
-    UserError
-        If an entry is not what it should be.
-    """
+
+def listed(option: str, text: str | None) -> tuple[Any, ...] | None:
+    """Read the list of an option in `LISTS`; UserError if an entry is not what it should be."""
     if text is None:
         return None
-    words = [word.strip() for word in text.split(",")]
+    words, (kind, example) = [word.strip() for word in text.split(",")], LISTS[option]
     try:
         if not all(words):
             raise ValueError
-        return tuple(make(word) for word in words)
+        return tuple(kind(word) for word in words)
     except ValueError as error:
-        raise UserError(
-            f"--{option} {text}: a list separated by commas is needed, such as {_EXAMPLES[option]}"
-        ) from error
-
-
-_EXAMPLES = {
-    "methods": "fast-map,mlmc:fast,fast-map+bicubic",
-    "scales": "2,4",
-    "degradations": "gaussian,motion+0.0392",
-    "seeds": "0,1,2",
-    "images": "butterfly,woman",
-}
+        raise UserError(f"--{option} {text}: a list separated by commas is needed, such as {example}") from error
 
 
 def bench(
@@ -98,30 +89,15 @@ def bench(
     table: TableOption = "md",
 ) -> None:
     """Compare methods on data: every run once in bench.sqlite, a summary with intervals, and a figure."""
+    given = dict(locals())
     from blindsr.bench.command import bench_files
     from blindsr.bench.engine import Engine
     from blindsr.bench.spec import Options
 
     with one_line_errors():
-        options = Options(
-            data=tuple(data or ()),
-            photos=tuple(photos or ()),
-            methods=listed(methods, "methods", str),
-            scales=listed(scales, "scales", int),
-            degradations=listed(degradations, "degradations", str),
-            seeds=listed(seeds, "seeds", int),
-            crop=crop,
-            images=listed(images, "images", str),
-            preset=preset,
-            restorer=restorer,
-            weights=weights,
-            steps=steps,
-            time_limit=time_limit,
-            oracle=oracle,
-            oracle_weights=oracle_weights,
-            device=device,
-            threads=threads,
-        )
+        given |= {name: listed(name, given[name]) for name in LISTS}
+        given |= {name: tuple(given[name] or ()) for name in ("data", "photos")}
+        options = Options(**{field.name: given[field.name] for field in fields(Options)})
         engine = Engine(workers, scheduler, retry_failed, keep)
         code, text = bench_files(spec, options, out, engine, table, say=say)
     typer.echo(text, nl=False)
@@ -147,7 +123,7 @@ def reproduce(
 
     with one_line_errors():
         engine = Engine(workers, scheduler, retry_failed)
-        names = listed(images, "images", str)
+        names = listed("images", images)
         code, text = make(name, out, engine, data=data, quick=quick, threads=threads, images=names, say=say)
     typer.echo(text, nl=False)
     raise typer.Exit(code)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import typer
 
@@ -14,6 +14,13 @@ from blindsr.errors import UserError
 def say(line: str) -> None:
     """Print a note for the user on standard error."""
     typer.echo(line, err=True)
+
+
+def show(record: dict[str, Any], text: str, *, as_json: bool) -> None:
+    """Print a record as JSON on standard output, or the text that stands for it."""
+    from blindsr.results.files import to_json
+
+    typer.echo(to_json(record) if as_json else text)
 
 
 def fail(error: object) -> NoReturn:

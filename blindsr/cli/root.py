@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from blindsr.cli.bench import bench, reproduce
-from blindsr.cli.console import one_line_errors, say
+from blindsr.cli.console import one_line_errors, say, show
 from blindsr.cli.options import (
     AlignmentOption,
     ChainsOption,
@@ -132,14 +132,13 @@ def degrade(
 ) -> None:
     """Make a low-resolution test picture and its true kernel by the paper's protocol."""
     from blindsr.commands.synthesis import DegradeSettings, degrade_file
-    from blindsr.results.files import to_json
 
     settings = DegradeSettings(scale, kernel, noise_level, seed, quantize, alignment, padding, kernel_size)
     with one_line_errors():
         record, notes = degrade_file(image, output, settings)
     for note in notes:
         say(note)
-    typer.echo(to_json(record) if json else f"{output}: lr.png, hr.png, kernel.mat, degradation.json")
+    show(record, f"{output}: lr.png, hr.png, kernel.mat, degradation.json", as_json=json)
 
 
 @app.command()
@@ -154,19 +153,16 @@ def evaluate(
 ) -> None:
     """PSNR and SSIM on the Y channel, and kernel PSNR."""
     from blindsr.commands.synthesis import evaluate_files
-    from blindsr.results.files import to_json
 
     with one_line_errors():
         record = evaluate_files(image, truth, scale=scale, border=border, kernel=kernel, true_kernel=true_kernel)
     for note in record.get("notes", []):
         say(note)
-    if json:
-        typer.echo(to_json(record))
-        return
     where = f"(Y channel, border {border} = {record['border_pixels']} pixels left out)"
-    typer.echo(f"PSNR {record['psnr']:.2f} dB  SSIM {record['ssim']:.4f}  {where}")
+    text = f"PSNR {record['psnr']:.2f} dB  SSIM {record['ssim']:.4f}  {where}"
     if "kernel_psnr" in record:
-        typer.echo(f"kernel PSNR {record['kernel_psnr']:.2f} dB (peak 1)")
+        text += f"\nkernel PSNR {record['kernel_psnr']:.2f} dB (peak 1)"
+    show(record, text, as_json=json)
 
 
 @app.command()
@@ -188,7 +184,6 @@ def restore(
 ) -> None:
     """Super-resolve a picture whose kernel is known."""
     from blindsr.commands.restore import RestoreSettings, restore_file
-    from blindsr.results.files import to_json
 
     settings = RestoreSettings(scale, kernel, restorer, weights, noise, alignment, padding, ground_truth, overwrite)
     with one_line_errors():
@@ -198,11 +193,8 @@ def restore(
     interrupted = record["stopped"] == "interrupted"
     if interrupted:
         say(f"blindsr: interrupted; parts of {output / 'sr.png'} are bicubic")
-    if json:
-        typer.echo(to_json(record))
-        raise typer.Exit(130 if interrupted else 0)
     score = f"; PSNR {record['psnr_border_s2']:.2f} dB (border s2)" if "psnr_border_s2" in record else ""
-    typer.echo(f"{output / 'sr.png'}: {record['restorer']} in {record['seconds']:.0f} s{score}")
+    show(record, f"{output / 'sr.png'}: {record['restorer']} in {record['seconds']:.0f} s{score}", as_json=json)
     raise typer.Exit(130 if interrupted else 0)
 
 
@@ -217,11 +209,10 @@ def diagnose(
 ) -> None:
     """Say whether a run's chains have converged: a table, a verdict, and figures in diagnostics/."""
     from blindsr.commands.diagnose import diagnose as look
-    from blindsr.results.files import to_json
 
     with one_line_errors():
         record, lines = look(result, everything=everything, figures=figures)
-    typer.echo(to_json(record) if json else "\n".join(lines))
+    show(record, "\n".join(lines), as_json=json)
 
 
 @app.command()
@@ -235,7 +226,6 @@ def uncertainty(
     """Map how uncertain each pixel of a run's picture is: uncertainty.png, .npy and .json in its folder."""
     from blindsr.commands.interrupt import Interrupt
     from blindsr.commands.uncertainty import uncertainty_of_run
-    from blindsr.results.files import to_json
 
     with one_line_errors(), Interrupt().listening() as interrupt:
         record = uncertainty_of_run(
@@ -244,7 +234,7 @@ def uncertainty(
     early = "" if record["complete"] else " (interrupted)"
     score = f"; Spearman correlation with the error {record['spearman']:.3f}" if "spearman" in record else ""
     where = f"{result / 'uncertainty.png'}: mean {255 * record['mean_std']:.1f} grey levels, {record['draws']} draws"
-    typer.echo(to_json(record) if json else f"{where}{early}{score}")
+    show(record, f"{where}{early}{score}", as_json=json)
     raise typer.Exit(0 if record["complete"] else 130)
 
 
@@ -263,12 +253,11 @@ def train_flow(
 ) -> None:
     """Train a flow, a kernel prior learned from kernels: then `blindsr run --prior FILE`."""
     from blindsr.commands.train_flow import TrainFlow, train_flow_file
-    from blindsr.results.files import to_json
 
     with one_line_errors():
         record = train_flow_file(TrainFlow(out, prior, scale, kernel_size, steps, seed, overwrite), say=say)
     words = f"log-likelihood {record['log_prob_held_out']:.1f} nats a held-out kernel, {record['seconds']:.0f} s"
-    typer.echo(to_json(record) if json else f"{out}: {words}")
+    show(record, f"{out}: {words}", as_json=json)
 
 
 @app.command()

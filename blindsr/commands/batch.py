@@ -26,22 +26,15 @@ BAD_INPUT = 2
 
 @dataclass(frozen=True)
 class Batch(RunSettings):
-    """The options of `blindsr run`: those of a run, and which files it reads and writes.
-
-    Attributes
-    ----------
-    images : list of Path
-        Pictures, or folders of pictures.
-    ground_truth, true_kernel : Path or None
-        What to score against: a file, or a folder of same-named files.
-    output : Path
-        Where results go, a folder for each picture.
-    """
+    """The options of `blindsr run`: those of a run, and which files it reads and writes."""
 
     images: list[Path] = field(default_factory=list)
+    """Pictures, or folders of pictures."""
     ground_truth: Path | None = None
     true_kernel: Path | None = None
+    """What to score against: a file, or a folder of same-named files."""
     output: Path = Path("blindsr-out")
+    """Where results go, a folder for each picture."""
 
 
 def output_folders(paths: list[Path], output: Path) -> list[Path]:
@@ -69,17 +62,10 @@ def _companion(given: Path | None, image: Path, suffixes: tuple[str, ...]) -> Pa
 
 
 def run_batch(batch: Batch, *, say: Callable[[str], None], as_json: bool) -> tuple[int, str]:
-    """Run on every picture.
+    """Run on every picture; return the exit code and what to print.
 
-    Returns
-    -------
-    int, str
-        Exit code (0; 1: some picture failed; 2: the only one did; 130: interrupted), and what to print.
-
-    Raises
-    ------
-    UserError
-        If the options make no sense: no picture is tried then.
+    The code is 0, or 1 if some picture failed, 2 if the only one did, 130 if it was interrupted. Raises UserError,
+    before any picture is tried, if the options make no sense.
     """
     batch.check()
     for note in batch.composed.notes:

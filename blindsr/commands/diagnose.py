@@ -31,26 +31,11 @@ NO_SAMPLE = "no verdict: {what}; a trace is not a sample of a posterior, so it g
 
 
 def diagnose(path: Path, *, everything: bool = False, figures: bool = True) -> tuple[dict[str, Any], list[str]]:
-    """Diagnose a run folder or a netCDF file.
+    """Diagnose a run folder or a netCDF file; return plain values for JSON, and lines to print.
 
-    Parameters
-    ----------
-    path : Path
-        Folder of a run (posterior.nc, trace.nc or trace.csv in it), or a netCDF file that ArviZ can read.
-    everything : bool
-        Whether the table lists every nuisance parameter.
-    figures : bool
-        Whether to draw figures into `diagnostics` beside the file.
-
-    Returns
-    -------
-    dict, list of str
-        Plain values for JSON; lines to print.
-
-    Raises
-    ------
-    UserError
-        If there is nothing to diagnose.
+    A folder holds posterior.nc, trace.nc or trace.csv; a file is one that ArviZ can read. With `everything` the table
+    lists every nuisance parameter; with `figures`, figures are drawn into `diagnostics` beside the file. Raises
+    UserError if there is nothing to diagnose.
     """
     files = _files(path)
     record: dict[str, Any] = {"run": str(path)}

@@ -26,26 +26,11 @@ def check_folder(
     """Make sure that results may go to a folder, so that nothing is lost that somebody may want.
 
     It may be new or empty, or hold an earlier run: the finished result of the same settings, a run to be resumed, or
-    anything of blindsr's if `overwrite` is set. Temporary files that a killed run left behind are removed.
+    anything of blindsr's if `overwrite` is set. Temporary files that a killed run left behind are removed. `record`
+    holds the settings of the run to come, which is to make `steps` steps, and the hash of its picture.
 
-    Parameters
-    ----------
-    folder : Path
-        Made if need be.
-    record : dict
-        Settings of the run to come, and the hash of its picture.
-    steps : int
-        Steps it is to make.
-
-    Returns
-    -------
-    dict or None
-        With `resume`, the record of a run of the same settings that has already made these steps.
-
-    Raises
-    ------
-    UserError
-        If the folder is a file, cannot be written, or holds what would be lost.
+    With `resume`, returns the record of a run of the same settings that has already made these steps; else None. Raises
+    UserError if the folder is a file, cannot be written, or holds what would be lost.
     """
     names = _prepared(folder)
     if names and not names & {RECORD, CHECKPOINT}:
@@ -92,18 +77,9 @@ def _old_record(folder: Path) -> dict[str, Any] | None:
 
 
 class Keeper:
-    """Writes checkpoints, not too often.
+    """Writes checkpoints, at least `every` seconds apart, and by `at_end` one when a run has finished.
 
-    Parameters
-    ----------
-    path : Path
-        The file.
-    settings : dict
-        What a resume must find unchanged, plain values.
-    every : float
-        Seconds between two checkpoints, at least.
-    at_end : bool
-        Whether one is due when a run has finished.
+    `settings` is what a resume must find unchanged, as plain values.
     """
 
     def __init__(self, path: Path, settings: dict[str, Any], every: float, *, at_end: bool = True) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from blindsr.diagnostics.summary import aligned
 from blindsr.methods.parts import IMAGE_PRIORS, NOISES, OPTIMIZERS, PRIORS, RESTORERS
 from blindsr.methods.table import METHODS
 from blindsr.priors.families import FAMILIES
@@ -9,26 +10,18 @@ from blindsr.priors.families import FAMILIES
 LOOP_COLUMNS = ("method", "image", "kernel", "prior", "optimizer", "image prior", "noise", "what it is")
 
 
-def _aligned(rows: list[tuple[str, ...]]) -> list[str]:
-    """Lines of a table whose first row is its head."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
-    lines.insert(1, "  ".join("-" * w for w in widths))
-    return lines
-
-
 def methods_table() -> str:
     """Return the methods as aligned text, each in the words of what it is, and the parts that can be combined."""
     loop = [m for m in METHODS.values() if m.loop_columns]
     rest = [m for m in METHODS.values() if not m.loop_columns]
     lines = ["An estimator finds the kernel, a restorer makes the image:", ""]
-    lines += _aligned(
+    lines += aligned(
         [("method", "kernel by", "image by", "what it is"), *((m.name, *m.columns, m.summary) for m in rest)]
     )
     lines += ["", "The joint loop estimates kernel and image in turn; each of its methods is a row of parts:", ""]
-    lines += _aligned([LOOP_COLUMNS, *((m.name, *m.loop_columns, m.summary) for m in loop)])
+    lines += aligned([LOOP_COLUMNS, *((m.name, *m.loop_columns, m.summary) for m in loop)])
     lines += ["", "Kernel families, for --prior, degrade --kernel, train-flow --prior and bench:", ""]
-    lines += _aligned([("family", "what it is"), *((name, family.summary) for name, family in FAMILIES.items())])
+    lines += aligned([("family", "what it is"), *((name, family.summary) for name, family in FAMILIES.items())])
     own = "my_file.py:MyPart"
     tables = (
         ("--prior", ["mcmc (gaussian)", *PRIORS, "flow.safetensors", own]),

@@ -6,25 +6,22 @@ import math
 import sys
 import time
 from types import TracebackType
-from typing import Any, Protocol, TextIO
+from typing import Any, Self
 
 from blindsr.estimators.base import Metrics
 
 
-class Progress(Protocol):
-    """Shows one run; a context manager."""
+class Progress:
+    """Shows one run, as a context manager; this one shows nothing."""
 
-    def __enter__(self) -> Progress:
-        """Start."""
-        ...
+    def __enter__(self) -> Self:
+        return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         """Stop."""
-        ...
 
     def update(self, metrics: Metrics, seconds_left: float) -> None:
         """Show a step."""
-        ...
 
 
 def describe(metrics: Metrics) -> str:
@@ -46,27 +43,14 @@ def clock(seconds: float) -> str:
     return f"{hours}:{rest // 60:02d}:{rest % 60:02d}" if hours else f"{rest // 60}:{rest % 60:02d}"
 
 
-class Silent:
-    """Shows nothing."""
+class Lines(Progress):
+    """Plain lines on standard error, at most one every few seconds, for logs and pipes."""
 
-    def __enter__(self) -> Silent:
-        """Start."""
-        return self
+    every = 5.0
+    """Seconds between two lines, at least."""
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        """Stop."""
-
-    def update(self, metrics: Metrics, seconds_left: float) -> None:
-        """Show nothing."""
-
-
-class Lines(Silent):
-    """Plain lines, at most one every few seconds, for logs and pipes."""
-
-    def __init__(self, name: str, steps: int, *, every: float = 5.0, stream: TextIO | None = None) -> None:
-        self.name, self.steps, self.every = name, steps, every
-        self.stream = stream or sys.stderr
-        self.last = float("-inf")
+    def __init__(self, name: str, steps: int) -> None:
+        self.name, self.steps, self.last = name, steps, float("-inf")
 
     def update(self, metrics: Metrics, seconds_left: float) -> None:
         """Print a line if it is time for one."""
@@ -74,7 +58,7 @@ class Lines(Silent):
         if now - self.last >= self.every or metrics.step == self.steps:
             self.last = now
             line = f"{self.name}: step {metrics.step}/{self.steps}  {describe(metrics)}  left {clock(seconds_left)}"
-            print(line, file=self.stream, flush=True)
+            print(line, file=sys.stderr, flush=True)
 
 
 def live_bar(note: str, *, width: int | None = None, elapsed: bool = False) -> Any:
@@ -92,20 +76,18 @@ def live_bar(note: str, *, width: int | None = None, elapsed: bool = False) -> A
     )
 
 
-class Bar(Silent):
+class Bar(Progress):
     """A live bar."""
 
     def __init__(self, name: str, steps: int) -> None:
         self.bar = live_bar("{task.fields[note]}", width=10)
         self.task = self.bar.add_task(name, total=steps, note="starting")
 
-    def __enter__(self) -> Bar:
-        """Start the display."""
+    def __enter__(self) -> Self:
         self.bar.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        """Stop the display."""
         self.bar.stop()
 
     def update(self, metrics: Metrics, seconds_left: float) -> None:

@@ -44,29 +44,10 @@ def repeat(
     true_kernel: Tensor | None,
     say: Callable[[str], None],
 ) -> dict[str, Any]:
-    """Repeat the optimisation with the following seeds, and save all of them, even if stopped early.
+    """Repeat the optimisation with the following seeds, up to `count` in all; return the entry for run.json.
 
-    Parameters
-    ----------
-    first : Restart
-        The run itself.
-    count : int
-        Optimisations in all.
-    again : callable
-        Makes the restart of a seed.
-    stopped : callable
-        Whether to stop.
-    folder : Path
-        Where trace.nc is written.
-    true_kernel : Tensor or None
-        (1, 1, K, K), if it is known.
-    say : callable
-        Takes lines on the progress.
-
-    Returns
-    -------
-    dict
-        The entry for run.json.
+    All of them are saved in trace.nc, even if `stopped` ends them early. `again` makes the restart of a seed; the true
+    kernel is (1, 1, K, K) or None.
     """
     made, images = [first], RunningMoments()
     images.add(first.image.cpu())

@@ -62,10 +62,7 @@ def try_out(restorer: Restorer | None, y: Tensor, degradation: Degradation) -> N
 def read_hr(path: Path, scale: int, y: Tensor) -> Tensor:
     """Read the HR image (1, C, s h, s w) that an LR image y was made from, cut to a multiple of s.
 
-    Raises
-    ------
-    UserError
-        If it cannot be read or its size does not fit.
+    Raises UserError if it cannot be read or its size does not fit.
     """
     truth = read_image(path).pixels
     h, w = (scale * n for n in y.shape[-2:])
@@ -95,15 +92,8 @@ class RestoreSettings:
 def restore_file(path: Path, folder: Path, settings: RestoreSettings) -> tuple[dict[str, Any], list[str]]:
     """Restore a picture with a kernel from a file; write sr.png and restore.json.
 
-    Returns
-    -------
-    dict, list of str
-        What is written to restore.json; notes for the user.
-
-    Raises
-    ------
-    UserError
-        On bad input; nothing has been written then.
+    Returns what is written to restore.json, and notes for the user. Raises UserError on bad input; nothing has been
+    written then.
     """
     start = time.perf_counter()
     if settings.noise is not None and not 0 <= settings.noise < math.inf:

@@ -42,32 +42,18 @@ from blindsr.results.targets import Scene
 
 @dataclass(frozen=True)
 class Conditions:
-    """How a run is carried out: where, until when, and who is told.
-
-    Attributes
-    ----------
-    settings : RunSettings
-        What to do.
-    device : torch.device
-        Where networks are computed.
-    interrupt : Interrupt
-        Ends the run early when set.
-    deadline : float
-        Value of `time.perf_counter` at which the run ends early.
-    progress : callable
-        Makes a display from a name and a number of steps.
-    say : callable
-        Takes one-line notes for the user.
-    name : str
-        Of the picture.
-    """
+    """How a run is carried out: where, until when, and who is told."""
 
     settings: RunSettings
     device: torch.device
     interrupt: Interrupt
+    """Ends the run early when set."""
     deadline: float
+    """Value of `time.perf_counter` at which the run ends early."""
     progress: Callable[[str, int], Progress]
+    """Makes a display from a name and a number of steps."""
     say: Callable[[str], None]
+    """Takes one-line notes for the user."""
     name: str
 
     def stopped(self) -> bool:
@@ -92,28 +78,10 @@ def run_image(
     interrupt: Interrupt,
     say: Callable[[str], None],
 ) -> dict[str, Any]:
-    """Super-resolve one picture and save the result into a folder.
+    """Super-resolve one picture, save the result into a folder, and return what is written to run.json.
 
-    Parameters
-    ----------
-    path, folder : Path
-        Picture; where to save (made if need be).
-    settings : RunSettings
-        What to do.
-    truth_path, true_kernel_path : Path, optional
-        HR image and kernel to score against.
-    progress, interrupt, say
-        See `Conditions`.
-
-    Returns
-    -------
-    dict
-        What is written to run.json.
-
-    Raises
-    ------
-    UserError
-        On bad input; no result has been written then, and none that was there is lost.
+    The result is scored against an HR image and a kernel where their files are given; for the rest see `Conditions`.
+    Raises UserError on bad input; no result has been written then, and none that was there is lost.
     """
     start = time.perf_counter()
     deadline = start + settings.time_limit if settings.time_limit is not None else float("inf")
@@ -230,13 +198,7 @@ def _afterwards(
 
 
 def read_truth(settings: RunSettings, picture: Picture, truth_path: Path | None, kernel_path: Path | None) -> Truth:
-    """Read what is known of the truth and check that it fits the picture.
-
-    Raises
-    ------
-    UserError
-        If a size does not fit.
-    """
+    """Read what is known of the truth and check that it fits the picture; UserError if a size does not fit."""
     degradation, image, kernel = settings.degradation, None, None
     notes: list[str] = []
     if truth_path is not None:

@@ -20,56 +20,34 @@ from blindsr.results.sampling import Sampling, SamplingOptions, read_sampling
 class RunSettings(SamplingOptions, Choice):
     """The options of a run on one picture; those of its method and of sampling are inherited.
 
-    Attributes
-    ----------
-    scale : int
-        Factor s.
-    kernel_size : int
-        Side of the kernel, odd; 0: min(4 s + 3, 21).
-    alignment, padding
-        Pixel grid, and what lies beyond the border; None: the paper's grid, and the padding that goes with a grid.
-    seed : int
-        Of everything random.
-    time_limit : float or None
-        Seconds after which the result so far is saved.
-    device : str
-        auto, cpu, cuda or mps.
-    resume, overwrite : bool
-        Whether to go on from a checkpoint; whether a result of other settings, or an unfinished run, may be replaced.
-    checkpoint_every : float
-        Seconds between two checkpoints, at least.
-    restarts : int or None
-        Optimisations in all, each from a seed of its own, if more than one.
-    bare : bool
-        Whether to leave out what nobody looks at or resumes from: overview.png and the checkpoint of a finished run.
-
-    Raises
-    ------
-    UserError
-        From `check`, and from the properties, if an option makes no sense.
+    `check` and the properties raise UserError if an option makes no sense.
     """
 
     scale: int = 4
+    """Factor s."""
     kernel_size: int = 0
+    """Side of the kernel, odd; 0: min(4 s + 3, 21)."""
     alignment: Alignment | None = None
     padding: Padding | None = None
+    """Pixel grid, and what lies beyond the border; None: the paper's grid, and the padding that goes with a grid."""
     seed: int = 0
+    """Of everything random."""
     time_limit: float | None = None
+    """Seconds after which the result so far is saved."""
     device: str = "auto"
+    """auto, cpu, cuda or mps."""
     resume: bool = False
     overwrite: bool = False
+    """Whether to go on from a checkpoint; whether a result of other settings, or an unfinished run, may be replaced."""
     checkpoint_every: float = 15.0
+    """Seconds between two checkpoints, at least."""
     restarts: int | None = None
+    """Optimisations in all, each from a seed of its own, if more than one."""
     bare: bool = False
+    """Whether to leave out what nobody looks at or resumes from: overview.png and the checkpoint of a finished run."""
 
     def check(self) -> None:
-        """Refuse options that make no sense, before any picture is read.
-
-        Raises
-        ------
-        UserError
-            One line on the first of them.
-        """
+        """Refuse options that make no sense, before any picture is read: UserError on the first of them."""
         for option, seconds in (("time-limit", self.time_limit or 0.0), ("checkpoint-every", self.checkpoint_every)):
             if not seconds >= 0:
                 raise UserError(f"--{option} {seconds}: seconds, 0 or more, are needed")

@@ -29,36 +29,22 @@ WRITTEN = ("lr.png", "lr.npy", "hr.png", "kernel.npy", "kernel.mat", "kernel.png
 
 @dataclass(frozen=True)
 class DegradeSettings:
-    """How to simulate a test image.
-
-    Attributes
-    ----------
-    scale : int
-        s.
-    kernel : str
-        A kernel family (`blindsr methods` lists them), a flow's file, `my_file.py:MyKernels`, or a kernel file.
-    noise_level : float
-        Standard deviation of the white Gaussian noise, units of 0..1.
-    seed : int
-        Of kernel and noise.
-    quantize : Quantize
-        8-bit rule.
-    alignment : Alignment or None
-        Pixel grid; None: fkp, and a kernel file of even size is refused.
-    padding : Padding
-        What lies beyond the border.
-    kernel_size : int
-        K; 0 for the usual size. A kernel file has its own.
-    """
+    """How to simulate a test image."""
 
     scale: int
     kernel: str
+    """A kernel family (`blindsr methods` lists them), a flow's file, `my_file.py:MyKernels`, or a kernel file."""
     noise_level: float = 0.0
+    """Standard deviation of the white Gaussian noise, units of 0..1."""
     seed: int = 0
+    """Of kernel and noise."""
     quantize: Quantize = Quantize.ROUND
     alignment: Alignment | None = None
+    """Pixel grid; None: fkp, and a kernel file of even size is refused."""
     padding: Padding = Padding.CIRCULAR
+    """What lies beyond the border."""
     kernel_size: int = 0
+    """K; 0 for the usual size. A kernel file has its own."""
 
     def operator(self, kernel_size: int) -> Degradation:
         """Return the forward operator for a kernel size."""
@@ -108,15 +94,8 @@ def _from_family(settings: DegradeSettings) -> _TrueKernel:
 def degrade_file(path: Path, folder: Path, settings: DegradeSettings) -> tuple[dict[str, Any], tuple[str, ...]]:
     """Write lr.png, hr.png (the crop that it was made from), the kernel files and degradation.json to a folder.
 
-    Returns
-    -------
-    dict, tuple of str
-        What is written to degradation.json; notes for the user.
-
-    Raises
-    ------
-    UserError
-        On bad input, or if the folder already holds a test image.
+    Returns what is written to degradation.json, and notes for the user. Raises UserError on bad input, or if the folder
+    already holds a test image.
     """
     picture = read_image(path)
     from_file = Path(settings.kernel).suffix.lower() in KERNEL_SUFFIXES
@@ -166,13 +145,7 @@ def degrade_file(path: Path, folder: Path, settings: DegradeSettings) -> tuple[d
 
 
 def border_pixels(word: str, scale: int) -> int:
-    """Return the border in pixels that `s`, `s2` (s squared) or a number stands for.
-
-    Raises
-    ------
-    UserError
-        If it is none of these.
-    """
+    """Return the border in pixels that `s`, `s2` (s squared) or a number stands for; UserError for another word."""
     if word in list(Border):
         return Border(word).pixels(scale)
     if not word.isdecimal():
@@ -185,26 +158,9 @@ def evaluate_files(
 ) -> dict[str, Any]:
     """Score an image against the true one, and a kernel against the true kernel if both are given.
 
-    Parameters
-    ----------
-    image, truth : Path
-        Result and HR image; the latter may have up to s - 1 more rows and columns at its end, which are left out.
-    scale : int
-        s.
-    border : str
-        Border left out: `s`, `s2` or a number of pixels.
-    kernel, true_kernel : Path, optional
-        Kernel files.
-
-    Returns
-    -------
-    dict
-        PSNR (dB) and SSIM of the Y channel, kernel PSNR (dB) where kernels are given, and how they were measured.
-
-    Raises
-    ------
-    UserError
-        If a file cannot be read or the sizes do not fit.
+    The HR image may have up to s - 1 more rows and columns at its end, which are left out; for `border` see
+    `border_pixels`. Returns PSNR (dB) and SSIM of the Y channel, kernel PSNR (dB) where kernels are given, and how they
+    were measured. Raises UserError if a file cannot be read or the sizes do not fit.
     """
     if (kernel is None) != (true_kernel is None):
         raise UserError("--kernel and --true-kernel go together: give both or none")

@@ -25,31 +25,19 @@ EVERY = 5.0
 
 @dataclass(frozen=True)
 class TrainFlow:
-    """What `blindsr train-flow` is asked to do.
-
-    Attributes
-    ----------
-    out : Path
-        File to write.
-    prior : str
-        The kernel family to learn, by the law of its true kernels, or `my_file.py:MyKernels`.
-    scale, kernel_size : int
-        s and K; a K of 0 is the usual size.
-    steps : int or None
-        Steps of Adam; None: those of the family's recipe.
-    seed : int
-        Of everything random.
-    overwrite : bool
-        Whether an existing file may be replaced.
-    """
+    """What `blindsr train-flow` is asked to do."""
 
     out: Path
     prior: str = "gaussian"
+    """The kernel family to learn, by the law of its true kernels, or `my_file.py:MyKernels`."""
     scale: int = 4
     kernel_size: int = 0
+    """s and K; a K of 0 is the usual size."""
     steps: int | None = None
+    """Steps of Adam; None: those of the family's recipe."""
     seed: int = 0
     overwrite: bool = False
+    """Whether an existing file may be replaced."""
 
 
 def _learned(word: str, degradation: Degradation) -> tuple[str, KernelPrior]:
@@ -67,24 +55,9 @@ def _learned(word: str, degradation: Degradation) -> tuple[str, KernelPrior]:
 
 
 def train_flow_file(asked: TrainFlow, *, say: Callable[[str], None]) -> dict[str, Any]:
-    """Train a flow and write its file; nothing is written unless training succeeds.
+    """Train a flow and write its file; return the recipe that the file holds, and the seconds taken.
 
-    Parameters
-    ----------
-    asked : TrainFlow
-        What to train.
-    say : callable
-        Called with one-line notes for the user.
-
-    Returns
-    -------
-    dict
-        The recipe that the file holds, and the seconds taken.
-
-    Raises
-    ------
-    UserError
-        On bad input, or if training fails; no file is written then.
+    Raises UserError on bad input, or if training fails; no file is written then.
     """
     if asked.out.suffix != SUFFIX:
         raise UserError(f"--out {asked.out}: a name that ends with {SUFFIX} is needed")

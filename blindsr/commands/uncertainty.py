@@ -45,33 +45,22 @@ def uncertainty_of_run(
 ) -> dict[str, Any]:
     """Estimate the standard deviation of every pixel's error in a run's sr.png, and save the map in the run's folder.
 
-    Parameters
-    ----------
-    folder : Path
-        Folder of a finished run, whose picture must still be in its place.
-    draws : int
-        Draws of the image, at least 2.
-    seed : int
-        Seed of the draws.
-    ground_truth : Path, optional
-        HR image: adds how well the map ranks the errors, and sparsification.png.
-    interrupt : Interrupt
-        Ends the draws early when raised.
-    say : callable
-        Takes one-line notes for the user.
-
-    Raises
-    ------
-    UserError
-        If the folder holds no finished run, its picture is missing or has changed, or the result is too large.
+    The picture that the run was made of must still be in its place. At least 2 draws of the image are made; an
+    interrupt ends them early. An HR image adds how well the map ranks the errors, and sparsification.png. Raises
+    UserError if the folder holds no finished run, its picture is missing or has changed, or the result is too large.
     """
     start = time.perf_counter()
     record = _record(folder)
     y, image, kernel, degradation = _inputs(folder, record)
     truth = None if ground_truth is None else read_hr(ground_truth, degradation.scale, y)
-    density = None if _chains(folder) is not None and "noise_std" in record else SpectralPosterior.fit(y, degradation)
-    kernels, source = _kernel_draws(folder, density, seed, say)
-    noise = record.get("noise_std", density.noise_std if density else 0.0)
+    kernels, noise, source = _chains(folder), record.get("noise_std"), POSTERIOR
+    if kernels is None or noise is None:
+        density = SpectralPosterior.fit(y, degradation)
+        noise = density.noise_std if noise is None else noise
+    if kernels is None:
+        how = "a normal approximation of their posterior (for chains: --sampler hmc)"
+        say(f"{folder}: no chains; kernels come from {how}")
+        kernels, source = density.sample(KERNELS, generator=generator(seed)).float(), "normal approximation"
     found = restoration_uncertainty(
         y,
         kernels,
@@ -147,17 +136,6 @@ def _chains(folder: Path) -> Tensor | None:
         return None
     values = torch.from_numpy(kernels["draws"].values).float()
     return values.flatten(0, 1)[:, None]
-
-
-def _kernel_draws(
-    folder: Path, density: SpectralPosterior | None, seed: int, say: Callable[[str], None]
-) -> tuple[Tensor, str]:
-    chains = _chains(folder)
-    if chains is not None:
-        return chains, POSTERIOR
-    assert density is not None
-    say(f"{folder}: no chains; kernels come from a normal approximation of their posterior (for chains: --sampler hmc)")
-    return density.sample(KERNELS, generator=generator(seed)).float(), "normal approximation"
 
 
 def _against(folder: Path, found: UncertaintyMap, truth: Tensor) -> dict[str, Any]:

@@ -101,13 +101,7 @@ def save(data: Any, path: Path) -> None:
 
 
 def load(path: Path, arviz: Any = None) -> Any:
-    """Read a netCDF file of ArviZ completely into memory.
-
-    Raises
-    ------
-    ValueError
-        If the file is not one of ArviZ.
-    """
+    """Read a netCDF file of ArviZ completely into memory; ValueError if the file is not one of ArviZ."""
     library = arviz or _arviz()
     try:
         data = library.from_netcdf(str(path), engine="h5netcdf")

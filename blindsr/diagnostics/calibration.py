@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -264,21 +265,8 @@ def sbc(
     n: int,
     *,
     generator: torch.Generator,
-    names: Sequence[str] | None = None,
-    draws: int = 99,
-    summaries: Summaries | None = None,
-    interrupt: Callable[[], bool] | None = None,
+    **options: Any,
 ) -> RankResult:
-    """Simulation-based calibration: `simulate_posteriors` (see there for parameters and errors), then `rank`."""
-    found = simulate_posteriors(
-        draw_prior,
-        simulate,
-        infer,
-        n,
-        generator=generator,
-        names=names,
-        draws=draws,
-        summaries=summaries,
-        interrupt=interrupt,
-    )
+    """Simulation-based calibration: `simulate_posteriors`, which has the same parameters and errors, then `rank`."""
+    found = simulate_posteriors(draw_prior, simulate, infer, n, generator=generator, **options)
     return rank(found, generator=generator)

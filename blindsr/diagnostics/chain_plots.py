@@ -72,14 +72,7 @@ def first(draws: Draws) -> dict[str, Array]:
 def traces(draws: Draws, title: str, divergent: Array | None = None) -> Figure:
     """Draw for each parameter the distribution of each chain, and the chain itself.
 
-    Parameters
-    ----------
-    draws : mapping of str to array
-        (chains, draws) each.
-    title : str
-        Above the figure.
-    divergent : array, optional
-        (chains, draws) bool, marked below the chains.
+    Below the chains, the draws that `divergent` (chains, draws), bool, has in any chain are marked.
     """
     shown = first(draws)
     figure = new_figure(10, 1.6 * len(shown) + 1, title)
@@ -149,17 +142,7 @@ def autocorrelations(draws: Draws, title: str) -> Figure:
 
 
 def pairs(draws: Draws, title: str, truth: Mapping[str, float] | None = None) -> Figure:
-    """Draw scatter plots of all pairs of parameters, with histograms on the diagonal; the truth as crosses and lines.
-
-    Parameters
-    ----------
-    draws : mapping of str to array
-        (chains, draws) each.
-    title : str
-        Above the figure.
-    truth : mapping of str to float, optional
-        True values by name.
-    """
+    """Draw scatter plots of all pairs of parameters, histograms on the diagonal, and the truth as crosses and lines."""
     shown = {name: values.ravel() for name, values in first(draws).items()}
     known = {name: value for name, value in (truth or {}).items() if name in shown}
     names, n = list(shown), len(shown)
@@ -219,16 +202,9 @@ def _ends(axes: Axes, below: str, beside: str) -> None:
 
 
 def energies(energy: Array, mixing: Array, title: str) -> Figure:
-    """Draw the distributions of the energy and of its change from draw to draw, which are alike in chains that mix.
+    """Draw the distributions of the energy (chains, draws) and of its change, which are alike in chains that mix.
 
-    Parameters
-    ----------
-    energy : array
-        (chains, draws).
-    mixing : array
-        (chains,) E-BFMI.
-    title : str
-        Above the figure.
+    The E-BFMI of each chain, `mixing` (chains,), stands in the legend.
     """
     figure = new_figure(7, 4, title)
     axes: Any = figure.subplots()

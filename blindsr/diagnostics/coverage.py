@@ -156,20 +156,10 @@ def _bootstrap(
 
 @dataclass(frozen=True)
 class ExpectedCoverage:
-    """Coverage at many levels, with the variation that chance allows.
+    """Coverage of the p columns at m levels, with the variation that chance allows.
 
-    Attributes
-    ----------
-    names : tuple of str
-        Of the p columns.
-    levels : Tensor
-        (m,) nominal.
-    rates : Tensor
-        (m, p) observed.
-    low, high : Tensor
-        (m,) shares between which the observed share of a calibrated posterior lies with probability `confidence`,
-        pointwise: quantiles of the binomial distribution.
-    confidence : float
+    `rates` (m, p) are observed at the nominal `levels` (m,). Between `low` and `high` (m,) the observed share of a
+    calibrated posterior lies with probability `confidence`, pointwise: quantiles of the binomial distribution.
     """
 
     names: tuple[str, ...]
@@ -232,17 +222,7 @@ Statistic = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class PredictiveCheck:
-    """Statistics of the data, and of data that were simulated from the posterior.
-
-    Attributes
-    ----------
-    names : tuple of str
-        Names of the t statistics.
-    observed : Tensor
-        (t,).
-    replicated : Tensor
-        (m, t).
-    """
+    """Statistics of the data, `observed` (t,), and of m data sets from the posterior, `replicated` (m, t)."""
 
     names: tuple[str, ...]
     observed: Tensor

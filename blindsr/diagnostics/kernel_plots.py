@@ -78,14 +78,7 @@ def _histogram(axes: Axes, observed: Array, predicted: Array) -> None:
 def predicted_image(observed: Array, predicted: Array, title: str) -> Figure:
     """Draw the LR image, its mean prediction, the residual in predictive standard deviations, and ranks of the data.
 
-    Parameters
-    ----------
-    observed : array
-        (C, h, w) or (h, w), units of 0..1.
-    predicted : array
-        (n, ...) draws of it.
-    title : str
-        Above the figure.
+    The image is (C, h, w) or (h, w), units of 0..1; `predicted` are n draws of it, (n, ...).
     """
     figure = new_figure(14.5, 4, title)
     a, b, c, d = figure.subplots(1, 4)
@@ -103,17 +96,7 @@ def predicted_image(observed: Array, predicted: Array, title: str) -> Figure:
 
 
 def predicted_values(observed: Array, predicted: Array, title: str, what: str) -> Figure:
-    """Draw data of any shape against the 90 % band of predictive draws, sorted by prediction, and ranks of the data.
-
-    Parameters
-    ----------
-    observed : array
-        Any shape.
-    predicted : array
-        (n, ...) draws of it.
-    title, what : str
-        Above the figure; name of the quantity.
-    """
+    """Draw data of any shape against the 90 % band of draws (n, ...) of it, sorted by prediction; ranks of the data."""
     figure = new_figure(11, 4, title)
     left, right = figure.subplots(1, 2, gridspec_kw={"width_ratios": [2.2, 1]})
     flat, drawn = observed.ravel(), predicted.reshape(len(predicted), -1)
@@ -130,14 +113,9 @@ def predicted_values(observed: Array, predicted: Array, title: str, what: str) -
 
 
 def optimizer_trace(rows: Mapping[str, Array], title: str) -> Figure:
-    """Draw the columns of trace.csv against the step. An optimizer's iterates are not a sample of any distribution.
+    """Draw the columns of trace.csv, (steps,) each, against `step`, one of them; NaN where a step has no value.
 
-    Parameters
-    ----------
-    rows : mapping of str to array
-        (steps,) each, `step` among them; NaN where a step has no value.
-    title : str
-        Above the figure.
+    An optimizer's iterates are not a sample of any distribution.
     """
     names = [name for name, v in rows.items() if name != "step" and np.isfinite(v).any()][:SHOWN]
     figure = new_figure(9, 1.6 * max(len(names), 1) + 1, title)
@@ -156,16 +134,8 @@ def optimizer_trace(rows: Mapping[str, Array], title: str) -> Figure:
 def restart_spread(kernels: Array, losses: Array, widths: Array, title: str) -> Figure:
     """Draw the kernels of restarts, their losses against the step, and the mean and spread of the kernels.
 
-    Parameters
-    ----------
-    kernels : array
-        (restarts, K, K).
-    losses : array
-        (restarts, steps), NaN after a restart's end.
-    widths : array
-        (restarts,) root mean square width, HR pixels.
-    title : str
-        Above the figure.
+    Kernels (restarts, K, K); losses (restarts, steps), NaN after a restart's end; root mean square widths (restarts,),
+    HR pixels.
     """
     columns = max(min(len(kernels), 8), 3)
     figure = new_figure(1.75 * columns + 1, 6.6, title)

@@ -50,13 +50,7 @@ class RunningMoments:
 
     @property
     def mean(self) -> Tensor:
-        """Mean (...) of what was added.
-
-        Raises
-        ------
-        ValueError
-            If nothing was added.
-        """
+        """Mean (...) of what was added; ValueError if nothing was added."""
         if self._mean is None:
             raise ValueError("running moments: nothing was added")
         return self._mean
@@ -64,10 +58,7 @@ class RunningMoments:
     def std(self, correction: int = 0) -> Tensor:
         """Return the standard deviation (...), with divisor n − correction.
 
-        Raises
-        ------
-        ValueError
-            If no more than `correction` arrays were added.
+        Raises ValueError if no more than `correction` arrays were added.
         """
         if self._square is None or self.count <= correction:
             raise ValueError(f"running moments: {self.count} arrays were added; at least {correction + 1} are needed")
@@ -94,12 +85,9 @@ class KernelMoments:
 
 
 def principal_axes(kernels: Tensor) -> Tensor:
-    """Return centroid column and row, larger and smaller width, and the direction of twice the orientation.
+    """Return centroid column and row, larger and smaller width, and the direction of twice the orientation: (n, 6).
 
-    Returns
-    -------
-    Tensor
-        (n, 6), float64; the last two columns are proportional to cosine and sine of twice the orientation.
+    The last two columns are proportional to cosine and sine of twice the orientation; all are float64.
     """
     k = kernels.double()
     c = covariance(k)

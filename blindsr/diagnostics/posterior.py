@@ -103,15 +103,22 @@ def groups(result: PosteriorResult) -> dict[str, Group]:
     moments = _moments(result, z)
     found = {"posterior" if result.chains.valid else "trace": _posterior(result, z, moments)}
     found["sample_stats"] = _sample_stats(result.chains)
-    made = {
-        "kernel": None if moments is None else _kernels(result, z, moments),
-        "prior": _prior(result, generator),
-        "posterior_predictive": _predictive(result, z, generator),
-        "observed_data": _observed(result),
-        "log_likelihood": _log_likelihood(result, z),
-        "constant_data": _truth(result),
-    }
-    return found | {name: group for name, group in made.items() if group is not None}
+    if moments is not None:
+        found["kernel"] = _kernels(result, z, moments)
+    if hasattr(result.target, "sample_prior") and result.prior_draws > 0:
+        found["prior"] = _prior(result, generator)
+    if hasattr(result.target, "predict"):
+        found["posterior_predictive"] = _predictive(result.target, z, generator)
+    if hasattr(result.target, "observed"):
+        data = result.target.observed().items()
+        found["observed_data"] = Group({n: (_axes(n, v.ndim), v.double().cpu().numpy()) for n, v in data})
+    if hasattr(result.target, "pointwise_log_likelihood"):
+        found["log_likelihood"] = _log_likelihood(result.target, z)
+    if result.truth is not None:
+        kernel = result.truth[0, 0].double().cpu().numpy()
+        axis = np.arange(kernel.shape[-1])
+        found["constant_data"] = Group({"true_kernel": (("row", "column"), kernel)}, {"row": axis, "column": axis})
+    return found
 
 
 def _equal_weights(chains: Chains, generator: torch.Generator) -> Tensor:
@@ -214,11 +221,9 @@ def _kernels(result: PosteriorResult, z: Tensor, moments: KernelMoments) -> Grou
     return Group(values, _indexed(chains, kept) | {"row": np.arange(side), "column": np.arange(side)})
 
 
-def _prior(result: PosteriorResult, generator: torch.Generator) -> Group | None:
-    sample_prior = getattr(result.target, "sample_prior", None)
-    if sample_prior is None or result.prior_draws < 1:
-        return None
-    z = sample_prior(result.prior_draws, generator=generator)[None]
+def _prior(result: PosteriorResult, generator: torch.Generator) -> Group:
+    target: Any = result.target
+    z = target.sample_prior(result.prior_draws, generator=generator)[None]
     return Group(*_variables(result, z, _moments(result, z)))
 
 
@@ -250,36 +255,13 @@ def _at_most(z: Tensor, size: int, limit: int) -> Array:
     return evenly_spaced(z.shape[1], min(limit, max(VALUES // max(size, 1), 1)) // z.shape[0])
 
 
-def _predictive(result: PosteriorResult, z: Tensor, generator: torch.Generator) -> Group | None:
-    predict = getattr(result.target, "predict", None)
-    if predict is None:
-        return None
-    one = predict(z[:1, -1], generator=generator)
+def _predictive(target: Any, z: Tensor, generator: torch.Generator) -> Group:
+    one = target.predict(z[:1, -1], generator=generator)
     kept = _at_most(z, max(value.numel() for value in one.values()), PREDICTIONS)
-    drawn = predict(z[:, kept].reshape(-1, z.shape[2]), generator=generator)
-    return _by_draw(drawn, len(z), kept)
+    return _by_draw(target.predict(z[:, kept].reshape(-1, z.shape[2]), generator=generator), len(z), kept)
 
 
-def _log_likelihood(result: PosteriorResult, z: Tensor) -> Group | None:
-    pointwise = getattr(result.target, "pointwise_log_likelihood", None)
-    if pointwise is None:
-        return None
-    one = pointwise(z[:1, -1])
+def _log_likelihood(target: Any, z: Tensor) -> Group:
+    one = target.pointwise_log_likelihood(z[:1, -1])
     kept = _at_most(z, max(value.numel() for value in one.values()), z.shape[0] * z.shape[1])
-    return _by_draw(pointwise(z[:, kept].reshape(-1, z.shape[2])), len(z), kept)
-
-
-def _observed(result: PosteriorResult) -> Group | None:
-    observed = getattr(result.target, "observed", None)
-    if observed is None:
-        return None
-    values = {name: (_axes(name, value.ndim), value.double().cpu().numpy()) for name, value in observed().items()}
-    return Group(values)
-
-
-def _truth(result: PosteriorResult) -> Group | None:
-    if result.truth is None:
-        return None
-    kernel = result.truth[0, 0].double().cpu().numpy()
-    axis = np.arange(kernel.shape[-1])
-    return Group({"true_kernel": (("row", "column"), kernel)}, {"row": axis, "column": axis})
+    return _by_draw(target.pointwise_log_likelihood(z[:, kept].reshape(-1, z.shape[2])), len(z), kept)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,15 +81,7 @@ def _row(name: str, draws: Array, nuisance: bool) -> Row:
 
 
 def columns(data: Any, group: str = "posterior") -> dict[str, tuple[Array, bool]]:
-    """Return every scalar of a group by name: its draws (chains, draws), and whether it is a nuisance parameter.
-
-    Parameters
-    ----------
-    data : arviz.InferenceData or xarray.DataTree
-        With that group.
-    group : str
-        Its name.
-    """
+    """Return every scalar of a group by name: its draws (chains, draws), and whether it is a nuisance parameter."""
     dataset = arviz_io.group(data, group)
     found: dict[str, tuple[Array, bool]] = {}
     if dataset is None:
@@ -138,20 +131,24 @@ MANY = 8
 """Largest number of nuisance parameters that are printed one by one; more are summarised in a line."""
 
 
+def aligned(rows: Sequence[Sequence[str]], *, numbers: bool = False) -> list[str]:
+    """Return the lines of a table whose first row is its head; with `numbers`, only the first column is words."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+
+    def line(row: Sequence[str]) -> str:
+        cells = (c.rjust(w) if numbers and i else c.ljust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True)))
+        return "  ".join(cells).rstrip()
+
+    return [line(rows[0]), "  ".join("-" * w for w in widths), *map(line, rows[1:])]
+
+
 def as_text(rows: list[Row], *, everything: bool = False) -> list[str]:
     """Return the table as aligned lines; many nuisance parameters become one line, unless `everything` is true."""
     nuisance = [r for r in rows if r.nuisance]
     folded = len(nuisance) > MANY and not everything
     shown = [r for r in rows if not (folded and r.nuisance)]
     cells = [HEAD, *(_cells(r) for r in shown)]
-    widths = [max(len(line[i]) for line in cells) for i in range(len(HEAD))]
-    lines = [
-        "  ".join(
-            c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in cells
-    ]
-    lines.insert(1, "  ".join("-" * w for w in widths))
+    lines = aligned(cells, numbers=True)
     if folded:
         worst = max(nuisance, key=lambda r: r.rhat if math.isfinite(r.rhat) else -1)
         least = min(nuisance, key=lambda r: r.ess if math.isfinite(r.ess) else math.inf)

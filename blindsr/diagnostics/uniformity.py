@@ -71,16 +71,11 @@ def chi_square(ranks: Counts, draws: int, bins: int | None = None) -> float:
 
 @dataclass(frozen=True)
 class EcdfTest:
-    """The ECDF test of n uniform ranks of 0..L.
-
-    Parameters
-    ----------
-    n, draws : int
-        Number of ranks; L.
-    """
+    """The ECDF test of n uniform ranks of 0..L."""
 
     n: int
     draws: int
+    """Number of ranks; L."""
 
     @property
     def places(self) -> Counts:

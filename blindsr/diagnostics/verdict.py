@@ -87,7 +87,7 @@ def judge(data: Any, rows: list[Row]) -> Verdict:
     worst = max((r for r in moving if math.isfinite(r.rhat)), key=lambda r: r.rhat, default=None)
     least = min((r for r in moving if math.isfinite(r.ess)), key=lambda r: r.ess, default=None)
     reasons = [
-        *_few(chains, draws, moving, str(_attribute(data, "sampler", ""))),
+        *_few(chains, draws, moving),
         *_mixing(worst, least, moving, chains),
         *_trajectories(data),
     ]
@@ -102,7 +102,7 @@ def judge(data: Any, rows: list[Row]) -> Verdict:
     )
 
 
-def _few(chains: int, draws: int, moving: list[Row], sampler: str) -> list[str]:
+def _few(chains: int, draws: int, moving: list[Row]) -> list[str]:
     found = []
     if bad := [r.name for r in moving if not r.finite]:
         found.append(f"draws of {', '.join(bad[:3])} that are not finite: the density has no value there")

@@ -19,14 +19,8 @@ FORMAT = 1
 def save(path: Path, settings: dict[str, Any], state: dict[str, Any]) -> None:
     """Write a checkpoint atomically, so that a kill at any moment leaves the old or the new file.
 
-    Parameters
-    ----------
-    path : Path
-        Where it goes.
-    settings : dict
-        What the run was started with, as plain values; resuming with other settings is refused.
-    state : dict
-        The `state_dict` of the run.
+    `settings` is what the run was started with, as plain values; resuming with other settings is refused. `state` is
+    the `state_dict` of the run.
     """
     content = io.BytesIO()  # torch's own file writer cannot tell a full disk from other errors
     torch.save({"format": FORMAT, "settings": settings, "state": state}, content)
@@ -37,10 +31,8 @@ def save(path: Path, settings: dict[str, Any], state: dict[str, Any]) -> None:
 def load(path: Path, settings: dict[str, Any]) -> dict[str, Any]:
     """Read a checkpoint's state, if it was made with these settings.
 
-    Raises
-    ------
-    UserError
-        If the file is not a checkpoint, holds anything but tensors and plain values, or belongs to other settings.
+    Raises UserError if the file is not a checkpoint, holds anything but tensors and plain values, or belongs to other
+    settings.
     """
     try:
         with warnings.catch_warnings():

@@ -18,13 +18,7 @@ OWN_PREFIX = ".blindsr-"
 
 
 def as_path(path: str | os.PathLike[str]) -> Path:
-    """Return a path that was given as str or Path.
-
-    Raises
-    ------
-    UserError
-        If it is neither.
-    """
+    """Return a path that was given as str or Path; UserError if it is neither."""
     try:
         return Path(path)
     except TypeError:

@@ -118,18 +118,9 @@ def _read_mat(path: Path) -> NDArray[np.generic]:
 def check_kernel(
     values: NDArray[np.float64], where: str, *, exact: bool = True, scale: int | None = None
 ) -> LoadedKernel:
-    """Check a kernel's values and normalise them.
+    """Check a kernel's values (K, K), or with axes of length one before or after, and normalise them.
 
-    Parameters
-    ----------
-    values : array
-        (K, K), or with axes of length one before or after.
-    where : str
-        What to call it in messages.
-    exact : bool
-        Whether a sum away from one deserves a note.
-    scale : int, optional
-        See `read_kernel`.
+    Messages call it `where`. With `exact`, a sum away from one deserves a note; for `scale` see `read_kernel`.
     """
     if values.size == 0:
         raise UserError(f"{where}: the kernel is empty")

@@ -18,46 +18,28 @@ from blindsr.io.files import as_path
 from blindsr.io.images import MIN_SIDE, check_size, read_image, to_array
 from blindsr.io.picture import Picture, channels, from_array, from_pillow, from_tensor
 
-MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
-"""Pillow's 8-bit modes by the number of channels."""
 FLOAT_BITS = 16
 """Depth at which a picture of floating-point values is saved, as one from a floating-point TIFF is."""
 
 
 @dataclass(frozen=True)
 class Given:
-    """A user's picture, or batch of pictures.
-
-    Attributes
-    ----------
-    pictures : tuple of Picture
-        One, or those of a batch.
-    back : callable
-        Turns a picture into the kind that came in.
-    name : str
-        For captions and records.
-    batch : bool
-        Whether it was a batch, perhaps of one.
-    """
+    """A user's picture, or batch of pictures."""
 
     pictures: tuple[Picture, ...]
+    """One, or those of a batch."""
     back: Callable[[Picture], Any]
+    """Turns a picture into the kind that came in."""
     name: str = "picture"
+    """For captions and records."""
     batch: bool = False
+    """Whether it was a batch, perhaps of one."""
 
 
 def given(picture: Any) -> Given:
-    """Take a picture of any kind.
+    """Take a picture of any kind, as `blindsr.super_resolve` does.
 
-    Parameters
-    ----------
-    picture : str, Path, PIL.Image.Image, ndarray or Tensor
-        See `blindsr.super_resolve`.
-
-    Raises
-    ------
-    UserError
-        If it is of another kind, or its type, layout, range or size is none of those.
+    Raises UserError if it is of another kind, or its type, layout, range or size is none of those.
     """
     if isinstance(picture, str | os.PathLike):
         path = as_path(picture)

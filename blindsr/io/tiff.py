@@ -18,21 +18,9 @@ ORIENTATION, ICC_PROFILE = 274, 34675
 
 
 def read_tiff(path: Path, image: Image.Image | None, max_pixels: int) -> Picture:
-    """Read a TIFF.
+    """Read a TIFF, which Pillow may have opened as `image`; one of more than `max_pixels` is refused.
 
-    Parameters
-    ----------
-    path : Path
-        The file.
-    image : PIL image or None
-        The file as Pillow opened it, if it could.
-    max_pixels : int
-        Larger pictures are refused.
-
-    Raises
-    ------
-    UserError
-        If its pixels are of an unsupported kind. Damaged files raise whatever the decoders raise.
+    Raises UserError if its pixels are of an unsupported kind. Damaged files raise whatever the decoders raise.
     """
     import tifffile
 

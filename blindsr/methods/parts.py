@@ -74,13 +74,7 @@ def _table(*parts: Part[T]) -> dict[str, Part[T]]:
 
 @dataclass(frozen=True)
 class FamilyPrior:
-    """A kernel family as the prior of a method: what the Monte Carlo step draws from, or what decodes a latent.
-
-    Parameters
-    ----------
-    family : KernelFamily
-        The family.
-    """
+    """A kernel family as the prior of a method: what the Monte Carlo step draws from, or what decodes a latent."""
 
     family: KernelFamily
 
@@ -115,15 +109,10 @@ PRIORS: dict[str, Part[PriorFactory | None]] = {
 
 @dataclass(frozen=True)
 class SkipImage:
-    """The image as a skip network; started from the problem's guide image, where there is one.
-
-    Parameters
-    ----------
-    settings : SkipSettings
-        Size of the network.
-    """
+    """The image as a skip network; started from the problem's guide image, where there is one."""
 
     settings: SkipSettings
+    """Size of the network."""
 
     def __call__(self, problem: Problem) -> nn.Module:
         """Build the network for a problem."""

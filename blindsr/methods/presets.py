@@ -91,13 +91,7 @@ BSRDM = Preset(
 
 
 def find_preset(name: str) -> Preset:
-    """Return a preset by name.
-
-    Raises
-    ------
-    UserError
-        If there is none of that name.
-    """
+    """Return a preset by name; UserError if there is none of that name."""
     if name not in PRESETS:
         raise UserError(f"--preset {name}: unknown; choose {', '.join(PRESETS)}")
     return PRESETS[name]

@@ -17,9 +17,10 @@ from blindsr.estimators.spectral import KernelEstimator
 from blindsr.estimators.stopping import MovingVariance
 from blindsr.likelihood.data_term import GaussianLikelihood, SsimThenMse
 from blindsr.methods.base import Method
+from blindsr.methods.loop_row import LoopRow
 from blindsr.methods.parts import IMAGE_PRIORS, IMAGES, KERNELS, NOISES, OPTIMIZERS, PRIORS, RESTORERS
 from blindsr.methods.presets import BSRDM, find_preset
-from blindsr.methods.rows import Choice, LoopRow, OtherRow, Row, SpectralRow
+from blindsr.methods.rows import Choice, OtherRow, Row, SpectralRow
 from blindsr.methods.words import estimator_part, is_reference
 from blindsr.operators.degradation import Degradation
 

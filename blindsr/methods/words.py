@@ -48,10 +48,7 @@ T = TypeVar("T")
 def load_object(reference: str) -> Any:
     """Import what `file.py:Name` names.
 
-    Raises
-    ------
-    UserError
-        If the file or the name is not there, or the file fails when it is imported.
+    Raises UserError if the file or the name is not there, or the file fails when it is imported.
     """
     file, _, name = reference.rpartition(":")
     path = Path(file)
@@ -121,12 +118,7 @@ def family_named(word: str) -> KernelFamily:
     """Return the kernel family that a word names: one of the registry, a flow's file, or a user's own.
 
     A file is read only when one of the family's laws is asked for; a user's own class is then called with the
-    `Degradation` and checked.
-
-    Raises
-    ------
-    UserError
-        If the registry has no family of that name.
+    `Degradation` and checked. Raises UserError if the registry has no family of that name.
     """
     if word.endswith(SUFFIX):
         path = Path(word)
@@ -158,10 +150,7 @@ def prior_part(word: Any, degradation: Degradation) -> Part[Any]:
 def family_part(word: Any) -> str:
     """Return the name of the kernel family that a word names, for an estimator that needs its smooth density.
 
-    Raises
-    ------
-    UserError
-        If there is none of that name, or it has no such density.
+    Raises UserError if there is none of that name, or it has no such density.
     """
     name = ALIASES.get(word, word)
     if name not in smooth_families():
@@ -210,12 +199,8 @@ def restorer_part(word: Any, weights: Path | None = None, grid: Grid | None = No
     """Return the restorer that a word names: one of the table, usrnet, a model file, or a user's `my_file.py:restore`.
 
     A file or function may be followed by the grid that it was made for, as in `model.pt@centered` (`Grid`); `grid` is
-    what is taken where none is named, None the grid of the run.
-
-    Raises
-    ------
-    UserError
-        If there is none of that name, or a file cannot be used.
+    what is taken where none is named, None the grid of the run. Raises UserError if there is none of that name, or a
+    file cannot be used.
     """
     if not isinstance(word, str):
         return _object(word)
@@ -277,10 +262,7 @@ def known_level(part: Part[Any] | None) -> float | None:
 def estimator_part(word: str | Estimator) -> Part[Estimator]:
     """Return the estimator in a user's file, which is called without arguments and checked, or one given as an object.
 
-    Raises
-    ------
-    UserError
-        If it cannot be loaded or does not keep its contract.
+    Raises UserError if it cannot be loaded or does not keep its contract.
     """
     if isinstance(word, Estimator):
         return _object(word)
@@ -294,10 +276,7 @@ def default_degradation(
 ) -> Degradation:
     """Build the operator; `DEFAULT_ALIGNMENT`, and the padding that goes with the grid, where none is named.
 
-    Raises
-    ------
-    UserError
-        If a number does not fit.
+    Raises UserError if a number does not fit.
     """
     grid = alignment or DEFAULT_ALIGNMENT
     try:

@@ -12,10 +12,7 @@ from blindsr.errors import UserError
 def choose_device(name: str) -> torch.device:
     """Return the device for auto, cpu, cuda or mps.
 
-    Raises
-    ------
-    UserError
-        If the name is unknown or this machine has no such device.
+    Raises UserError if the name is unknown or this machine has no such device.
     """
     available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if name == "auto":

@@ -49,12 +49,8 @@ def sample_posterior(
 ) -> dict[str, Any]:
     """Sample the posterior, save the chains beside the run's other files, and return the entry for run.json.
 
-    If `stopped` returns a reason to end early, the draws so far are saved and marked as incomplete.
-
-    Raises
-    ------
-    UserError
-        If the target cannot be built or sampled.
+    If `stopped` returns a reason to end early, the draws so far are saved and marked as incomplete. Raises UserError if
+    the target cannot be built or sampled.
     """
     start = time.perf_counter()
     entry: dict[str, Any] = {
@@ -84,27 +80,11 @@ def draw(
     stopped: Callable[[], bool] | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> PosteriorResult:
-    """Sample the kernel's posterior.
+    """Sample the kernel's posterior: which one and how by `sampling`, its target built from the scene.
 
-    Parameters
-    ----------
-    sampling : Sampling
-        Which posterior, and how.
-    scene : Scene
-        What its target is built from.
-    factory : callable or None
-        Makes the kernel prior, where `sampling` names one.
-    seed : int
-        Of all draws.
-    stopped : callable, optional
-        Returns True when time is up; the draws so far are returned, perhaps none.
-    say : callable
-        Takes one-line notes for the user.
-
-    Raises
-    ------
-    UserError
-        If the target cannot be built or sampled.
+    `factory` makes the kernel prior, where `sampling` names one, and `seed` is that of all draws. Once `stopped`
+    returns True, the draws so far are returned, perhaps none. Raises UserError if the target cannot be built or
+    sampled.
     """
     part = sampler_part(sampling.sampler, check=False)
     sampler = part.value
@@ -174,19 +154,11 @@ def save_posterior(folder: Path, result: PosteriorResult, family: str, start: fl
     }
     if chains.valid:
         verdict = verdicts.judge(data, summary.table(data))
-        entry |= {
-            "converged": verdict.converged,
-            "verdict": verdicts.words(verdict, data),
-            "rhat_max": verdict.rhat_max,
-            "rhat_of": verdict.rhat_of,
-            "ess_min": verdict.ess_min,
-            "ess_of": verdict.ess_of,
-        }
+        entry |= {"converged": verdict.converged, "verdict": verdicts.words(verdict, data)}
+        entry |= {name: getattr(verdict, name) for name in ("rhat_max", "rhat_of", "ess_min", "ess_of")}
     else:
-        entry |= {
-            "converged": False,
-            "verdict": [f"{chains.sampler} is biased: its draws are a trace, not a posterior"],
-        }
+        line = f"{chains.sampler} is biased: its draws are a trace, not a posterior"
+        entry |= {"converged": False, "verdict": [line]}
     return entry | {"seconds": round(time.perf_counter() - start, 3)}
 
 

@@ -44,42 +44,20 @@ NO_TRUTH = Truth(None, None)
 
 @dataclass(frozen=True)
 class Task:
-    """What is to be done with each picture.
-
-    Attributes
-    ----------
-    method : Method
-        Estimator and restorer.
-    degradation : Degradation
-        Forward operator.
-    seed : int
-        Of everything random.
-    device : torch.device
-        Where networks are computed.
-    prior : object
-        The kernel prior that the user named, if any: the kernel's posterior is sampled with it.
-    back : callable
-        Turns a `Picture` into the kind that came in.
-    name : str
-        Of the picture.
-    """
+    """What is to be done with each picture."""
 
     method: Method
     degradation: Degradation
     seed: int
     device: torch.device
     prior: Any
+    """The kernel prior that the user named, if any: the kernel's posterior is sampled with it."""
     back: Callable[[Picture], Any]
+    """Turns a `Picture` into the kind that came in."""
     name: str
 
     def __call__(self, picture: Picture) -> SuperResolved:
-        """Super-resolve one picture.
-
-        Raises
-        ------
-        UserError
-            If the method cannot serve the picture, or the estimation diverges.
-        """
+        """Super-resolve one picture; UserError if the method cannot serve the picture, or the estimation diverges."""
         start, method, d, y = time.perf_counter(), self.method, self.degradation, picture.pixels
         try:
             method.check(y, d, self.device)

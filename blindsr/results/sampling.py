@@ -20,28 +20,20 @@ MIN_DRAWS = 100
 
 @dataclass(frozen=True)
 class Sampling:
-    """Which posterior of the kernel is sampled after the estimate, and how.
-
-    Attributes
-    ----------
-    sampler : str or Sampler
-        A name in `blindsr.samplers.SAMPLERS`, a user's own, `my_file.py:MySampler`, or a sampler as an object.
-    chains, draws, warmup, thin : int
-        Chains; kept draws of each; transitions left out before; transitions for each kept draw.
-    target : str
-        "spectral": given y, the image integrated out; "image": given y and the final image; "network": over the weights
-        of a kernel network, given y and the final image.
-    family : str or None
-        Name of the kernel prior that was asked for; None: the estimate's family, else Gaussians.
-    """
+    """Which posterior of the kernel is sampled after the estimate, and how."""
 
     sampler: Any
+    """A name in `blindsr.samplers.SAMPLERS`, a user's own, `my_file.py:MySampler`, or a sampler as an object."""
     chains: int = 4
     draws: int = 500
     warmup: int = 200
     thin: int = 1
+    """Chains; kept draws of each; transitions left out before; transitions for each kept draw."""
     target: str = "spectral"
+    """Which one: "spectral", given y, with the image integrated out; "image", given y and the final image; "network",
+    over the weights of a kernel network, given y and the final image."""
     family: str | None = None
+    """Name of the kernel prior that was asked for; None: the estimate's family, else Gaussians."""
 
     def record(self) -> dict[str, Any]:
         """Everything that decides the draws, as plain values; a user's own sampler with the hash of its file."""
@@ -52,32 +44,23 @@ class Sampling:
 
 @dataclass(frozen=True)
 class SamplingOptions:
-    """The options of sampling as given; None takes the defaults of `Sampling`.
-
-    Attributes
-    ----------
-    sampler : str, Sampler or None
-        The kernel's posterior is sampled after the estimate by this one, if any.
-    chains, draws, warmup, thin, target
-        See `Sampling`.
-    """
+    """The options of sampling as given; None takes the defaults of `Sampling`."""
 
     sampler: Any = None
+    """The kernel's posterior is sampled after the estimate by this one, if any."""
     chains: int | None = None
     draws: int | None = None
     warmup: int | None = None
     thin: int | None = None
     target: str | None = None
+    """See `Sampling`."""
 
 
 def read_sampling(asked: SamplingOptions, prior: Any, method: Method, degradation: Degradation) -> Sampling | None:
     """Check the options of sampling, and fill in the defaults; None where no sampler is asked for.
 
-    Raises
-    ------
-    UserError
-        If a name is unknown, a number is too small, an option is given without a sampler, the user's sampler does not
-        keep its contract, or the kernel prior has no density.
+    Raises UserError if a name is unknown, a number is too small, an option is given without a sampler, the user's
+    sampler does not keep its contract, or the kernel prior has no density.
     """
     options = {name: getattr(asked, name) for name in ("chains", "draws", "warmup", "thin", "target")}
     if asked.sampler is None:

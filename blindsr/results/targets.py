@@ -29,26 +29,17 @@ HIDDEN, INPUTS, INPUT_STD, LAYER_STD = (32,), 8, 1.0, (3.0, 3.0)
 
 @dataclass(frozen=True)
 class Scene:
-    """The data and results of a run that a target is built from.
-
-    Attributes
-    ----------
-    y, image, kernel : Tensor
-        LR image (1, C, h, w), SR image (1, C, s h, s w) and estimated kernel (1, 1, K, K), on the CPU.
-    degradation : Degradation
-        The operator.
-    found : SpectralPosterior or None
-        The Laplace approximation of p(k | y), if the method makes one.
-    true_kernel : Tensor or None
-        (1, 1, K, K), if it is known.
-    """
+    """The data and results of a run that a target is built from."""
 
     y: Tensor
     image: Tensor
     kernel: Tensor
+    """LR image (1, C, h, w), SR image (1, C, s h, s w) and estimated kernel (1, 1, K, K), on the CPU."""
     degradation: Degradation
     found: SpectralPosterior | None
+    """The Laplace approximation of p(k | y), if the method makes one."""
     true_kernel: Tensor | None
+    """(1, 1, K, K), if it is known."""
 
 
 @dataclass(frozen=True)

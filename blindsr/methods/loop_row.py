@@ -1,0 +1,147 @@
+"""A method of the joint loop as a row of parts, each of which a user may replace."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, fields, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from blindsr.errors import UserError
+from blindsr.estimators.loop import JointLoop
+from blindsr.estimators.problem import KernelFactory, MonteCarloSettings, PriorFactory
+from blindsr.estimators.spectral import KernelEstimator
+from blindsr.estimators.stopping import MovingVariance
+from blindsr.likelihood.data_term import DataTerm, SsimThenMse
+from blindsr.likelihood.noise import NoiseModel
+from blindsr.methods.base import Method
+from blindsr.methods.parts import (
+    IMAGE_PRIORS,
+    IMAGES,
+    KERNELS,
+    NOISES,
+    OPTIMIZERS,
+    RESTORERS,
+    ImageMaker,
+    Part,
+    Regularizer,
+)
+from blindsr.methods.presets import Preset, find_preset
+from blindsr.methods.rows import Choice, Row, chosen_restorer, finished, stepped
+from blindsr.methods.words import (
+    image_prior_part,
+    known_level,
+    noise_part,
+    optimizer_part,
+    prior_part,
+)
+from blindsr.operators.degradation import Degradation
+from blindsr.optimizers.base import Optimizer
+from blindsr.optimizers.meta import MetaLearned
+from blindsr.restorers.base import Restorer
+
+
+@dataclass(frozen=True)
+class LoopRow(Row):
+    """A method of the joint loop: one part for each place; None takes the preset's.
+
+    `guide` and `kernel_estimator` are those of `JointLoop`. The run ends after `steps` inner steps, or by `stopping`
+    when its image has settled. `numbers` are sizes and rates of its own, whatever the preset; `kernel_lr` is Adam's
+    rate of the kernel.
+    """
+
+    prior: Part[PriorFactory | None]
+    optimizer: Part[Optimizer] = OPTIMIZERS["joint"]
+    image_prior: Part[Regularizer] = IMAGE_PRIORS["none"]
+    noise: Part[NoiseModel] | None = None
+    data_term: DataTerm | None = None
+    image: Part[ImageMaker] = IMAGES["skip"]
+    kernel: Part[KernelFactory] = KERNELS["network"]
+    restorer: Part[Restorer | None] = RESTORERS["none"]
+    guide: Restorer | None = None
+    kernel_estimator: KernelEstimator = field(default_factory=lambda: KernelEstimator(rounds=0))
+    steps: int | None = None
+    stopping: MovingVariance | None = None
+    numbers: Preset | None = None
+    kernel_lr: float | None = None
+
+    @property
+    def columns(self) -> tuple[str, str]:
+        """The loop, and what its image is made by."""
+        return "the joint loop", self.image.name if self.restorer.value is None else self.restorer.name
+
+    @property
+    def loop_columns(self) -> tuple[str, ...]:
+        """Names of the parts, the noise model's last."""
+        parts = (self.image, self.kernel, self.prior, self.optimizer, self.image_prior)
+        return (*(p.name for p in parts), "preset's" if self.noise is None else self.noise.name)
+
+    def loop(self, preset: Preset) -> JointLoop:
+        """Return the estimator for a preset."""
+        p = self.numbers or preset
+        noise = self.noise or NOISES[p.noise]
+        return JointLoop(
+            image=self.image.value(p.skip),
+            kernel=self.kernel.value,
+            optimizer=self.optimizer.value,
+            data_term=self.data_term or SsimThenMse(p.ssim_steps, p.ssim_below),
+            image_prior=self.image_prior.value.prior,
+            noise=noise.value,
+            rho=self.image_prior.value.rho,
+            prior=self.prior.value,
+            monte_carlo=MonteCarloSettings(p.n_kernels, p.n_simulations, p.warmup_steps),
+            steps=p.steps if self.steps is None else self.steps,
+            inner_steps=p.inner_steps,
+            image_lr=p.image_lr,
+            kernel_lr=self.kernel_lr or p.kernel_lr,
+            average=p.average,
+            noise_steps=p.noise_steps,
+            noise_std=known_level(noise),
+            kernel_estimator=self.kernel_estimator,
+            guide=self.guide,
+            stopping=self.stopping,
+        )
+
+    def with_parts(self, choice: Choice, degradation: Degradation) -> LoopRow:
+        """Return the row with the chosen parts in their places."""
+        part_for: dict[str, Callable[[Any], Part[Any]]] = {
+            "prior": partial(prior_part, degradation=degradation),
+            "optimizer": optimizer_part,
+            "image_prior": image_prior_part,
+            "noise": noise_part,
+        }
+        words = {name: getattr(choice, name) for name in part_for}
+        parts: dict[str, Any] = {name: part_for[name](word) for name, word in words.items() if word is not None}
+        row = replace(self, **parts, restorer=chosen_restorer(choice, self.restorer))
+        if choice.meta_interval is not None:
+            if not isinstance(row.optimizer.value, MetaLearned):
+                raise UserError(f"meta_interval: goes with the meta optimizer, not with {self.name}'s")
+            meta = MetaLearned(interval=choice.meta_interval)
+            row = replace(row, optimizer=Part(f"meta, P = {choice.meta_interval}", meta))
+        return row
+
+    def canonical(self, choice: Choice, degradation: Degradation, rows: Iterable[Row]) -> str:
+        """Return the name of the row that has the chosen parts, "custom" if none has; a new restorer goes behind it."""
+        chosen = self.with_parts(choice, degradation)
+        name = next((r.name for r in (self, *rows) if r.same_parts(chosen)), "custom")
+        same = chosen.restorer.name == self.restorer.name
+        return name if same else f"{name}+{Path(chosen.restorer.name).name}"
+
+    def same_parts(self, other: Row) -> bool:
+        """Whether another row differs in nothing but name, summary and restorer."""
+        kept = [f.name for f in fields(self) if f.name not in ("name", "summary", "restorer")]
+        return type(self) is type(other) and all(getattr(self, n) == getattr(other, n) for n in kept)
+
+    def compose(self, choice: Choice, degradation: Degradation) -> Method:
+        """Return the method with the chosen parts in their places."""
+        row, preset = self.with_parts(choice, degradation), find_preset(choice.preset)
+        if choice.n_kernels is not None:
+            preset = replace(preset, n_kernels=choice.n_kernels)
+        loop = row.loop(preset)
+        noise = row.noise or NOISES[(row.numbers or preset).noise]
+        parts = (row.prior, row.optimizer, row.image_prior)
+        labels = {n: getattr(row, n).name for n in ("image", "kernel", "prior", "optimizer", "image_prior")}
+        labels |= {"noise": noise.name, "preset": choice.preset if row.numbers is None else self.name}
+        estimator = stepped(self.name, loop, choice.iterations)
+        return finished(self.name, estimator, row.restorer, parts, noise_std=known_level(noise), labels=labels)
