@@ -116,8 +116,8 @@ def simulate(model: str, seed: int, scale: int) -> dict:
     else:
         center, covariance_ = target.laplace()
         white = torch.randn(4, len(center), generator=generator(seed + 1), dtype=torch.float64)
-        start = center + 2 * white @ torch.linalg.cholesky(covariance_).T
-        options = {"chains": 4, "draws": 150, "warmup": 150, "covariance": covariance_, "initial": start}
+        initial = center + 2 * white @ torch.linalg.cholesky(covariance_).T
+        options = {"chains": 4, "draws": 150, "warmup": 150, "covariance": covariance_, "initial": initial}
         chains = sample(target, "hmc", **options, generator=generator(seed + 1))
     names = [*target.names[:3], target.names[3]]
     places = list(range(4))

@@ -23,9 +23,28 @@ from torch import Tensor
 from blindsr.posteriors import value_and_gradient
 from blindsr.random import generator
 from blindsr.samplers import NetworkLangevin, PreconditionedSgld, Sgld, Transition
-from blindsr.samplers.network_langevin import Form, NetworkLangevinTransition, RandomPull, negative_log_density
+from blindsr.samplers.network_langevin import Form, NetworkLangevinTransition
 
 CHAINS = 400
+
+
+def negative_log_density(target: Known) -> Callable[[Tensor], tuple[Tensor, ...]]:
+    """Return the loss -log π of a target, and its gradient."""
+    evaluate = value_and_gradient(target)
+    return lambda position: tuple(-v for v in evaluate(position))
+
+
+@dataclass(frozen=True, eq=False)
+class RandomPull:
+    """A random loss for targets without kernels: ‖m - z‖², m ~ N(center, diag(std²))."""
+
+    center: Tensor
+    std: Tensor
+
+    def __call__(self, position: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Losses (n,) and gradients 2 (z - m) (n, dim)."""
+        gap = position - self.center - self.std * torch.randn(position.shape, generator=generator, dtype=position.dtype)
+        return gap.square().sum(1), 2 * gap
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from blindsr.diagnostics.metrics import kernel_psnr, psnr
 from blindsr.estimators.base import Estimate
-from blindsr.estimators.loop import free_kernel
+from blindsr.estimators.problem import free_kernel
 from blindsr.generators.kernel import ScaledKernel
 from blindsr.generators.pixels import Pixels
 from blindsr.io.images import read_image

@@ -27,7 +27,7 @@ from pathlib import Path
 import torch
 from set5c import array, load
 
-from blindsr import Degradation, super_resolve
+from blindsr import Choice, Degradation, compose
 from blindsr.diagnostics.metrics import kernel_psnr, psnr, ssim
 from blindsr.io.kernels import read_kernel
 from blindsr.priors import CameraShakePrior, GaussianKernelPrior, KernelPrior, LineKernelPrior
@@ -77,7 +77,7 @@ def images(args: argparse.Namespace, scale: int, seed: int) -> Iterator[tuple[st
 def solve(word: str, test: TestImage, d: Degradation, seed: int) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Run `method` or `method:preset`."""
     method, _, preset = word.partition(":")
-    found = super_resolve(test.y, d, method, preset=preset or "balanced", seed=seed)
+    found = compose(Choice(method, preset=preset or "balanced"), d).solve(test.y, d, seed=seed)
     return found.image, found.kernel
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import skimage.data
 
-from blindsr import PRESETS, Degradation, super_resolve
+from blindsr import PRESETS, Choice, Degradation, compose
 from blindsr.diagnostics.metrics import kernel_psnr, psnr
 from blindsr.io.images import read_image
 from blindsr.priors import GaussianKernelPrior
@@ -30,7 +30,8 @@ def main() -> None:
     test = degrade(photo, degradation, GaussianKernelPrior.truth(args.scale), seed=args.seed)
 
     for name in ("mlmc", "mlmc-no-mc", "mlmc-no-meta"):
-        found = super_resolve(test.y, degradation, name, preset="fast", iterations=args.steps, seed=args.seed)
+        method = compose(Choice(name, preset="fast", iterations=args.steps), degradation)
+        found = method.solve(test.y, degradation, seed=args.seed)
         a, b = (v[0].permute(1, 2, 0).double().numpy() for v in (found.image, test.x))
         kernels = (v[0, 0].double().numpy() for v in (found.kernel, test.kernel))
         print(f"{name:14s} image {psnr(a, b, args.scale):.2f} dB  kernel {kernel_psnr(*kernels):.2f} dB")

@@ -9,7 +9,7 @@ python examples/compose_solver.py --steps 200
 import argparse
 
 from blindsr import Degradation, JointLoop
-from blindsr.estimators.loop import free_kernel
+from blindsr.estimators.problem import free_kernel
 from blindsr.generators.kernel import KernelNetwork
 from blindsr.generators.skip import SkipSettings
 from blindsr.io.images import read_image

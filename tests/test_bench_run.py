@@ -148,7 +148,6 @@ def large(y, k, d, n):
 
 @pytest.mark.slow
 @posix
-@pytest.mark.slow
 def test_failures_and_crashes_are_recorded_and_the_rest_goes_on(hr: Path, tmp_path: Path) -> None:
     pictures(hr, ("a",), side=40)
     own = tmp_path / "own.py"

@@ -9,7 +9,7 @@ import torch
 from scipy.ndimage import uniform_filter
 from test_loop import advance, begin, check_resume, joint_loop, scene, skip_image
 
-from blindsr.estimators.loop import Problem, free_kernel
+from blindsr.estimators.problem import Problem, free_kernel
 from blindsr.generators.kernel import GaussianKernel
 from blindsr.likelihood.data_term import GaussianLikelihood, ssim
 from blindsr.likelihood.noise import FixedNoise, NoiseModel, PatchNoise

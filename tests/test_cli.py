@@ -262,7 +262,7 @@ def test_parts_named_one_by_one_are_not_recorded_as_another_method(tmp_path: Pat
     assert (x["method"], y["method"]) == ("custom", "mlmc-no-mc")
     assert (x["prior"], x["image_prior"], x["optimizer"]) == ("none", "tv", "meta")
     loop = x["estimator"]
-    assert loop["prior"] is None and loop["image_prior"] == {"class": "TotalVariation", "coupled": False}
+    assert loop["prior"] is None and loop["image_prior"]["class"] == "TotalVariation"
     meta = {"class": "MetaLearned", "interval": 3, "weights": None, "reset_each_outer": True}
     assert loop["optimizer"] == meta and "steps" not in loop
 

@@ -14,7 +14,7 @@ import blindsr
 
 PACKAGE = Path(blindsr.__file__).parent
 PAGE = PACKAGE.parent / "CONTRIBUTING.md"
-BLOCK = re.compile(r"<!-- (file|entry): (\S+?)(?:, before (.+?))? -->\n```python\n(.*?)```", re.DOTALL)
+BLOCK = re.compile(r"<!-- (file|entry): (\S+?)(?:, before (.+?))? -->\n```(?:python)?\n(.*?)```", re.DOTALL)
 
 CODE = """
 import sys

@@ -11,6 +11,7 @@ from scipy import stats
 from blindsr import Degradation
 from blindsr.bench.degrading import Degrading
 from blindsr.errors import UserError
+from blindsr.estimators.loop import Problem
 from blindsr.methods.words import family_named, prior_part
 from blindsr.operators import covariance
 from blindsr.operators.degradation import SCALES
@@ -53,7 +54,7 @@ def test_every_family_has_its_laws_at_every_scale(name):
         if name != "motion":
             check_kernel_density(family.density(d), d)
         assert isinstance(Degrading.of(f"{name}+0.01").source(d), type(family.truth(d)))
-        assert isinstance(prior_part(name, d).value(d, None), type(family.sampling(d)))
+        assert isinstance(prior_part(name, d).value(Problem(torch.zeros(1, 1, 8, 8), d)), type(family.sampling(d)))
 
 
 def test_a_family_without_a_density_says_so_in_one_sentence():
@@ -120,7 +121,9 @@ def test_a_family_of_the_user_goes_everywhere(tmp_path):
     bench = Degrading.of(word)
     assert bench.file == str(tmp_path / "own.py") and bench.content(lambda file: "hash") == "hash:Mine"
     k = bench.source(d).sample(2, generator=generator(1))
-    assert torch.equal(k, prior_part(word, d).value(d, None).sample(2, generator=generator(1)))
+    assert torch.equal(
+        k, prior_part(word, d).value(Problem(torch.zeros(1, 1, 8, 8), d)).sample(2, generator=generator(1))
+    )
     with pytest.raises(UserError, match="own.py:Mine has no density"):
         family_named(word).density(d)
 

@@ -9,7 +9,7 @@ import torch
 from scipy import integrate, ndimage, stats
 from torch.distributions import Uniform
 
-from blindsr.estimators.spectral import interior
+from blindsr.estimators.interior import interior
 from blindsr.operators.degradation import Alignment, Degradation, Padding
 from blindsr.posteriors.base import BayesTarget, KernelTarget, Target, value_and_gradient
 from blindsr.posteriors.fixed_image import FixedImageTarget, LogNoisePrior

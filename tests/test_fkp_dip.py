@@ -9,7 +9,7 @@ from helpers import call, error_line, save_png
 from test_loop import begin, check_resume
 
 from blindsr.errors import UserError
-from blindsr.estimators.loop import Problem
+from blindsr.estimators.problem import Problem
 from blindsr.generators.latent import SphericalLatent
 from blindsr.generators.skip import SkipSettings
 from blindsr.likelihood.data_term import SsimThenMse

@@ -10,7 +10,7 @@ import torch
 from scipy import optimize, stats
 
 from blindsr.errors import UserError
-from blindsr.estimators.loop import Problem
+from blindsr.estimators.problem import Problem
 from blindsr.generators.skip import SkipSettings
 from blindsr.methods.parts import PRIORS
 from blindsr.methods.presets import PRESETS

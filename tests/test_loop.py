@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from blindsr.estimators.loop import JointLoop, KernelBlock, MonteCarloSettings, free_kernel
+from blindsr.estimators.loop import JointLoop
+from blindsr.estimators.problem import KernelBlock, MonteCarloSettings, free_kernel
 from blindsr.generators.kernel import FixedKernel, KernelNetwork, SimplexKernel
 from blindsr.generators.pixels import Pixels
 from blindsr.generators.skip import SkipSettings

@@ -14,8 +14,7 @@ from blindsr.priors.image import HORIZONTAL, VERTICAL, HyperLaplacian, Tikhonov,
 from blindsr.priors.patch_groups import PatchGroups
 from blindsr.restorers import Admm, BicubicRestorer, HalfQuadratic, MapRestorer, PlugAndPlay, map_solution
 from blindsr.restorers.bicubic import bicubic
-from blindsr.restorers.canvas import Canvas
-from blindsr.restorers.splitting import difference_filters
+from blindsr.restorers.canvas import Canvas, difference_filters
 from blindsr.testing import check_restorer
 
 FAST = MapRestorer(PatchGroups(radius=6, members=8), splitting=PlugAndPlay(steps=4))

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -24,13 +25,7 @@ from blindsr.samplers import SAMPLERS, NetworkLangevin, PreconditionedSgld, Sgld
 from blindsr.samplers.base import Transition
 from blindsr.samplers.mcka import WEIGHTS, MonteCarloKernelApproximation
 from blindsr.samplers.metric import metric_of
-from blindsr.samplers.network_langevin import (
-    Form,
-    MonteCarloLoss,
-    NetworkLangevinTransition,
-    RandomPull,
-    negative_log_density,
-)
+from blindsr.samplers.network_langevin import Form, MonteCarloLoss, NetworkLangevinTransition
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
@@ -49,6 +44,27 @@ class Gaussian:
 
     def initial(self, n, *, generator):
         return 3 * torch.randn(n, len(self.mean), generator=generator, dtype=torch.float64)
+
+
+def negative_log_density(target):
+    """The loss -log π of a target."""
+    evaluate = value_and_gradient(target)
+    return lambda position: tuple(-v for v in evaluate(position))
+
+
+@dataclass(frozen=True, eq=False)
+class RandomPull:
+    """A random loss for targets without kernels: mean_l ‖m_l - z‖², m_l ~ N(center, diag(std²)), l = 1..n."""
+
+    center: torch.Tensor
+    std: torch.Tensor
+    n: int = 1
+
+    def __call__(self, position, generator):
+        """Losses (n,) and gradients 2 (z - mean_l m_l) (n, dim)."""
+        draws = self.center + self.std * torch.randn(self.n, *position.shape, generator=generator, dtype=position.dtype)
+        gap = position - draws
+        return gap.square().sum(2).mean(0), 2 * gap.mean(0)
 
 
 def small_case(scale=2, size=20, hidden=(7, 5), inputs=4, noise_variance=1e-3):
@@ -547,8 +563,6 @@ def test_losses_say_what_is_wrong():
     _, target = small_case()
     with pytest.raises(ValueError, match="kernels have side 19, the network's 11"):
         MonteCarloLoss(target, drawn(prior=GaussianKernelPrior.sampling(4)))
-    with pytest.raises(ValueError, match="n is 0"):
-        RandomPull(CENTER, STD, 0)
 
 
 @pytest.mark.slow

@@ -146,7 +146,7 @@ def test_without_a_transport_map_the_chains_are_made_all_the_same(tmp_path: Path
     def none(_: object) -> object:
         raise ValueError("no transport map: on purpose")
 
-    monkeypatch.setattr("blindsr.results.posterior.nested_laplace", none)
+    monkeypatch.setattr("blindsr.results.targets.nested_laplace", none)
     image = photo(tmp_path / "a.png")
     result = call("run", image, *MAP, *SAMPLED, "--output", tmp_path / "out")
     assert result.exit_code == 0 and "no transport map: on purpose; sampling without it" in result.stderr

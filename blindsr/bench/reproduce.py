@@ -24,7 +24,7 @@ from blindsr.bench.sweep import draw_sweep
 from blindsr.commands.batch import INTERRUPTED
 from blindsr.commands.interrupt import Interrupt
 from blindsr.errors import UserError
-from blindsr.estimators.loop import Problem
+from blindsr.estimators.problem import Problem
 from blindsr.io.files import write_text
 from blindsr.methods.table import compose
 

@@ -28,6 +28,7 @@ from blindsr.cli.options import (
     WeightsOption,
 )
 from blindsr.io.files import VERSION
+from blindsr.methods.parts import IMAGE_PRIORS, OPTIMIZERS
 from blindsr.methods.presets import PRESETS
 from blindsr.methods.table import DEFAULT_METHOD
 from blindsr.operators.degradation import Padding
@@ -61,9 +62,9 @@ def run(
             "file (.safetensors), my_file.py:MyKernels."
         ),
     ] = None,
-    optimizer: Annotated[str | None, typer.Option(help="meta, am, joint, refit, or my_file.py:MyOptimizer.")] = None,
+    optimizer: Annotated[str | None, typer.Option(help=f"{', '.join(OPTIMIZERS)}, or my_file.py:MyOptimizer.")] = None,
     image_prior: Annotated[
-        str | None, typer.Option(help="hyper-laplacian, tv, tikhonov, none, or my_file.py:MyImagePrior.")
+        str | None, typer.Option(help=f"{', '.join(IMAGE_PRIORS)}, or my_file.py:MyImagePrior.")
     ] = None,
     noise: Annotated[
         str | None, typer.Option(help="iid (estimated), none, or a known standard deviation in units of 0..1.")

@@ -41,13 +41,7 @@ class KnownKernel(Estimator):
     stochastic = False
 
     def start(self, y: Tensor, degradation: Degradation, *, seed: int, device: torch.device | str) -> Estimation:
-        """Return the kernel.
-
-        Raises
-        ------
-        ValueError
-            If its size is not the degradation's.
-        """
+        """Return the kernel."""
         check_image(y)
         size = degradation.kernel_size
         if self.kernel.shape != (1, 1, size, size):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -19,15 +21,15 @@ class Metrics(NamedTuple):
     step: int
     loss: float
     """The objective's data term (1 - SSIM or mean squared error), or what the estimator minimises in its place."""
-    mse: float
+    mse: float = math.nan
     """Mean squared LR error."""
-    prior: float
+    prior: float = math.nan
     """Weighted image prior."""
-    noise_std: float
+    noise_std: float = math.nan
     """Noise level in use, units of y."""
-    kernel_width: float
+    kernel_width: float = math.nan
     """Root mean square width of the kernel, HR pixels."""
-    monte_carlo: float
+    monte_carlo: float = math.nan
     """L_MC of this outer iteration; NaN where no Monte Carlo step was made at this step."""
 
 
@@ -85,6 +87,10 @@ class Estimation(ABC):
     def state_dict(self) -> dict[str, Any]:
         """Return a copy of the state as a plain dict of tensors and numbers (see `blindsr.io.checkpoint`)."""
 
+    def load(self, state: dict[str, Any]) -> None:
+        """Take over a state of `state_dict`; see `Estimator.resume`."""
+        raise ValueError("this estimator keeps no state to resume from")
+
     def facts(self) -> dict[str, Any]:
         """Return what else belongs on record: plain values, such as `parameters`, the number of fitted values."""
         return {"parameters": 0}
@@ -102,14 +108,11 @@ class Estimation(ABC):
             yield self.advance()
 
 
-class Finished(Estimation):
-    """An estimation without steps: its estimate is there at once.
+Loaded = TypeVar("Loaded", bound=Estimation)
 
-    Parameters
-    ----------
-    estimate : Estimate
-        The result.
-    """
+
+class Finished(Estimation):
+    """An estimation without steps: its estimate is there at once."""
 
     step = 0
 
@@ -149,7 +152,7 @@ class Estimator(ABC):
     loss_name : str or None
         Words for `Metrics.loss` where its curve is worth a figure.
     prior : callable or None
-        Makes the kernel prior, where the estimator has one, from a `blindsr.estimators.loop.Problem`.
+        Makes the kernel prior, where the estimator has one, from a `blindsr.estimators.problem.Problem`.
     """
 
     stochastic: bool = True
@@ -165,23 +168,11 @@ class Estimator(ABC):
         return 0
 
     def with_steps(self, steps: int) -> Estimator:
-        """Return the same estimator with another number of steps.
-
-        Raises
-        ------
-        ValueError
-            If the estimator decides on that itself.
-        """
+        """Return the same estimator with another number of steps; ValueError if it decides on that itself."""
         raise ValueError("it has no steps, or finds their number itself")
 
     def check(self, y: Tensor, degradation: Degradation, device: torch.device) -> None:  # noqa: B027
-        """Check, before anything is computed, that an LR image (1, C, h, w) can be served.
-
-        Raises
-        ------
-        ValueError
-            If not.
-        """
+        """Check, before anything is computed, that an LR image (1, C, h, w) can be served; ValueError if not."""
 
     @abstractmethod
     def start(self, y: Tensor, degradation: Degradation, *, seed: int, device: torch.device | str) -> Estimation:
@@ -214,19 +205,17 @@ def check_image(y: Tensor) -> None:
         raise ValueError("the LR image holds NaN or infinite values")
 
 
-def unfit(error: Exception) -> ValueError:
-    """Return the error that says that a checkpoint's state does not fit, in one line."""
-    return ValueError(f"this checkpoint does not fit the method and image: {error}".splitlines()[0])
+def loaded(estimation: Loaded, state: dict[str, Any]) -> Loaded:
+    """Let an estimation take over a copy of a state; ValueError, in one line, if the state does not fit."""
+    try:
+        estimation.load(copy.deepcopy(state))
+    except (KeyError, TypeError, AttributeError, RuntimeError, ValueError) as error:
+        raise ValueError(f"this checkpoint does not fit the method and image: {error}".splitlines()[0]) from error
+    return estimation
 
 
 def check_adam(adam: torch.optim.Optimizer) -> None:
-    """Refuse an optimizer state whose tensors do not fit its parameters: the fused step would not check.
-
-    Raises
-    ------
-    ValueError
-        If they do not.
-    """
+    """Raise ValueError if an optimizer's state does not fit its parameters, which the fused step would not check."""
     for p, state in adam.state.items():
         if set(state) != {"step", "exp_avg", "exp_avg_sq"} or any(
             not isinstance(v, Tensor) or v.dtype != torch.float32 or v.shape != (p.shape if n != "step" else ())

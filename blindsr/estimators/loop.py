@@ -7,16 +7,22 @@ other parts.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from blindsr.estimators.base import Estimate, Estimation, Estimator, Metrics, check_adam, check_image, unfit
-from blindsr.estimators.spectral import KernelEstimate, KernelEstimator
+from blindsr.estimators.base import Estimate, Estimation, Estimator, Metrics, check_adam, check_image, loaded
+from blindsr.estimators.problem import (
+    ImageFactory,
+    KernelFactory,
+    MonteCarloFactory,
+    MonteCarloSettings,
+    PriorFactory,
+    Problem,
+)
+from blindsr.estimators.spectral import KernelEstimator
 from blindsr.estimators.stopping import MovingVariance
 from blindsr.likelihood.data_term import DataTerm
 from blindsr.likelihood.noise import NoiseModel
@@ -24,98 +30,11 @@ from blindsr.likelihood.quadratic import lr_errors
 from blindsr.operators.degradation import Degradation
 from blindsr.operators.kernels import width
 from blindsr.optimizers.base import Energy, Optimizer, Pass, Run, adam_step, parameters
-from blindsr.priors.base import ImagePrior, KernelEnergy, KernelPrior
+from blindsr.priors.base import ImagePrior
 from blindsr.random import draw_seed, generator, seeded
 from blindsr.restorers.base import Restorer
 from blindsr.restorers.tiled import restore
 from blindsr.samplers.mcka import MonteCarloKernelApproximation
-
-
-@dataclass
-class Problem:
-    """What the parts of a loop are built for.
-
-    Attributes
-    ----------
-    y : Tensor
-        LR image (1, C, h, w), values 0..1.
-    degradation : Degradation
-        Forward operator.
-    noise_std : float or None
-        Noise level where it is known, units of 0..1.
-    kernel_estimator : KernelEstimator
-        Estimates the kernel from y alone, for the parts that start from such an estimate.
-    guide : Tensor or None
-        Image (1, C, s h, s w) that the image generator starts from, if any.
-    """
-
-    y: Tensor
-    degradation: Degradation
-    noise_std: float | None = None
-    kernel_estimator: KernelEstimator = field(default_factory=lambda: KernelEstimator(rounds=0))
-    guide: Tensor | None = None
-
-    @cached_property
-    def spectral(self) -> KernelEstimate:
-        """The kernel's estimate from y alone, computed when a part first asks for it."""
-        return self.kernel_estimator(self.y, self.degradation, self.noise_std)
-
-    @property
-    def estimated(self) -> KernelEstimate | None:
-        """The estimate, if a part has asked for it."""
-        return self.__dict__.get("spectral")
-
-
-class KernelBlock(NamedTuple):
-    """The kernel's side of a loop: its generator, and what goes with it.
-
-    Attributes
-    ----------
-    module : nn.Module
-        Makes k from its parameters.
-    energy : KernelEnergy or None
-        Φ of Eq. 3, kept in the objective.
-    draws : KernelPrior or None
-        What the Monte Carlo step draws from.
-    assumed : bool
-        Whether the kernel is assumed and never changes.
-    """
-
-    module: nn.Module
-    energy: KernelEnergy | None = None
-    draws: KernelPrior | None = None
-    assumed: bool = False
-
-
-PriorFactory = Callable[[Problem], KernelPrior]
-"""What makes a kernel prior for a problem."""
-ImageFactory = Callable[[Problem], nn.Module]
-"""What makes the image generator for a problem."""
-KernelFactory = Callable[[Problem, KernelPrior | None], KernelBlock]
-"""What makes the kernel's side for a problem and its kernel prior."""
-MonteCarloFactory = Callable[[KernelPrior, int], MonteCarloKernelApproximation]
-"""What makes the Monte Carlo step for a kernel prior and a scale."""
-
-
-def free_kernel(make: Callable[[Degradation], nn.Module]) -> KernelFactory:
-    """Return the factory of a kernel generator whose prior, if any, is what the Monte Carlo step draws from."""
-    return lambda problem, prior: KernelBlock(make(problem.degradation), draws=prior)
-
-
-@dataclass(frozen=True)
-class MonteCarloSettings:
-    """Numbers of the Monte Carlo step, see `MonteCarloKernelApproximation`."""
-
-    n_kernels: int = 5
-    n_simulations: dict[int, int] = field(default_factory=dict)
-    """Simulations in one outer iteration, by scale; a scale that is not named has one."""
-    warmup_steps: int = 200
-
-    def __call__(self, prior: KernelPrior, scale: int) -> MonteCarloKernelApproximation:
-        """Return the step that draws from a prior."""
-        return MonteCarloKernelApproximation(
-            prior, self.n_kernels, self.n_simulations.get(scale, 1), warmup_steps=self.warmup_steps
-        )
 
 
 @dataclass(frozen=True)
@@ -206,27 +125,14 @@ class JointLoop(Estimator):
         return replace(self, steps=steps)
 
     def check(self, y: Tensor, degradation: Degradation, device: torch.device) -> None:
-        """Let the image and kernel factories check what they can: their memory, and the kernel prior.
-
-        Raises
-        ------
-        ValueError
-            If a check fails.
-        """
+        """Let the image and kernel factories check what they can: their memory, and the kernel prior."""
         if (check := getattr(self.image, "check", None)) is not None:
             check(*degradation.hr_shape(*y.shape[-2:]), device)
         if (check := getattr(self.kernel, "check", None)) is not None:
             check(None if self.prior is None else self.prior(Problem(y, degradation)))
 
     def start(self, y: Tensor, degradation: Degradation, *, seed: int, device: torch.device | str) -> LoopEstimation:
-        """Build both generators and warm the kernel up.
-
-        Raises
-        ------
-        ValueError
-            If y is not of shape (1, C, h, w) or holds values that are not finite, or a Monte Carlo step is asked for
-            with a kernel that has no parameters.
-        """
+        """Build both generators and warm the kernel up."""
         check_image(y)
         made = LoopEstimation(self, y, degradation, device)
         made.begin(seed)
@@ -238,18 +144,8 @@ class JointLoop(Estimator):
         """Rebuild a run from its state; going on from it gives the same bits as never having stopped.
 
         (On a CPU with the same number of threads. Some CUDA kernels add up in no fixed order.)
-
-        Raises
-        ------
-        ValueError
-            If the state belongs to another loop or image size.
         """
-        made = LoopEstimation(self, y, degradation, device)
-        try:
-            made.load(copy.deepcopy(state))
-        except (KeyError, TypeError, AttributeError, RuntimeError, ValueError) as error:
-            raise unfit(error) from error
-        return made
+        return loaded(LoopEstimation(self, y, degradation, device), state)
 
 
 def _adam(module: nn.Module, lr: float) -> torch.optim.Optimizer | None:
@@ -258,17 +154,7 @@ def _adam(module: nn.Module, lr: float) -> torch.optim.Optimizer | None:
 
 
 class LoopEstimation(Estimation):
-    """A loop under way on one LR image. Random draws are made on the CPU, so that every device sees the same ones.
-
-    Parameters
-    ----------
-    loop : JointLoop
-        The parts.
-    y, degradation
-        LR image and forward operator.
-    device : torch.device or str
-        Where to compute.
-    """
+    """A loop under way on one LR image. Random draws are made on the CPU, so that every device sees the same ones."""
 
     run: Run
 

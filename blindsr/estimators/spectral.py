@@ -4,8 +4,9 @@ Minimises, over the parameters z of a kernel family (kernels k(z)) and the image
 
     ‖y − (x ⊗ k(z))↓s‖² / 2σ_e² − log p(z | spectra of y),       x by patch groups at the current k.
 
-The second term is `priors.spectral`, the marginal likelihood with the image integrated out. Joint MAP without it
-drifts to wrong kernels (Levin et al. 2009). y enters twice, so this is an estimator, not a posterior.
+The second term is `posteriors.spectral_laplace`, the marginal likelihood with the image integrated out. Without it,
+joint MAP estimation drifts to wrong kernels (Levin et al. 2009). y enters twice, so this is an estimator, not a
+posterior.
 """
 
 from __future__ import annotations
@@ -18,10 +19,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from blindsr.estimators.base import Estimate, Estimation, Estimator, Metrics, check_image, unfit
+from blindsr.estimators.base import Estimate, Estimation, Estimator, Metrics, check_image, loaded
+from blindsr.estimators.interior import contrast, detailed_crop, has_interior, interior
 from blindsr.likelihood.quadratic import LrErrorForm
 from blindsr.likelihood.spectral import SpectralSettings
-from blindsr.operators.degradation import Degradation, Padding
+from blindsr.operators.degradation import Degradation
 from blindsr.operators.kernels import width
 from blindsr.operators.luma import luma, luma_gain
 from blindsr.posteriors.laplace import minimise
@@ -173,12 +175,7 @@ class KernelEstimator(Estimator):
         self, y: Tensor, degradation: Degradation, state: dict[str, Any], *, device: torch.device | str = "cpu"
     ) -> SpectralEstimation:
         """Rebuild an estimation; the spectral estimate is computed anew, the rounds go on where they were."""
-        run = self.start(y, degradation)
-        try:
-            run.load(state)
-        except (KeyError, TypeError, AttributeError, RuntimeError, ValueError) as error:
-            raise unfit(error) from error
-        return run
+        return loaded(self.start(y, degradation), state)
 
     def family_of(self, y: Tensor, degradation: Degradation) -> str:
         """Choose the family, on the windows of most detail."""
@@ -195,15 +192,7 @@ class KernelEstimator(Estimator):
 
 
 class SpectralEstimation(Estimation):
-    """A kernel estimation under way: the spectral estimate at the first step, then one round of refinement each.
-
-    Parameters
-    ----------
-    settings : KernelEstimator
-        Numbers.
-    y, degradation
-        LR image (1, C, h, w) and forward operator.
-    """
+    """A kernel estimation under way: the spectral estimate at the first step, then one round of refinement each."""
 
     spectral: SpectralPosterior
     family: str
@@ -221,16 +210,9 @@ class SpectralEstimation(Estimation):
         else:
             self._refine()
         self.step += 1
-        z, nan = self.z[None], float("nan")
-        return Metrics(
-            step=self.step,
-            loss=-float(self.spectral.log_density(z)),
-            mse=nan,
-            prior=nan,
-            noise_std=self.noise_std,
-            kernel_width=float(width(self.spectral.kernel(z))),
-            monte_carlo=nan,
-        )
+        loss = -float(self.spectral.log_density(self.z[None]))
+        kernel_width = float(width(self.spectral.kernel(self.z[None])))
+        return Metrics(self.step, loss, noise_std=self.noise_std, kernel_width=kernel_width)
 
     def _fit(self) -> None:
         s, y, degradation = self.settings, self.y, self.degradation
@@ -295,75 +277,12 @@ class SpectralEstimation(Estimation):
 
 
 def refit(spectral: SpectralPosterior, z: Tensor, form: Callable[[Tensor], Tensor], n: int, variance: float) -> Tensor:
-    """Minimise n e(k(z)) / 2σ² − log p(z) from z, with e the mean squared LR error of a kernel (`LrErrorForm`).
+    """Minimise n e(k(z)) / 2σ² − log p(z) from z (dim,), float64; e is the mean squared LR error (`LrErrorForm`).
 
-    Parameters
-    ----------
-    spectral : SpectralPosterior
-        Density of z.
-    z : Tensor
-        (dim,), float64.
-    form : callable
-        Kernels (n, 1, K, K) to errors (n,).
-    n : int
-        Values of y.
-    variance : float
-        σ².
+    n is the number of values of y, and `variance` is σ².
     """
 
     def energy(v: Tensor) -> Tensor:
         return form(spectral.kernel(v[None]))[0] * (n / (2 * variance)) - spectral.log_density(v[None])[0]
 
     return minimise(energy, z, steps=15)[1]
-
-
-def contrast(y: Tensor, noise_std: float) -> float:
-    """How much there is to fit in a grey image: geometric mean of the rms of its gradient and of its finest detail.
-
-    The finest detail is what the mask [1, -2, 1] along both axes, over 6, leaves (Immerkær 1996), less the noise.
-    """
-    gradient = y.diff(dim=-1).square().mean() + y.diff(dim=-2).square().mean()
-    fine = y[..., 2:] - 2 * y[..., 1:-1] + y[..., :-2]
-    fine = (fine[..., 2:, :] - 2 * fine[..., 1:-1, :] + fine[..., :-2, :]) / 6
-    detail = (fine.square().mean() - noise_std**2).clamp_min(0)
-    rest = (gradient - 4 * noise_std**2).clamp_min(0)  # two differences of two pixels each
-    return float((detail * rest) ** 0.25)
-
-
-def detailed_crop(y: Tensor, degradation: Degradation, side: int) -> tuple[Tensor, Degradation]:
-    """Cut y (1, 1, h, w) to the square of `side` LR pixels with most fine detail; nothing is assumed of its border."""
-    h, w = y.shape[-2:]
-    if max(h, w) <= side:
-        return y, degradation
-    tall, wide = min(side, h), min(side, w)
-    detail = torch.zeros(h, w)
-    detail[1:] += y[0, 0].diff(dim=0).abs()
-    detail[:, 1:] += y[0, 0].diff(dim=1).abs()
-    total = torch.nn.functional.avg_pool2d(detail[None, None], (tall, wide), stride=1)[0, 0]
-    top, left = divmod(int(total.argmax()), total.shape[1])
-    return y[..., top : top + tall, left : left + wide], degradation.for_part()
-
-
-def has_interior(y: Tensor, degradation: Degradation) -> bool:
-    """Whether `interior` leaves anything of y."""
-    if degradation.padding is Padding.CIRCULAR:
-        return True
-    reach = math.ceil(max(*degradation.margins, 0) / degradation.scale)
-    return degradation.kernel_size >= 2 * degradation.scale - 1 and min(y.shape[-2:]) > 2 * reach
-
-
-def interior(x: Tensor, y: Tensor, degradation: Degradation) -> tuple[Degradation, Tensor, Tensor]:
-    """Part of y that a picture x (…, s h, s w) explains without its border, as (degradation, x, y) of that part.
-
-    All of it where the borders are circular; else without the LR pixels whose kernel reaches over the border.
-    """
-    if degradation.padding is Padding.CIRCULAR:
-        return degradation, x, y
-    s, size = degradation.scale, degradation.kernel_size
-    before, after = degradation.margins
-    m = math.ceil(max(before, after, 0) / s)
-    if not has_interior(y, degradation):
-        raise ValueError(f"an LR image of {y.shape[-1]}x{y.shape[-2]} pixels has no interior for this kernel")
-    h, w = y.shape[-2:]
-    rows, cols = (slice(s * m - before, s * (n - m - 1) - before + size) for n in (h, w))
-    return replace(degradation, padding=Padding.VALID), x[..., rows, cols], y[..., m : h - m, m : w - m]

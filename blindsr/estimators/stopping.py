@@ -19,24 +19,12 @@ from blindsr.optimizers.base import Run
 
 @dataclass(frozen=True)
 class MovingVariance:
-    """Stop when the variance of the last `window` images has not fallen for `patience` steps.
+    """Stop when the variance of the last `window` images has not fallen for `patience` steps."""
 
-    Parameters
-    ----------
-    window, patience : int
-        Steps.
-    side : int
-        Images are averaged down to at most this side before they are kept.
-
-    Raises
-    ------
-    ValueError
-        If the window is below 2 or another number below 1.
-    """
-
+    # window, patience: Steps
     window: int = 30
     patience: int = 60
-    side: int = 64
+    side: int = 64  # Images are averaged down to at most this side before they are kept
 
     def __post_init__(self) -> None:
         if self.window < 2 or min(self.patience, self.side) < 1:

@@ -1,28 +1,5 @@
 """What makes an image and a kernel from parameters."""
 
-from blindsr.generators.base import Generator
-from blindsr.generators.kernel import (
-    FixedKernel,
-    GaussianKernel,
-    KernelNetwork,
-    ParametricKernel,
-    ScaledKernel,
-    SimplexKernel,
-)
-from blindsr.generators.latent import SphericalLatent
-from blindsr.generators.pixels import Pixels
-from blindsr.generators.skip import SkipNetwork, SkipSettings
+import lazy_loader
 
-__all__ = [
-    "FixedKernel",
-    "GaussianKernel",
-    "Generator",
-    "KernelNetwork",
-    "ParametricKernel",
-    "Pixels",
-    "ScaledKernel",
-    "SimplexKernel",
-    "SkipNetwork",
-    "SkipSettings",
-    "SphericalLatent",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -158,20 +158,10 @@ class SimplexKernel(Generator):
 class ScaledKernel(SimplexKernel):
     """A free kernel that is put back on the simplex by two moves in turn: negative pixels to zero, then k / Σ k.
 
-    This is not the Euclidean projection of `SimplexKernel`. With it alternating minimisation has other fixed points:
-    while the regularised image lacks contrast, neighbours of a single peak gain on it, so the peak (the blurred image
-    explaining itself) is left behind.
-
-    Parameters
-    ----------
-    kernel_size : int
-        Side K.
-    center, std : float
-        The Gaussian that it starts from.
-
-    References
-    ----------
-    Perrone, Favaro, "A Clearer Picture of Total Variation Blind Deconvolution", TPAMI 2016 (delayed scaling).
+    This is not the Euclidean projection of `SimplexKernel`, whose arguments it takes. With it alternating minimisation
+    has other fixed points: while the regularised image lacks contrast, neighbours of a single peak gain on it, so the
+    peak (the blurred image explaining itself) is left behind (the "delayed scaling" of Perrone and Favaro, "A Clearer
+    Picture of Total Variation Blind Deconvolution", TPAMI 2016).
     """
 
     @torch.no_grad()

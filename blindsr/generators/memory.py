@@ -27,13 +27,7 @@ def available_memory() -> int | None:
 
 
 def check_memory(height: int, width: int, skip: SkipSettings, device: torch.device) -> None:
-    """Refuse a result whose image network would not fit into the free memory.
-
-    Raises
-    ------
-    ValueError
-        If it would not.
-    """
+    """Raise ValueError if the image network of a result would not fit into the free memory."""
     need = BYTES_PER_CHANNEL_PIXEL * skip.channels * height * width * (0.6 if skip.bf16 and has_bf16(device) else 1.0)
     free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else available_memory()
     if free is not None and need > 0.9 * free:

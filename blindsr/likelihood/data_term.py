@@ -32,19 +32,9 @@ def gaussian_window(size: int, std: float) -> Tensor:
 
 
 def ssim(a: Tensor, b: Tensor, *, size: int = 11, std: float = 1.5) -> Tensor:
-    """Mean structural similarity of images in [0, 1] (Wang et al. 2004), zero-padded as in the published data term.
+    """Mean structural similarity of images (B, C, H, W) in [0, 1], a scalar of at most 1 (Wang et al. 2004).
 
-    Parameters
-    ----------
-    a, b : Tensor
-        (B, C, H, W).
-    size, std : int, float
-        Gaussian window.
-
-    Returns
-    -------
-    Tensor
-        Scalar, at most 1.
+    `size` and `std` describe the Gaussian window; the images are padded with zeros, as in the published data term.
     """
     w = gaussian_window(size, std).to(a)
     stack = torch.cat([a, b, a * a, b * b, a * b]).flatten(0, 1).unsqueeze(1)

@@ -17,26 +17,11 @@ from blindsr.operators.degradation import Degradation, Padding
 def random_field(
     theta: Tensor, terms: tuple[str, ...], shape: tuple[int, int], scale: int, *, generator: torch.Generator
 ) -> Tensor:
-    """Draw a stationary Gaussian field on a torus.
+    """Draw a stationary Gaussian field on a torus: (1, 1, *shape), float64, mean zero.
 
-    Parameters
-    ----------
-    theta : Tensor
-        (terms,) coefficients of the log spectrum.
-    terms : tuple of str
-        Their names in `content.BASIS`.
-    shape : tuple of int
-        Rows and columns.
-    scale : int
-        s, which sets the unit of frequency; values are such that the periodogram of every s-th pixel is the sum over
-        the aliases of exp(Σ θ_t B_t).
-    generator : torch.Generator
-        Source of the noise.
-
-    Returns
-    -------
-    Tensor
-        (1, 1, *shape), float64, mean zero.
+    `theta` holds the coefficients of the log spectrum, whose terms are named as in `content.BASIS`. The scale s sets
+    the unit of frequency; values are such that the periodogram of every s-th pixel is the sum over the aliases of exp(Σ
+    θ_t B_t).
     """
     rows, cols = (torch.fft.fftfreq(n, dtype=torch.float64) for n in shape)
     fy, fx = torch.broadcast_tensors(rows[:, None], cols[None, :])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -9,6 +10,12 @@ import torch
 from torch import Tensor
 
 from blindsr.operators.degradation import Padding, border_index
+
+
+def check_noise(std: float) -> None:
+    """Raise ValueError unless a noise level is a finite number of 0 or more."""
+    if not 0 <= std < math.inf:
+        raise ValueError(f"noise level {std}: a standard deviation of 0 or more, in units of 0..1, is needed")
 
 
 @runtime_checkable
@@ -43,8 +50,7 @@ class FixedNoise:
     std: float = 0.0005**0.5
 
     def __post_init__(self) -> None:
-        if not 0 <= self.std < float("inf"):
-            raise ValueError(f"noise level {self.std}: a standard deviation of 0 or more, in units of 0..1, is needed")
+        check_noise(self.std)
 
     def initial(self, y: Tensor) -> Tensor:
         """σ² as a scalar tensor."""
@@ -60,12 +66,7 @@ def finest_detail_std(y: Tensor) -> Tensor:
 
     The mask [[1, -2, 1], [-2, 4, -2], [1, -2, 1]] / 6 preserves the standard deviation of white noise and removes
     whatever is locally linear. A blurred LR image has little else at that frequency, so the result is close to σ; image
-    detail raises it, and clipping to 0..1 lowers it.
-
-    Parameters
-    ----------
-    y : Tensor
-        (B, C, h, w), h and w at least 3.
+    detail raises it, and clipping to 0..1 lowers it. y is (B, C, h, w), h and w at least 3.
     """
     d = y[..., 2:] - 2 * y[..., 1:-1] + y[..., :-2]
     d = d[..., 2:, :] - 2 * d[..., 1:-1, :] + d[..., :-2, :]

@@ -139,11 +139,6 @@ class LrErrorForm:
         """Errors e of kernels (n, 1, K, K): (n,) in squared units of y, differentiable, in the kernels' dtype.
 
         An error of zero may come out as a tiny number below it, of the order of 1e-16 times the power of y'.
-
-        Raises
-        ------
-        ValueError
-            If the kernels have another shape.
         """
         k = self._flat(kernels)
         off = 1 - k.sum(1)
@@ -153,22 +148,9 @@ class LrErrorForm:
 
     @torch.no_grad()
     def gradient(self, kernels: Tensor) -> Tensor:
-        """de/dk (n, 1, K, K): 2 (Ak - b - (γ - gᵀk) - (1 - S) (g + ν)) / n, without autograd.
+        """de/dk of kernels (n, 1, K, K), of their shape and dtype, in squared units of y per kernel value.
 
-        Parameters
-        ----------
-        kernels : Tensor
-            (n, 1, K, K).
-
-        Returns
-        -------
-        Tensor
-            (n, 1, K, K), in squared units of y per kernel value, in the kernels' dtype.
-
-        Raises
-        ------
-        ValueError
-            If the kernels have another shape.
+        It is 2 (Ak - b - (γ - gᵀk) - (1 - S) (g + ν)) / n, computed without autograd.
         """
         k = self._flat(kernels)
         off = 1 - k.sum(1, keepdim=True)

@@ -34,19 +34,15 @@ import copy
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from blindsr.likelihood.content import PHOTOGRAPH, Term, design
 from blindsr.likelihood.noise import finest_detail_std
+from blindsr.likelihood.spectral_gradients import KernelPower, Whittle
 
-LEAST_GAIN = 1e-24
-"""Floor of |K|², so that it can be divided out of a product again."""
-
-CHUNK = 250_000
-"""Numbers in the largest array of one pass: as many as fit into a core's cache."""
 LEAST_POWER = 1e-12
 """Floor of an ordinate, squared units of 0..1: without it, the likelihood of a constant y would be unbounded."""
 
@@ -251,7 +247,7 @@ class SpectralLikelihood:
         size = kernels.shape[-1]
         if size not in self._transforms:
             self._transforms[size] = self._transform(size)
-        power: Tensor = _Power.apply(kernels[:, 0].double(), *self._transforms[size])
+        power: Tensor = KernelPower.apply(kernels[:, 0].double(), *self._transforms[size])
         return power
 
     def coefficients(self, u: Tensor) -> tuple[Tensor, Tensor]:
@@ -268,7 +264,7 @@ class SpectralLikelihood:
     def log_likelihood(self, power: Tensor, u: Tensor) -> Tensor:
         """Tempered log-likelihood of |K|² (n, F, s²) and parameters u (n, n_nuisance): (n,), differentiable once."""
         theta, variance = self.coefficients(u)
-        value: Tensor = _Whittle.apply(power, theta, variance, self)
+        value: Tensor = Whittle.apply(power, theta, variance, self)
         return value
 
     def score(self, expected: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -280,14 +276,9 @@ class SpectralLikelihood:
         return value, 1 - (nu + 1) * ratio / (nu + ratio), (nu + 1) * nu * ratio / (nu + ratio) ** 2
 
     def curvature(self, power: Tensor, slope: Tensor, u: Tensor) -> Curvature:
-        """Negative log-likelihood with gradient and Gauss-Newton matrix.
+        """Negative log-likelihood with gradient and Gauss-Newton matrix, at content parameters u (n_nuisance,).
 
-        Parameters
-        ----------
-        power, slope : Tensor
-            |K|² (F, s²), and its derivatives in the d kernel parameters, (d, F, s²).
-        u : Tensor
-            (n_nuisance,).
+        `power` is |K|² (F, s²), and `slope` holds its derivatives in the d kernel parameters, (d, F, s²).
         """
         theta, variance = (v[0] for v in self.coefficients(u[None]))
         content = torch.einsum("wt,fat->wfa", theta, self.basis).exp()
@@ -332,60 +323,3 @@ class SpectralLikelihood:
     def noise_std(self, u: Tensor, channels: int) -> float:
         """Noise level of one channel that the parameters stand for (the grey mean of C channels has σ/√C)."""
         return float(self.coefficients(u[None])[1][0].sqrt()) * math.sqrt(channels)
-
-
-class _Power(torch.autograd.Function):
-    """|K(f')|² of kernels (n, K, K) by Fourier sums along both axes, read at some places of their outer product."""
-
-    @staticmethod
-    def forward(ctx: Any, k: Tensor, along_y: Tensor, along_x: Tensor, place: Tensor) -> Tensor:
-        """Squared absolute values (n, F, s²)."""
-        transform = along_y @ (k.to(along_x.dtype) @ along_x)
-        chosen = transform.flatten(1)[:, place.flatten()]
-        ctx.save_for_backward(chosen, along_y, along_x, place)
-        power: Tensor = (chosen.real**2 + chosen.imag**2).unflatten(1, place.shape).double()
-        return power
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
-        """Gradient with respect to the kernels."""
-        chosen, along_y, along_x, place = ctx.saved_tensors
-        full = chosen.new_zeros(len(grad), along_y.shape[0] * along_x.shape[1])
-        full[:, place.flatten()] = 2 * grad.flatten(1).to(chosen.real.dtype) * chosen
-        full = full.unflatten(1, (along_y.shape[0], along_x.shape[1]))
-        return (along_y.mH @ (full @ along_x.mH)).real.double(), None, None, None
-
-
-class _Whittle(torch.autograd.Function):
-    """Log-likelihood with its gradients made in the same pass: the big arrays (windows, F, s²) are walked once."""
-
-    @staticmethod
-    def forward(ctx: Any, power: Tensor, theta: Tensor, variance: Tensor, likelihood: SpectralLikelihood) -> Tensor:
-        """Log-likelihood (n,)."""
-        basis = likelihood.wide_basis  # (terms, s² F): sums over aliases and products with an ordinate run along F
-        weight = likelihood.temper * likelihood.weight
-        n, terms, kinds = len(power), basis.shape[1], theta.shape[1]
-        value, by_variance = power.new_empty(n), power.new_empty(n)
-        by_power, by_theta = power.new_empty(power.shape), theta.new_empty(theta.shape)
-        chunk = max(1, CHUNK // max(1, kinds * terms))
-        for some in (slice(i, i + chunk) for i in range(0, n, chunk)):
-            p = power[some].mT.to(basis.dtype).clamp_min(LEAST_GAIN)[:, None]  # (chunk, 1, s², F)
-            t = theta[some].to(basis.dtype)
-            seen = (t @ basis).exp_().unflatten(2, p.shape[2:]).mul_(p)
-            expected = seen.sum(2).double() + variance[some, None, None]
-            energy, first, _ = likelihood.score(expected)
-            slope = -weight * first / expected
-            seen.mul_(slope.to(basis.dtype)[:, :, None])
-            value[some] = -(weight * energy).sum((1, 2))
-            by_power[some] = (seen.sum(1) / p[:, 0]).mT.double()
-            by_theta[some] = (seen.flatten(2) @ basis.T).double()
-            by_variance[some] = slope.sum((1, 2))
-        ctx.save_for_backward(by_power, by_theta, by_variance)
-        return value
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        """Gradients times those of the values."""
-        by_power, by_theta, by_variance = ctx.saved_tensors
-        wide = grad[:, None, None]
-        return by_power * wide, by_theta * wide, by_variance * grad, None

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from blindsr.errors import UserError
-from blindsr.estimators.loop import JointLoop, KernelFactory, MonteCarloSettings, PriorFactory
+from blindsr.estimators.loop import JointLoop
+from blindsr.estimators.problem import KernelFactory, MonteCarloSettings, PriorFactory
 from blindsr.estimators.spectral import KernelEstimator
 from blindsr.estimators.stopping import MovingVariance
 from blindsr.likelihood.data_term import DataTerm, SsimThenMse

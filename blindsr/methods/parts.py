@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from blindsr.errors import UserError
-from blindsr.estimators.loop import ImageFactory, KernelBlock, KernelFactory, PriorFactory, Problem, free_kernel
+from blindsr.estimators.problem import ImageFactory, KernelBlock, KernelFactory, PriorFactory, Problem, free_kernel
 from blindsr.generators.kernel import FixedKernel, GaussianKernel, KernelNetwork, ParametricKernel
 from blindsr.generators.latent import SphericalLatent
 from blindsr.generators.memory import check_memory

@@ -28,6 +28,8 @@ DEFAULT_METHOD = "fast-map"
 """The method where none is named."""
 LOOP_METHOD = "mlmc"
 """The method where none is named and a part of the joint loop is."""
+MAP_PRIORS = ("patch-groups",)
+"""Image priors that, named alone, are the default method's: made for MAP images, and slow in the joint loop."""
 
 _MLMC = LoopRow(
     "mlmc",
@@ -162,7 +164,7 @@ def _loop_parts(choice: Choice) -> list[str]:
     words: dict[str, Any] = {
         "prior": choice.prior,
         "optimizer": choice.optimizer,
-        "image-prior": choice.image_prior,
+        "image-prior": None if choice.image_prior in MAP_PRIORS else choice.image_prior,
         "noise": choice.noise if choice.noise in ("patch", "none") else None,
     }
     return [f"--{n} {w if isinstance(w, str) else type(w).__name__}" for n, w in words.items() if w is not None]

@@ -97,8 +97,8 @@ class Optimizer(Protocol):
     """How the two blocks take turns."""
 
     def begin_outer(self, run: Run, energy: Energy) -> None:
-        """Take note that a new outer iteration starts (or do what is done once in each, such as an E-step)."""
-        ...
+        """Do what is done once in each outer iteration, such as an E-step; by default nothing."""
+        return None
 
     def step(self, run: Run, energy: Energy) -> Pass:
         """One inner step: at least one pass through both generators and a step on one block."""
@@ -116,6 +116,14 @@ def forward(run: Run, energy: Energy) -> Pass:
     data, residual = energy.data(x, k, run.variance, run.step)
     prior = energy.prior(x, run.variance) + energy.weighted_kernel(k, run.variance)
     return Pass(x.detach(), k.detach(), residual, data, prior)
+
+
+def image_step(run: Run, energy: Energy) -> Pass:
+    """Evaluate the energy, add its gradients for both blocks to those that stand there, and step on the image."""
+    done = forward(run, energy)
+    (done.data + done.prior).backward()
+    adam_step(run.image_adam, run.image)
+    return done
 
 
 def adam_step(adam: torch.optim.Optimizer | None, module: nn.Module) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from blindsr.optimizers.base import Energy, Pass, Run, adam_step, forward, parameters
+from blindsr.optimizers.base import Energy, Pass, Run, adam_step, image_step, parameters
 
 
 @dataclass(frozen=True)
@@ -47,9 +47,7 @@ class MetaLearned:
 
     def step(self, run: Run, energy: Energy) -> Pass:
         """One inner step."""
-        done = forward(run, energy)
-        (done.data + done.prior).backward()
-        adam_step(run.image_adam, run.image)
+        done = image_step(run, energy)
         self._accumulate(run)
         if (run.step + 1) % self.interval == 0:
             window = run.memory.pop("gradients")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from blindsr.optimizers.base import Energy, Pass, Run, adam_step, forward
+from blindsr.optimizers.base import Energy, Optimizer, Pass, Run, adam_step, image_step
 
 
 @dataclass(frozen=True)
-class Alternating:
+class Alternating(Optimizer):
     """Plain alternating minimisation: some steps on x with k fixed, then some on k with x fixed, each block greedily.
 
     Steps on k use the image of the last pass and need no pass through the image generator.
@@ -26,14 +26,9 @@ class Alternating:
         if min(self.image_steps, self.kernel_steps) < 1:
             raise ValueError("alternating minimisation: image_steps and kernel_steps must be at least 1")
 
-    def begin_outer(self, run: Run, energy: Energy) -> None:
-        """Nothing to do."""
-
     def step(self, run: Run, energy: Energy) -> Pass:
         """One step on x; after every `image_steps` of them, the turn of k."""
-        done = forward(run, energy)
-        (done.data + done.prior).backward()
-        adam_step(run.image_adam, run.image)
+        done = image_step(run, energy)
         if run.kernel_adam is None:
             return done
         run.kernel_adam.zero_grad(set_to_none=True)
@@ -47,7 +42,7 @@ class Alternating:
 
 
 @dataclass(frozen=True)
-class Joint:
+class Joint(Optimizer):
     """Both blocks step on the same loss at every step (Double-DIP). With a fixed kernel: image only (DIP).
 
     Parameters
@@ -62,14 +57,9 @@ class Joint:
         if self.kernel_from < 0:
             raise ValueError("joint descent: kernel_from must be 0 or more")
 
-    def begin_outer(self, run: Run, energy: Energy) -> None:
-        """Nothing to do."""
-
     def step(self, run: Run, energy: Energy) -> Pass:
         """One step on x and, where it takes part, on k."""
-        done = forward(run, energy)
-        (done.data + done.prior).backward()
-        adam_step(run.image_adam, run.image)
+        done = image_step(run, energy)
         if run.step >= self.kernel_from:
             adam_step(run.kernel_adam, run.kernel)
         elif run.kernel_adam is not None:

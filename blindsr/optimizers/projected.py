@@ -14,11 +14,11 @@ import torch
 from torch import nn
 
 from blindsr.generators.base import retract_
-from blindsr.optimizers.base import Energy, Pass, Run, parameters
+from blindsr.optimizers.base import Energy, Optimizer, Pass, Run, parameters
 
 
 @dataclass(frozen=True)
-class ProjectedGradient:
+class ProjectedGradient(Optimizer):
     """One gradient step on x, then one on k at the new x; λ, the weight of the image prior, falls geometrically.
 
     A step moves the parameter of steepest slope by a fixed share of the block's largest value, as published:
@@ -48,9 +48,6 @@ class ProjectedGradient:
     def __post_init__(self) -> None:
         if not min(self.image_step, self.kernel_step) > 0 or not self.first >= 1 or not 0 < self.decay <= 1:
             raise ValueError("projected gradient: need steps above 0, first of at least 1 and decay in (0, 1]")
-
-    def begin_outer(self, run: Run, energy: Energy) -> None:
-        """Nothing to do."""
 
     def step(self, run: Run, energy: Energy) -> Pass:
         """One step on x, one on k."""

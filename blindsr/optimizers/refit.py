@@ -9,11 +9,11 @@ from torch import Tensor
 
 from blindsr.generators.base import retract_
 from blindsr.likelihood.quadratic import LrErrorForm
-from blindsr.optimizers.base import Energy, Pass, Run, adam_step, forward, parameters
+from blindsr.optimizers.base import Energy, Optimizer, Pass, Run, image_step, parameters
 
 
 @dataclass(frozen=True)
-class RefitKernel:
+class RefitKernel(Optimizer):
     """φ_x takes an Adam step at every step; φ_k is refitted every few steps to the image's running mean.
 
     The refit minimises n e(k) / 2σ_e² + Φ(k) by L-BFGS, e the mean squared LR error of a kernel under the fixed image
@@ -46,14 +46,9 @@ class RefitKernel:
         if self.interval < 1 or self.iterations < 2 or self.first < 0 or not self.error_variance > 0:
             raise ValueError("kernel refit: need interval >= 1, iterations >= 2, first >= 0 and error_variance > 0")
 
-    def begin_outer(self, run: Run, energy: Energy) -> None:
-        """Nothing to do."""
-
     def step(self, run: Run, energy: Energy) -> Pass:
         """One step on x; where it is due, a refit of k."""
-        done = forward(run, energy)
-        (done.data + done.prior).backward()
-        adam_step(run.image_adam, run.image)
+        done = image_step(run, energy)
         free = parameters(run.kernel)
         for p in free:
             p.grad = None

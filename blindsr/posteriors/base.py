@@ -106,13 +106,7 @@ def coordinate_names(prior: KernelDensity) -> tuple[str, ...]:
 
 
 def check_prior(prior: KernelDensity) -> None:
-    """Check the kernel prior of a target.
-
-    Raises
-    ------
-    ValueError
-        If it is no density over kernel parameters.
-    """
+    """Raise ValueError unless a prior is a density over kernel parameters."""
     if not isinstance(prior, KernelDensity):
         raise ValueError(
             f"{type(prior).__name__} is no kernel prior with a density: sample, sample_z, log_prob, kernel and dim are "

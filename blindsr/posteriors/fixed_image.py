@@ -35,7 +35,7 @@ class FixedImageTarget:
     x, y : Tensor
         HR (1, C, H, W) and LR (1, C, h, w), values 0..1. The borders of a photo are not circular, and nothing is known
         beyond them: give the part of y that x explains without its border, and `Padding.VALID`
-        (`estimators.spectral.interior` cuts it out).
+        (`estimators.interior.interior` cuts it out).
     degradation : Degradation
         The operator.
     prior : KernelDensity
@@ -127,19 +127,9 @@ class FixedImageTarget:
         return self.prior.kernel(z[:, : self.prior.dim])
 
     def kernel_log_likelihood(self, kernels: Tensor, log_noise: Tensor | None = None) -> Tensor:
-        """Log p(y | x, k, σ), normalised over y.
+        """Log p(y | x, k, σ), normalised over y: (n,), float64, differentiable.
 
-        Parameters
-        ----------
-        kernels : Tensor
-            (n, 1, K, K).
-        log_noise : Tensor, optional
-            (n,) log σ; None where σ is known.
-
-        Returns
-        -------
-        Tensor
-            (n,), float64, differentiable.
+        Kernels are (n, 1, K, K); `log_noise` holds log σ (n,), and is None where σ is known.
         """
         return self._gaussian(self.form(kernels.double()), self.variance(log_noise))
 
@@ -204,10 +194,7 @@ class FixedImageTarget:
     def mode(self, starts: int = 8) -> Tensor:
         """Highest mode found (dim,), by L-BFGS from draws of the prior (with a fixed seed).
 
-        Parameters
-        ----------
-        starts : int
-            Number of draws; after ten steps each, the best two are continued to convergence.
+        From each of `starts` draws ten steps are made; the best two are then continued to convergence.
         """
         generator = torch.Generator().manual_seed(0)
         points = self.initial(max(starts, 1), generator=generator)
@@ -254,12 +241,8 @@ class FixedImageTarget:
     def pointwise_log_likelihood(self, z: Tensor, chunk: int = 64) -> dict[str, Tensor]:
         """Log likelihood of each value of y: {"lr_image": (n, C h w)}, float32, whose rows sum to `log_likelihood`.
 
-        Parameters
-        ----------
-        z : Tensor
-            (n, dim). The result takes 4 n C h w bytes: thin the draws of a large image first.
-        chunk : int
-            Positions at a time, which bounds the memory beyond that.
+        The result takes 4 n C h w bytes: thin the draws of a large image first. `chunk` positions at a time are
+        evaluated, which bounds the memory beyond that.
         """
         rows = []
         for part in z.double().split(chunk):

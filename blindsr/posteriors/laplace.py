@@ -30,27 +30,13 @@ SETTLED = 1e-6
 
 @dataclass(frozen=True)
 class SpectralMode:
-    """A mode of the spectral posterior.
+    """A mode of the spectral posterior."""
 
-    Attributes
-    ----------
-    likelihood : SpectralLikelihood
-        The likelihood of y.
-    family : KernelDensity
-        The kernel family and its prior.
-    position : Tensor
-        (dim + n_nuisance,), float64: z, then u.
-    energy : float
-        E there: a negative log posterior, up to a constant that is the same for all families on one y.
-    precision : Tensor
-        Gauss-Newton matrix of E there, (dim + n_nuisance,) square.
-    """
-
-    likelihood: SpectralLikelihood
-    family: KernelDensity
-    position: Tensor
-    energy: float
-    precision: Tensor
+    likelihood: SpectralLikelihood  # The likelihood of y
+    family: KernelDensity  # The kernel family and its prior
+    position: Tensor  # (dim + n_nuisance,), float64: z, then u
+    energy: float  # E there: a negative log posterior, up to a constant that is the same for all families on one y
+    precision: Tensor  # Gauss-Newton matrix of E there, (dim + n_nuisance,) square
 
 
 def starts(family: KernelDensity) -> Tensor:
@@ -62,17 +48,7 @@ def starts(family: KernelDensity) -> Tensor:
 
 
 def spectral_mode(likelihood: SpectralLikelihood, family: KernelDensity, start: Tensor | None = None) -> SpectralMode:
-    """Find the mode from the best of several starts.
-
-    Parameters
-    ----------
-    likelihood : SpectralLikelihood
-        The likelihood of y.
-    family : KernelDensity
-        The kernel family and its prior.
-    start : Tensor, optional
-        Kernel parameters (m, dim) to start from; default: `starts(family)`.
-    """
+    """Find the mode from the best of several starts (m, dim) in z; by default `starts(family)`."""
     begin = starts(family) if start is None else start.double()
     found = [descend(likelihood, family, z, steps=8 if len(begin) > 4 else 80) for z in begin]
     best = sorted(found, key=lambda mode: mode.energy)[: 2 if len(begin) > 4 else 1]
@@ -128,22 +104,11 @@ def descend(
     free: Tensor | None = None,
     settled: float = SETTLED,
 ) -> SpectralMode:
-    """Minimise E by the Levenberg-Marquardt method.
+    """Minimise E by at most `steps` steps of the Levenberg-Marquardt method.
 
-    Parameters
-    ----------
-    likelihood : SpectralLikelihood
-        The likelihood of y.
-    family : KernelDensity
-        The kernel family and its prior.
-    start : Tensor
-        Kernel parameters (dim,), for which the content is initialised, or a whole position.
-    steps : int
-        Maximum number of steps.
-    free : Tensor or None
-        Indices of the coordinates that are optimised, the others being fixed; None: all of them.
-    settled : float
-        Gain of a step, in nats, below which the descent has converged.
+    The start is a whole position, or kernel parameters (dim,) for which the content is initialised. Only the
+    coordinates with indices `free` are optimised (all by default); the descent has converged when a step gains less
+    than `settled` nats.
     """
     at = start.clone()
     if len(at) == family.dim:

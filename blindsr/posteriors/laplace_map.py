@@ -53,33 +53,18 @@ Vector = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Point:
-    """A conditional mode.
+    """A conditional mode."""
 
-    Attributes
-    ----------
-    at : Tensor
-        (dim,) kernel parameters and content parameters.
-    position : Tensor
-        (dim,) the same as a position of the target.
-    covariance : Tensor
-        (m, m) of the free coordinates there, in the coordinates of positions.
-    margin : float
-        Laplace's approximation of the log marginal, up to a constant.
-    """
-
-    at: Tensor
-    position: Tensor
-    covariance: Tensor
-    margin: float
+    at: Tensor  # (dim,) kernel parameters and content parameters
+    position: Tensor  # (dim,) the same as a position of the target
+    covariance: Tensor  # (m, m) of the free coordinates there, in the coordinates of positions
+    margin: float  # Laplace's approximation of the log marginal, up to a constant
 
 
 def nested_laplace(target: SpectralTarget) -> Transport:
     """Build the transport map: an axis for the noise level, one for the kernel's size, a linear map for the others.
 
-    Raises
-    ------
-    ValueError
-        If the approximation fails: a marginal cannot be computed, or a conditional curvature is not positive definite.
+    Raises ValueError if a marginal cannot be computed, or a conditional curvature is not positive definite.
     """
     try:
         return _nested_laplace(target)

@@ -99,13 +99,7 @@ class FlatNetwork:
         return torch.softmax(value, dim=1), values
 
     def kernel(self, phi: Tensor) -> Tensor:
-        """Kernels (n, 1, K, K) of parameters (n, dim), differentiable, in the dtype of φ.
-
-        Raises
-        ------
-        ValueError
-            If the rows have another length.
-        """
+        """Kernels (n, 1, K, K) of parameters (n, dim), differentiable, in the dtype of φ; ValueError if dim differs."""
         return self._forward(phi)[0].view(-1, 1, self.kernel_size, self.kernel_size)
 
     @torch.no_grad()

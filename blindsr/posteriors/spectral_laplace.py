@@ -96,16 +96,8 @@ class SpectralPosterior:
     ) -> SpectralPosterior:
         """Find the mode for y (1, C, h, w), values 0..1, and the density around it.
 
-        Parameters
-        ----------
-        y : Tensor
-            LR image.
-        degradation : Degradation
-            Scale and kernel size (alignment and padding do not matter here).
-        family : KernelDensity, optional
-            Kernel family with its prior; default: Gaussians, `priors.normal.GaussianShape`.
-        settings : SpectralSettings, optional
-            Assumptions of the image model.
+        Of the degradation only scale and kernel size matter. The default family is Gaussian
+        (`priors.normal.GaussianShape`).
         """
         shape: KernelDensity = family or GaussianShape(degradation.kernel_size, degradation.scale)
         with one_thread():

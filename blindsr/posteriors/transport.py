@@ -43,24 +43,13 @@ class Reading(NamedTuple):
 
 @dataclass(frozen=True)
 class Axis:
-    """One coordinate, and how location and scale of the others depend on it.
+    """One coordinate, and how location and scale of the others depend on it."""
 
-    Attributes
-    ----------
-    place : int
-        j.
-    others : Tensor
-        (m,) indices of the dependent coordinates.
-    knots : Tensor
-        (n,) values of w_j, ascending.
-    values, slopes : Tensor
-        (n, 1 + 2 m) u, then m, then l, and their derivatives in w_j. Beyond the knots u is linear, and m and l are
-        constant.
-    """
-
-    place: int
-    others: Tensor
-    knots: Tensor
+    place: int  # j
+    others: Tensor  # (m,) indices of the dependent coordinates
+    knots: Tensor  # (n,) values of w_j, ascending
+    # values, slopes: (n, 1 + 2 m) u, then m, then l, and their derivatives in w_j. Beyond the knots u is linear, and m
+    # and l are constant.
     values: Tensor
     slopes: Tensor
 

@@ -54,32 +54,17 @@ class KernelFamily:
     file: str | None = None
 
     def truth(self, degradation: Degradation) -> KernelPrior:
-        """Return the law of true kernels in simulations.
-
-        Raises
-        ------
-        UserError
-            If the family has none for this scale and kernel size.
-        """
+        """Return the law of true kernels in simulations; UserError if there is none for this scale and kernel size."""
         return self.law(degradation)
 
     def sampling(self, degradation: Degradation) -> KernelPrior:
-        """Return the law that the Monte Carlo step draws from.
-
-        Raises
-        ------
-        UserError
-            If the family has none for this scale and kernel size.
-        """
+        """Return the law that the Monte Carlo step draws from; UserError if there is none for this scale and size."""
         return (self.drawn or self.law)(degradation)
 
     def density(self, degradation: Degradation) -> KernelDensity:
         """Return a density over an unconstrained z: the smooth family, or else the Monte Carlo law if it has a density.
 
-        Raises
-        ------
-        UserError
-            If the family has none.
+        Raises UserError if the family has none.
         """
         found = self.sampling(degradation) if self.smooth is None else self.smooth(degradation)
         if isinstance(found, KernelDensity):
@@ -125,13 +110,7 @@ ALIASES = {"mcmc": "gaussian"}
 
 
 def kernel_family(name: str) -> KernelFamily:
-    """Return the family of a name or alias.
-
-    Raises
-    ------
-    UserError
-        If there is none.
-    """
+    """Return the family of a name or alias; UserError if there is none."""
     family = FAMILIES.get(ALIASES.get(name, name))
     if family is None:
         raise UserError(

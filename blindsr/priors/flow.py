@@ -89,12 +89,7 @@ class FlowPrior:
     def log_prob_kernels(self, kernels: Tensor, *, generator: torch.Generator) -> Tensor:
         """Log density (n,), nats, of the dequantised logits of kernels (n, 1, K, K); the generator draws their noise.
 
-        Densities of two models can be compared where `logits` are the same.
-
-        Raises
-        ------
-        ValueError
-            If the kernels are of another size.
+        Densities of two models can be compared where `logits` are the same. Kernels of another size raise ValueError.
         """
         if kernels.shape[1:] != (1, self.kernel_size, self.kernel_size):
             k = self.kernel_size

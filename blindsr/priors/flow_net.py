@@ -50,30 +50,15 @@ LOG_SCALE = (-8.0, 4.0)
 
 @dataclass(frozen=True)
 class Logits:
-    """How kernels become logits.
+    """How kernels become logits."""
 
-    Parameters
-    ----------
-    peak : float
-        c, kernel values (they sum to one).
-    floor : float
-        φ, share of c.
-    noise : float
-        τ, standard deviation of the dequantising noise in logits: about the relative error of a pixel.
-    center : float, optional
-        Where the kernels' centre of mass lies on both axes, pixels, if all have the same: `decode` then puts it there
-        by an exponential tilt, since no noise may move what never varies. None: it falls where it falls.
-
-    Raises
-    ------
-    ValueError
-        If a number is out of its range.
-    """
-
-    peak: float
-    floor: float = 1e-3
+    peak: float  # c, kernel values (they sum to one)
+    floor: float = 1e-3  # φ, share of c
     noise: float = 0.05
+    """τ, standard deviation of the dequantising noise in logits: about the relative error of a pixel."""
     center: float | None = None
+    """Where the kernels' centre of mass lies on both axes, pixels, if all have the same: `decode` then puts it there by
+    an exponential tilt, since no noise may move what never varies. None: it falls where it falls."""
 
     def __post_init__(self) -> None:
         if not (0 < self.peak <= 1 and 0 < self.floor < 0.1 and 0 < self.noise < 1):
@@ -99,32 +84,14 @@ class Logits:
 
 @dataclass(frozen=True)
 class FlowShape:
-    """Size of a flow.
+    """Size of a flow."""
 
-    Parameters
-    ----------
-    kernel_size : int
-        K; the flow has K² dimensions.
-    levels : tuple of int
-        Coordinates in the coarsest group, in the two coarsest together, and so on; the last group takes the rest.
-    couplings : int
-        Spline couplings of the coarsest group.
-    bins : int
-        Pieces of a spline.
-    hidden : int
-        Width of both hidden layers of each coupling's network.
-
-    Raises
-    ------
-    ValueError
-        If a number is too small, or the levels do not increase from 2 to below K².
-    """
-
-    kernel_size: int
+    kernel_size: int  # K; the flow has K² dimensions
     levels: tuple[int, ...] = (4, 16, 64)
-    couplings: int = 5
-    bins: int = 8
-    hidden: int = 64
+    """Coordinates in the coarsest group, in the two coarsest together, and so on; the last group takes the rest."""
+    couplings: int = 5  # Spline couplings of the coarsest group
+    bins: int = 8  # Pieces of a spline
+    hidden: int = 64  # Width of both hidden layers of each coupling's network
 
     def __post_init__(self) -> None:
         steps = (2, *self.levels, self.kernel_size**2)
@@ -186,13 +153,6 @@ class _Layer(nn.Module):
 class KernelFlow(nn.Module):
     """The invertible map z <-> v between white noise and logits, both (n, K²).
 
-    Parameters
-    ----------
-    shape : FlowShape
-        Its size.
-
-    Notes
-    -----
     Weights come from torch's global random state: construct inside `blindsr.random.seeded`. Until `whiten` is called
     the logits' axes are the pixels.
     """

@@ -18,23 +18,10 @@ from blindsr.priors.parametric import Delta, IndependentParameters, ParametricKe
 
 
 def gaussian_kernel(size: int, var1: Tensor, var2: Tensor, angle: Tensor, center: Tensor) -> Tensor:
-    """Evaluate Eq. 21 on a pixel grid and normalise the kernel to sum one.
+    """Evaluate Eq. 21 on a grid of side `size` and normalise: (n, 1, size, size), each kernel summing to one.
 
-    Parameters
-    ----------
-    size : int
-        Side K in pixels.
-    var1, var2 : Tensor
-        (n,) variances along the principal axes, pixels².
-    angle : Tensor
-        (n,) radians.
-    center : Tensor
-        (n, 2) as (column, row), in pixels from index 0.
-
-    Returns
-    -------
-    Tensor
-        (n, 1, size, size), each summing to one.
+    The variances along the principal axes (n,) are in pixels², the angle (n,) in radians, and the centre (n, 2), as
+    (column, row), in pixels from index 0.
     """
     a, b = rotated_grid(size, angle, center)
     log_k = -0.5 * (a.square() / var1[:, None, None] + b.square() / var2[:, None, None])
@@ -89,10 +76,7 @@ class GaussianKernelPrior(ParametricKernels):
     ) -> GaussianKernelPrior:
         """Return the prior with λ ~ U[low, high] on each axis, angle ~ U[0, π) and a centre within ± `jitter` pixels.
 
-        Raises
-        ------
-        ValueError
-            If not 0 < low < high, or if the jitter is negative.
+        Raises ValueError if not 0 < low < high, or if the jitter is negative.
         """
         if not 0 < low < high or jitter < 0:
             raise ValueError(f"Gaussian prior: need 0 < low < high and jitter >= 0, got {low}, {high}, {jitter}")

@@ -39,18 +39,11 @@ def difference(x: Tensor, offset: tuple[int, int]) -> Tensor:
 
 
 def shrink(magnitude: Tensor, weight: float, exponent: float) -> Tensor:
-    """Minimise t w^γ + (w − v)²/2 over w ≥ 0 by Newton's method from the right.
+    """Minimise t w^γ + (w − v)²/2 over w ≥ 0 by Newton's method from the right; v ≥ 0, t ≥ 0 and 0 < γ ≤ 2.
 
     For γ < 1 the minimum jumps from 0 to w* = (2 t (1 − γ))^(1/(2−γ)) at v* = w* + t γ w*^(γ−1) (Krishnan & Fergus,
     "Fast Image Deconvolution using Hyper-Laplacian Priors", 2009); above it the derivative is convex and increasing, so
-    Newton's steps from v converge from one side. For γ > 1 so is it in w^(γ−1).
-
-    Parameters
-    ----------
-    magnitude : Tensor
-        v ≥ 0, any shape.
-    weight, exponent : float
-        t ≥ 0 and γ in (0, 2].
+    Newton's steps from v converge from one side. For γ > 1 the same holds in w^(γ−1).
     """
     if exponent == 1 or weight == 0:
         return (magnitude - weight).clamp_min(0)
@@ -87,14 +80,9 @@ class GradientPrior(ABC):
 
     @abstractmethod
     def shrink(self, differences: Tensor, weight: float) -> Tensor:
-        """Minimise t φ(w) + ‖w − g‖²/2 over w.
+        """Minimise t φ(w) + ‖w − g‖²/2 over w, with t ≥ 0.
 
-        Parameters
-        ----------
-        differences : Tensor
-            g (filters, B, C, H, W), each at the pixel that its filter starts from.
-        weight : float
-            t ≥ 0.
+        The differences g are (filters, B, C, H, W), each at the pixel that its filter starts from.
         """
 
     @torch.no_grad()

@@ -25,21 +25,9 @@ def line_kernel(size: int, length: Tensor, angle: Tensor, center: Tensor, *, thi
 
         k(u) ∝ exp(-b²/2w²) [Φ((a + l/2)/w) - Φ((a - l/2)/w)].
 
-    Parameters
-    ----------
-    size : int
-        Side K in pixels.
-    length, angle : Tensor
-        (n,), pixels and radians (from the column axis towards the row axis).
-    center : Tensor
-        (n, 2) as (column, row), pixels from index 0.
-    thickness : float
-        w, pixels; the default of half a pixel stands for the footprint of a pixel.
-
-    Returns
-    -------
-    Tensor
-        (n, 1, size, size), each summing to one.
+    The length (n,) is in pixels, the angle (n,) in radians from the column axis towards the row axis, the centre (n,
+    2), as (column, row), in pixels from index 0. `thickness` is w; its default of half a pixel stands for the footprint
+    of a pixel. The kernels (n, 1, size, size) each sum to one.
     """
     along, across = rotated_grid(size, angle, center)
     half, r = length[:, None, None] / 2, 1 / (math.sqrt(2) * thickness)
@@ -94,12 +82,8 @@ def shake_trajectories(n: int, *, generator: torch.Generator, steps: int = 2000)
         v ← v + 2 v e^{i(π + U - ½)} [U < p_big ε] + ε (g (N + iN) - 60 c x),   v ← v / |v|,   x ← x + v / steps
 
     where U stands for independent uniform variates and ε = 0.1 U, c = 0.7 U, p_big = 0.2 U and g = 10 U are drawn once
-    for each trajectory. The factor 60 converts the pull of Kupyn et al., whose paths are 60 pixels long.
-
-    Returns
-    -------
-    Tensor
-        (n, steps) complex positions (column + i row), total length one.
+    for each trajectory. The factor 60 converts the pull of Kupyn et al., whose paths are 60 pixels long. The positions
+    (n, steps) are complex, column + i row.
     """
 
     def u(*shape: int) -> Tensor:
@@ -123,10 +107,7 @@ def shake_trajectories(n: int, *, generator: torch.Generator, steps: int = 2000)
 def splat(points: Tensor, size: int) -> Tensor:
     """Accumulate points (n, m), complex as column + i row in pixels, on a size x size grid with bilinear weights.
 
-    Returns
-    -------
-    Tensor
-        (n, 1, size, size), each summing to one; points must lie in [0, size - 1].
+    The points must lie in [0, size - 1]; each of the kernels (n, 1, size, size) sums to one.
     """
     col, row = points.real, points.imag
     c0, r0 = col.floor().clamp(0, size - 2), row.floor().clamp(0, size - 2)

@@ -59,6 +59,8 @@ class SmoothKernels:
     kernel_size: int
     scale: int
     names: ClassVar[tuple[str, ...]] = ()
+    std: ClassVar[tuple[float, ...]] = ()
+    """Prior standard deviations of z."""
 
     @classmethod
     def of(cls, degradation: Degradation) -> Self:
@@ -68,11 +70,6 @@ class SmoothKernels:
     @property
     def mean(self) -> tuple[float, ...]:
         """Prior means of z."""
-        raise NotImplementedError
-
-    @property
-    def std(self) -> tuple[float, ...]:
-        """Prior standard deviations of z."""
         raise NotImplementedError
 
     def kernel(self, z: Tensor) -> Tensor:
@@ -122,48 +119,39 @@ class SmoothKernels:
 class GaussianShape(SmoothKernels):
     """Anisotropic Gaussians: z = (log √det Σ, stretch, diagonal stretch)."""
 
-    names = ("log_variance", "stretch", "diagonal_stretch")
+    names: ClassVar[tuple[str, ...]] = ("log_variance", "stretch", "diagonal_stretch")
+    std: ClassVar[tuple[float, ...]] = (0.8, 0.6, 0.6)
+    """Two standard deviations span a factor of 5 in the variance, either way."""
 
     @property
     def mean(self) -> tuple[float, ...]:
         """A variance of 0.7 s pixels², round."""
         return (math.log(0.7 * self.scale), 0.0, 0.0)
 
-    @property
-    def std(self) -> tuple[float, ...]:
-        """Two standard deviations span a factor of 5 in the variance, either way."""
-        return (0.8, 0.6, 0.6)
-
     def starts(self) -> Tensor:
-        """Three widths, all round, since a wrong mode may explain sharp content by a narrow kernel, or vice versa."""
-        return torch.log(self.scale * torch.tensor([[0.25], [0.7], [2.0]], dtype=torch.float64)) * torch.eye(1, 3)
+        """Three widths, all isotropic: a wrong mode may explain sharp content by a narrow kernel, or vice versa."""
+        widths = self.scale * torch.tensor([[0.25], [0.7], [2.0]], dtype=torch.float64)
+        return torch.log(widths) * torch.eye(1, self.dim)
 
     def kernel(self, z: Tensor) -> Tensor:
         """Kernels (n, 1, K, K)."""
         return self._normalised(-0.5 * self._radius2(z))
 
 
-class GeneralizedGaussianShape(SmoothKernels):
+class GeneralizedGaussianShape(GaussianShape):
     """Generalised Gaussians: the Gaussian's three coordinates and log(β/2), negative for heavy tails.
 
     A positive log(β/2) gives a flat top.
     """
 
     names = (*GaussianShape.names, "log_half_exponent")
+    std = (0.8, 0.6, 0.6, 0.35)
+    """Two standard deviations span β from 1 to 4."""
 
     @property
     def mean(self) -> tuple[float, ...]:
         """That of the Gaussian, β = 2."""
         return (math.log(0.7 * self.scale), 0.0, 0.0, 0.0)
-
-    @property
-    def std(self) -> tuple[float, ...]:
-        """Two standard deviations span β from 1 to 4."""
-        return (0.8, 0.6, 0.6, 0.35)
-
-    def starts(self) -> Tensor:
-        """Those of the Gaussian, with β = 2."""
-        return torch.log(self.scale * torch.tensor([[0.25], [0.7], [2.0]], dtype=torch.float64)) * torch.eye(1, 4)
 
     def kernel(self, z: Tensor) -> Tensor:
         """Kernels (n, 1, K, K)."""
@@ -176,16 +164,13 @@ class DiskShape(SmoothKernels):
     """Defocus disks: z = (log radius,)."""
 
     names = ("log_radius",)
+    std = (0.4,)
+    """Two standard deviations span a factor of 2.2 in the radius, either way."""
 
     @property
     def mean(self) -> tuple[float, ...]:
         """A radius of s pixels."""
         return (math.log(float(self.scale)),)
-
-    @property
-    def std(self) -> tuple[float, ...]:
-        """Two standard deviations span a factor of 2.2 in the radius, either way."""
-        return (0.4,)
 
     def starts(self) -> Tensor:
         """Five radii, since the rings in the spectrum of a disk give its likelihood several modes."""
@@ -202,16 +187,13 @@ class LineShape(SmoothKernels):
     """Lines of linear motion: z = (log length, angle in radians, from the column axis towards the row axis)."""
 
     names = ("log_length", "angle")
+    std = (0.4, math.pi)
+    """A factor of 2.2 in length either way, and practically any angle (angles repeat after π)."""
 
     @property
     def mean(self) -> tuple[float, ...]:
         """Half the kernel's side in length, along the columns' axis."""
         return (math.log(self.kernel_size / 2), 0.0)
-
-    @property
-    def std(self) -> tuple[float, ...]:
-        """A factor of 2.2 in length either way, and practically any angle (angles repeat after π)."""
-        return (0.4, math.pi)
 
     def starts(self) -> Tensor:
         """Twelve directions, 15 degrees apart."""

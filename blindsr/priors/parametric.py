@@ -13,21 +13,10 @@ TINY = 1e-6
 
 
 def rotated_grid(size: int, angle: Tensor, center: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the coordinates of a pixel grid along and across a direction.
+    """Return the coordinates of a pixel grid along and across a direction, in pixels, each (n, size, size).
 
-    Parameters
-    ----------
-    size : int
-        Side K of the grid.
-    angle : Tensor
-        (n,), radians from the column axis towards the row axis.
-    center : Tensor
-        (n, 2), the origin as (column, row), in pixels from index 0.
-
-    Returns
-    -------
-    tuple of Tensor
-        Coordinates along and across the direction, pixels, each (n, K, K).
+    The angle (n,) is in radians from the column axis towards the row axis; the origin `center` (n, 2), as (column,
+    row), in pixels from index 0.
     """
     axis = torch.arange(size, dtype=angle.dtype, device=angle.device)
     dx = (axis - center[:, :1])[:, None, :]
@@ -67,10 +56,8 @@ class IndependentParameters:
 
         log p(z) = Σ_j log p_j(T_j(z_j)) + log |T_j'(z_j)|.
 
-    Parameters
-    ----------
-    parts : sequence of torch.distributions.Distribution
-        Univariate laws with an `icdf`, by which the caller's generator is turned into draws; or `Delta`.
+    The laws p_j are univariate and have an `icdf`, by which the caller's generator is turned into draws; or are
+    `Delta`.
     """
 
     def __init__(self, parts: Sequence[Distribution]) -> None:

@@ -110,20 +110,10 @@ class GroupedPrior:
 
 
 def similar(image: Tensor, prior: PatchGroups) -> Tensor:
-    """Find the patches nearest in squared difference to each reference patch.
+    """Find the patches nearest in squared difference to each reference patch of an image (H, W).
 
-    Parameters
-    ----------
-    image : Tensor
-        (H, W) with H − p and W − p multiples of the stride.
-    prior : PatchGroups
-        Patch size, stride, radius, members.
-
-    Returns
-    -------
-    Tensor
-        (n, N) indices of top left pixels in the flat image, the reference itself first; in an image too small for N
-        patches within reach, as many as there are.
+    H − p and W − p must be multiples of the stride. The result (n, N) holds indices of top left pixels in the flat
+    image, the reference itself first; in an image too small for N patches within reach, as many as there are.
     """
     (h, w), p, r = image.shape, prior.patch, prior.radius
     padded = F.pad(image[None, None], (r, r, r, r), value=1e3)[0, 0]
@@ -146,15 +136,7 @@ def similar(image: Tensor, prior: PatchGroups) -> Tensor:
 
 
 class Groups:
-    """Groups of similar patches of one plane, with their bases.
-
-    Parameters
-    ----------
-    image : Tensor
-        (H, W) to form the groups on.
-    prior : PatchGroups
-        Patch size, stride, radius, members, threshold.
-    """
+    """Groups of similar patches of one plane (H, W), with their bases, as the settings of `PatchGroups` say."""
 
     def __init__(self, image: Tensor, prior: PatchGroups) -> None:
         self.prior, self.shape = prior, image.shape
@@ -193,15 +175,7 @@ class Groups:
         return torch.stack(parts).sum() / (2 * noise_std**2 * cover)
 
     def denoise(self, image: Tensor, noise_std: float) -> Tensor:
-        """Set coefficients below the threshold to zero and average the patches.
-
-        Parameters
-        ----------
-        image : Tensor
-            (H, W), as large as the one that the groups were formed on.
-        noise_std : float
-            Noise level assumed, units of 0..1.
-        """
+        """Set coefficients below the threshold for a noise level to zero and average the patches: (H, W)."""
 
         def cleaned(mean: Tensor, d: Tensor, basis: Tensor) -> tuple[Tensor, Tensor]:
             c = basis.transpose(1, 2) @ d

@@ -20,16 +20,11 @@ def _as_pyro(part: Distribution) -> Any:
 
 
 def pyro_model(prior: ParametricKernels) -> Callable[[], Tensor]:
-    """Return a Pyro model of a parametric kernel prior.
+    """Return a Pyro model of a parametric kernel prior: `GaussianKernelPrior`, `LineKernelPrior` or your own.
 
     The model samples a site for each free parameter of θ, named as in `prior.names`, records the kernel as the
-    deterministic site "kernel" (1, 1, K, K) and returns it. Condition it, put a likelihood after it, or hand it to any
-    of Pyro's inference algorithms.
-
-    Parameters
-    ----------
-    prior : ParametricKernels
-        `GaussianKernelPrior`, `LineKernelPrior` or your own.
+    deterministic site "kernel" (1, 1, K, K) and returns it. Condition it, add a likelihood, or pass it to any of Pyro's
+    inference algorithms.
     """
 
     def model() -> Tensor:

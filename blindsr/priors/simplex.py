@@ -134,14 +134,6 @@ class SimplexPrior:
         total: Tensor = taken @ alpha + left @ beta
         return total + self._constant
 
-    def z_of(self, log_kernel: Tensor) -> Tensor:
-        """Positions (n, dim) of logarithms (n, K²) of kernel values: finite, up to a constant for each kernel."""
-        alpha, beta = self._laws
-        ordered = log_kernel[:, self.order]
-        rest = torch.logcumsumexp(ordered.flip(1), 1).flip(1)[:, 1:]
-        z: Tensor = ordered[:, :-1] - rest - (alpha / beta).log().to(log_kernel)
-        return z
-
     def sample_z(self, n: int, *, generator: torch.Generator) -> Tensor:
         """Draw n parameter vectors (n, dim), float64.
 

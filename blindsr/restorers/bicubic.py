@@ -34,12 +34,9 @@ def _matrix(n: int, scale: int, alignment: Alignment) -> Tensor:
 
 
 def bicubic(y: Tensor, scale: int, alignment: Alignment = Alignment.FKP) -> Tensor:
-    """Enlarge y (B, C, h, w) by `scale`: HR pixel p lies at LR position (p ± (s-1)/2)/s, + for fkp, - for centered.
+    """Enlarge y (B, C, h, w) by `scale` to (B, C, s h, s w), clipped to 0..1, by cubic convolution.
 
-    Returns
-    -------
-    Tensor
-        (B, C, s h, s w), clipped to 0..1.
+    HR pixel p lies at the LR position (p ± (s-1)/2)/s, with + for the alignment fkp and - for centered.
     """
     rows, cols = (_matrix(n, scale, alignment).to(y) for n in y.shape[-2:])
     return (rows @ y @ cols.T).clamp(0, 1)

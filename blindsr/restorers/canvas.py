@@ -20,6 +20,7 @@ what they assume of the border goes unused.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -37,23 +38,45 @@ def _spread(n: int, size: int) -> Tensor:
     return torch.where(i < n, i, torch.where(i - n < (size - n + 1) // 2, n - 1, 0))
 
 
+def difference_filters(shape: tuple[int, ...], offsets: tuple[tuple[int, int], ...]) -> list[Tensor]:
+    """Spectra of the circular differences x(u + offset) − x(u) on a canvas (H, W)."""
+    out = []
+    for i, j in offsets:
+        d = torch.zeros(shape, dtype=torch.float64)
+        d[0, 0] = -1
+        d[-i, -j] += 1
+        out.append(torch.fft.fft2(d))
+    return out
+
+
+def conjugate_gradients(
+    matrix: Callable[[Tensor], Tensor],
+    b: Tensor,
+    preconditioner: Callable[[Tensor], Tensor],
+    *,
+    steps: int,
+    tolerance: float,
+) -> Tensor:
+    """Solve matrix · x = b for a positive definite matrix, until the residual is `tolerance` times as long as b."""
+    x, r, limit = torch.zeros_like(b), b, tolerance * b.norm()
+    z = preconditioner(r)
+    p, rz = z, (r * z).sum()
+    for _ in range(steps):
+        if r.norm() <= limit:
+            break
+        ap = matrix(p)
+        step = rz / (p * ap).sum()
+        x, r = x + step * p, r - step * ap
+        z = preconditioner(r)
+        rz, old = (r * z).sum(), rz
+        p = z + rz / old * p
+    return x
+
+
 class Canvas:
-    """A low-resolution image, a kernel and the canvas on which x is solved for; all in float64.
+    """A low-resolution image y (B, C, h, w), a kernel and the canvas on which x is solved for; all in float64.
 
-    Parameters
-    ----------
-    y : Tensor
-        LR image (B, C, h, w).
-    kernel : Tensor
-        (1, 1, K, K), applied by correlation.
-    degradation : Degradation
-        Scale, kernel size, alignment, padding. The picture is canvas[:s h, :s w].
-
-    Raises
-    ------
-    ValueError
-        If y or the kernel has the wrong shape or holds NaN or infinite values, or a circular picture is smaller than
-        the kernel.
+    The kernel (1, 1, K, K) is applied by correlation; the picture is canvas[:s h, :s w].
     """
 
     def __init__(self, y: Tensor, kernel: Tensor, degradation: Degradation) -> None:
@@ -121,21 +144,10 @@ class Canvas:
         return (self.y - self.degrade(x)).square().sum()
 
     def solve(self, penalty: Tensor, target: Tensor, variance: float) -> Tensor:
-        """Minimise ‖y − A x‖²/σ² + xᴴ M x − 2 Re xᴴ r.
+        """Minimise ‖y − A x‖²/σ² + xᴴ M x − 2 Re xᴴ r over the canvas x (B, C, H, W), float64.
 
-        Parameters
-        ----------
-        penalty : Tensor
-            M, real and positive, on the canvas's frequencies, broadcastable to (H, W).
-        target : Tensor
-            Spectrum of r (B, C, H, W).
-        variance : float
-            σ² > 0, squared units of y.
-
-        Returns
-        -------
-        Tensor
-            The canvas x (B, C, H, W), float64.
+        `penalty` is M, real and positive, on the canvas's frequencies, broadcastable to (H, W); `target` is the
+        spectrum of r (B, C, H, W), and `variance` is σ² > 0, in squared units of y.
         """
         start = target / penalty
         filtered = self.spectrum.conj() / penalty
@@ -144,24 +156,14 @@ class Canvas:
         if self.lr == self.lr_full:
             q = torch.fft.fft2(rest) / (gram + variance)
         else:
-            q = self._unseen(self._conjugate_gradients(gram, rest, variance))
+            inverse = 1 / (gram + variance)  # that of a circular canvas
+            known = conjugate_gradients(
+                lambda p: self._seen(gram * self._unseen(p)) + variance * p,
+                rest,
+                lambda r: self._seen(inverse * self._unseen(r)),
+                steps=CG_STEPS,
+                tolerance=CG_TOLERANCE,
+            )
+            q = self._unseen(known)
         x: Tensor = torch.fft.ifft2(start + filtered * self._tile(q)).real
         return x
-
-    def _conjugate_gradients(self, gram: Tensor, b: Tensor, variance: float) -> Tensor:
-        """Solve (A M⁻¹ Aᴴ + σ²) q = b on the samples of y, preconditioned by the circular inverse."""
-        inverse = 1 / (gram + variance)
-        q, r = torch.zeros_like(b), b
-        z = self._seen(inverse * self._unseen(r))
-        p, rz = z, (r * z).sum()
-        limit = CG_TOLERANCE * b.norm()
-        for _ in range(CG_STEPS):
-            if r.norm() <= limit:
-                break
-            ap = self._seen(gram * self._unseen(p)) + variance * p
-            step = rz / (p * ap).sum()
-            q, r = q + step * p, r - step * ap
-            z = self._seen(inverse * self._unseen(r))
-            rz, old = (r * z).sum(), rz
-            p = z + rz / old * p
-        return q

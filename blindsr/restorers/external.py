@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import importlib
 import warnings
+from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,29 +41,11 @@ def one_line(error: BaseException) -> str:
 
 
 def check_output(x: Any, y: Tensor, degradation: Degradation, name: str) -> Tensor:
-    """Check what a foreign restorer returns, and clip it.
+    """Check what a foreign restorer returns for an LR image y (1, C, h, w), and clip it to 0..1.
 
-    Parameters
-    ----------
-    x : object
-        What it returned.
-    y : Tensor
-        The LR image that it was given, (1, C, h, w).
-    degradation : Degradation
-        For the scale.
-    name : str
-        Name of the restorer, for the message.
-
-    Returns
-    -------
-    Tensor
-        (1, C, s h, s w), float32, without a gradient, on the device of y, clipped to 0..1.
-
-    Raises
-    ------
-    UserError
-        If x is no floating-point tensor, has another shape, holds NaN or infinite values, or is plainly not in units
-        of 0..1 (its mean lies outside -1..2).
+    The result is (1, C, s h, s w), float32, without a gradient, on the device of y. A UserError, which begins with
+    `name`, tells if x is no floating-point tensor, has another shape, holds NaN or infinite values, or is clearly not
+    in units of 0..1 (its mean lies outside -1..2).
     """
     if not isinstance(x, Tensor):
         raise UserError(f"{name}: returns {type(x).__name__}, not a tensor")
@@ -88,13 +71,6 @@ def check_file(path: Path) -> None:
         raise UserError(f"{path}: is a folder, a model is needed")
 
 
-def _inputs(y: Tensor, kernel: Tensor, noise_std: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Inputs of a model in a file, float32 and contiguous, copies, so that no model can change the caller's."""
-    tensors = (y, kernel, torch.tensor([noise_std], device=y.device))
-    first, second, third = (t.detach().to(torch.float32, copy=True).contiguous() for t in tensors)
-    return first, second, third
-
-
 def _check_count(n: int, name: str) -> int:
     if not 1 <= n <= 3:
         raise UserError(f"{name}: the model takes {n} inputs; (y), (y, kernel) or (y, kernel, noise_std) are needed")
@@ -108,8 +84,46 @@ def _torchscript_inputs(model: Any) -> int:
     return max(required, min(len(arguments), 3))
 
 
+class _FileRestorer(Restorer):
+    """A model in a file, which is called with as many of y, kernel and noise level as it has inputs."""
+
+    path: Path
+
+    @property
+    @abstractmethod
+    def n_inputs(self) -> int:
+        """Number of inputs, 1 to 3."""
+
+    @abstractmethod
+    def _apply(self, given: tuple[Tensor, ...]) -> Any:
+        """Call the model with its inputs."""
+
+    @property
+    def needs_kernel(self) -> bool:
+        """Whether the model has an input for the kernel."""
+        return self.n_inputs > 1
+
+    @property
+    def needs_noise(self) -> bool:
+        """Whether the model has an input for the noise level."""
+        return self.n_inputs > 2
+
+    def __call__(self, y: Tensor, kernel: Tensor, degradation: Degradation, noise_std: float) -> Tensor:
+        """Restore an image, as `Restorer` says; UserError if the model fails or its output is refused."""
+        tensors = (y, kernel, torch.tensor([noise_std], device=y.device))[: self.n_inputs]
+        # Copies, so that no model can change the caller's.
+        given = tuple(t.detach().to(torch.float32, copy=True).contiguous() for t in tensors)
+        try:
+            with warnings.catch_warnings(), torch.no_grad():
+                warnings.simplefilter("ignore")
+                x = self._apply(given)
+        except Exception as error:
+            raise UserError(f"{self.path}: the model fails ({one_line(error)})") from error
+        return check_output(x, y, degradation, str(self.path))
+
+
 @dataclass(frozen=True)
-class TorchScriptRestorer(Restorer):
+class TorchScriptRestorer(_FileRestorer):
     """`Restorer` by a TorchScript file (`torch.jit.save`), called as the head of this module says.
 
     A TorchScript file is a program. It has no access to Python, but open only what you trust.
@@ -148,40 +162,21 @@ class TorchScriptRestorer(Restorer):
         object.__setattr__(self, "inputs", _check_count(inputs, str(self.path)))
 
     @property
-    def needs_kernel(self) -> bool:
-        """Whether the model has an input for the kernel."""
-        return self.inputs > 1
-
-    @property
-    def needs_noise(self) -> bool:
-        """Whether the model has an input for the noise level."""
-        return self.inputs > 2
+    def n_inputs(self) -> int:
+        """Number of inputs, 1 to 3."""
+        return self.inputs
 
     @property
     def parameters(self) -> int:
         """Weights of the network."""
         return count_parameters(self.model)
 
-    def __call__(self, y: Tensor, kernel: Tensor, degradation: Degradation, noise_std: float) -> Tensor:
-        """Restore an image, as `Restorer` says.
-
-        Raises
-        ------
-        UserError
-            If the model fails, or `check_output` refuses what it returns.
-        """
-        given = [t.to(self.device) for t in _inputs(y, kernel, noise_std)[: self.inputs]]
-        try:
-            with warnings.catch_warnings(), torch.no_grad():
-                warnings.simplefilter("ignore")
-                x = self.model(*given)
-        except Exception as error:
-            raise UserError(f"{self.path}: the model fails ({one_line(error)})") from error
-        return check_output(x, y, degradation, str(self.path))
+    def _apply(self, given: tuple[Tensor, ...]) -> Any:
+        return self.model(*(t.to(self.device) for t in given))
 
 
 @dataclass(frozen=True)
-class OnnxRestorer(Restorer):
+class OnnxRestorer(_FileRestorer):
     """`Restorer` by an ONNX file, run by onnxruntime on the CPU, called as the head of this module says.
 
     Inputs are given by position, whatever their names; the first output is the image. (An exporter may leave out an
@@ -222,34 +217,17 @@ class OnnxRestorer(Restorer):
         object.__setattr__(self, "inputs", names)
 
     @property
-    def needs_kernel(self) -> bool:
-        """Whether the model has an input for the kernel."""
-        return len(self.inputs) > 1
-
-    @property
-    def needs_noise(self) -> bool:
-        """Whether the model has an input for the noise level."""
-        return len(self.inputs) > 2
+    def n_inputs(self) -> int:
+        """Number of inputs, 1 to 3."""
+        return len(self.inputs)
 
     @property
     def parameters(self) -> None:
         """Not known: onnxruntime does not tell."""
 
-    def __call__(self, y: Tensor, kernel: Tensor, degradation: Degradation, noise_std: float) -> Tensor:
-        """Restore an image, as `Restorer` says.
-
-        Raises
-        ------
-        UserError
-            If the model fails, or `check_output` refuses what it returns.
-        """
-        given = _inputs(y, kernel, noise_std)
-        feed = {name: t.cpu().numpy() for name, t in zip(self.inputs, given, strict=False)}
-        try:
-            x = torch.from_numpy(self.session.run(None, feed)[0].copy())
-        except Exception as error:
-            raise UserError(f"{self.path}: the model fails ({one_line(error)})") from error
-        return check_output(x, y, degradation, str(self.path))
+    def _apply(self, given: tuple[Tensor, ...]) -> Any:
+        feed = {name: t.cpu().numpy() for name, t in zip(self.inputs, given, strict=True)}
+        return torch.from_numpy(self.session.run(None, feed)[0].copy())
 
 
 @dataclass(frozen=True)
@@ -281,13 +259,7 @@ class CallableRestorer(Restorer):
             raise UserError(f"{self.name}: a function restore(y, kernel, degradation, noise_std) is needed")
 
     def __call__(self, y: Tensor, kernel: Tensor, degradation: Degradation, noise_std: float) -> Tensor:
-        """Restore an image, as `Restorer` says; the function is given copies of y and the kernel.
-
-        Raises
-        ------
-        UserError
-            If the function fails, or `check_output` refuses what it returns.
-        """
+        """Restore an image, as `Restorer` says; the function is given copies of y and the kernel."""
         try:
             x = self.function(y.detach().clone(), kernel.detach().clone(), degradation, noise_std)
         except (Exception, SystemExit) as error:

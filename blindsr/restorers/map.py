@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from blindsr.likelihood.noise import check_noise
 from blindsr.operators.degradation import Degradation
 from blindsr.priors.base import ImagePrior
 from blindsr.priors.patch_groups import PatchGroups
 from blindsr.restorers.base import Restorer
-from blindsr.restorers.splitting import Solution, Splitting, check_noise, check_prior, map_solution
+from blindsr.restorers.splitting import Solution, Splitting, check_prior, map_solution
 
 _YCBCR = (
     (0.299, 0.587, 0.114),
@@ -73,23 +74,8 @@ class MapRestorer(Restorer):
     ) -> Solution:
         """Restore an image, from the canvas of an earlier solution if one is given (with whatever kernel it was found).
 
-        Parameters
-        ----------
-        y : Tensor
-            LR image (1, C, h, w).
-        kernel : Tensor
-            (1, 1, K, K).
-        degradation : Degradation
-            Scale, kernel size, alignment, padding.
-        noise_std : float
-            Noise standard deviation, units of 0..1.
-        start : Tensor, optional
-            Picture (1, C, s h, s w) or the canvas of an earlier solution. Default: what the splitting starts from.
-
-        Raises
-        ------
-        ValueError
-            If a shape or a value is bad.
+        Arguments are those of `Restorer`; `start` is a picture (1, C, s h, s w) or the canvas of an earlier solution,
+        and by default what the splitting starts from. A bad shape or value raises ValueError.
         """
         if y.ndim != 4 or y.shape[0] != 1:
             raise ValueError(f"the image has shape {tuple(y.shape)}: (1, channels, height, width) is needed")

@@ -76,13 +76,7 @@ class SpandrelRestorer(Restorer):
         return count_parameters(self.model.model)
 
     def __call__(self, y: Tensor, kernel: Tensor, degradation: Degradation, noise_std: float) -> Tensor:
-        """Restore an image, as `Restorer` says; a grey y is repeated to the colours of a network for colour.
-
-        Raises
-        ------
-        UserError
-            If the network is for another scale or number of channels, or fails.
-        """
+        """Restore an image, as `Restorer` says; a grey y is repeated to the colours of a network for colour."""
         model, channels = self.model, y.shape[1]
         name = f"{self.path} ({model.architecture.name})"
         if model.scale != degradation.scale:

@@ -15,12 +15,13 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from blindsr.likelihood.noise import check_noise
 from blindsr.operators.degradation import Degradation
 from blindsr.priors.base import ImagePrior
 from blindsr.priors.image import GradientPrior, TotalVariation
 from blindsr.priors.patch_groups import PatchGroups
 from blindsr.restorers.bicubic import bicubic
-from blindsr.restorers.canvas import Canvas
+from blindsr.restorers.canvas import Canvas, difference_filters
 
 QUANTISATION_STD = 0.3 / 255
 """Standard deviation of rounding to 8 bits, 1/sqrt(12) grey levels: the least noise that a restorer assumes."""
@@ -29,19 +30,12 @@ _ANCHOR = 1e-6
 
 
 class Solution(NamedTuple):
-    """A restored image, and what a next call may start from.
+    """A restored image, and what a next call may start from."""
 
-    Attributes
-    ----------
-    image : Tensor
-        The picture (1, C, s h, s w), not clipped.
-    canvas : Tensor
-        The picture with the border that was solved for (the picture itself under circular padding), to be given as
-        `start`.
-    """
-
-    image: Tensor
+    image: Tensor  # The picture (1, C, s h, s w), not clipped
     canvas: Tensor
+    """The picture with the border that was solved for (the picture itself under circular padding), to be given as
+    `start`."""
 
 
 class Splitting(Protocol):
@@ -242,19 +236,10 @@ def _(prior: PatchGroups) -> Splitting:
     return PlugAndPlay()
 
 
-def check_noise(noise_std: float) -> None:
-    """Raise ValueError unless the noise level is a finite number of 0 or more."""
-    if not 0 <= noise_std < math.inf:
-        raise ValueError(f"noise level {noise_std}: a standard deviation of 0 or more, in units of 0..1, is needed")
-
-
 def check_prior(prior: object, weight: float | None = None) -> float:
-    """Return the weight λ of a prior, its own `map_weight`, or 1, where none is given; check it, and for a `prox`.
+    """Return the weight λ of a prior: the given one, else its own `map_weight`, else 1.
 
-    Raises
-    ------
-    ValueError
-        If the prior has no `prox`, or the weight is no positive number.
+    Raises ValueError if the prior has no `prox`, or the weight is not a positive number.
     """
     if not callable(getattr(prior, "prox", None)):
         raise ValueError(
@@ -265,17 +250,6 @@ def check_prior(prior: object, weight: float | None = None) -> float:
     if not 0 < found < math.inf:
         raise ValueError(f"prior weight {found}: a positive number is needed")
     return found
-
-
-def difference_filters(shape: tuple[int, ...], offsets: tuple[tuple[int, int], ...]) -> list[Tensor]:
-    """Spectra of the circular differences x(u + offset) − x(u) on a canvas (H, W)."""
-    out = []
-    for i, j in offsets:
-        d = torch.zeros(shape, dtype=torch.float64)
-        d[0, 0] = -1
-        d[-i, -j] += 1
-        out.append(torch.fft.fft2(d))
-    return out
 
 
 def map_solution(

@@ -41,20 +41,11 @@ class Mosaic:
 
     Every tile is restored with nothing assumed of its border (`Degradation.for_part`). Its outer guard of half a
     kernel is not used; neighbours fade into each other over the rest of the overlap.
-
-    Parameters
-    ----------
-    y : Tensor
-        LR image (1, C, h, w).
-    kernel : Tensor
-        (1, 1, K, K).
-    degradation : Degradation
-        Of the whole picture. A picture of one tile keeps its padding.
     """
 
-    y: Tensor
-    kernel: Tensor
-    degradation: Degradation
+    y: Tensor  # LR image (1, C, h, w)
+    kernel: Tensor  # (1, 1, K, K)
+    degradation: Degradation  # Of the whole picture. A picture of one tile keeps its padding.
 
     def __post_init__(self) -> None:
         d, (h, w) = self.degradation, self.y.shape[-2:]

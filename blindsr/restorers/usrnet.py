@@ -47,12 +47,9 @@ def _state_dict(path: Path) -> Mapping[str, Tensor]:
 
 
 def load_usrnet(path: Path) -> UsrNet:
-    """Make the network that a file of weights belongs to: its size is read off the tensors.
+    """Build the network for a file of weights: its size is read from the shapes of the tensors.
 
-    Raises
-    ------
-    UserError
-        If the file is missing, unreadable, holds no state dict, or one that is not USRNet's.
+    Raises UserError if the file is missing, unreadable, holds no state dict, or one that is not USRNet's.
     """
     state = _state_dict(path)
     try:
@@ -81,19 +78,9 @@ def _mirror(i: Tensor, n: int) -> Tensor:
 
 
 def close_border(y: Tensor, pad: int) -> Tensor:
-    """Add a border that makes y periodic without a jump: the mirror image at one end fades into that at the other.
+    """Add a border of `pad` pixels on each side that makes y (B, C, h, w) periodic without a jump.
 
-    Parameters
-    ----------
-    y : Tensor
-        (B, C, h, w).
-    pad : int
-        Pixels on each side.
-
-    Returns
-    -------
-    Tensor
-        (B, C, h + 2 pad, w + 2 pad), y itself in the middle.
+    The mirror image at one end fades into that at the other: (B, C, h + 2 pad, w + 2 pad), with y itself in the middle.
     """
     t = torch.arange(2 * pad)
     fade = ((t + 0.5) / (2 * pad)).to(y)
@@ -140,13 +127,7 @@ class UsrNetRestorer(Restorer):
 
     @torch.no_grad()
     def __call__(self, y: Tensor, kernel: Tensor, degradation: Degradation, noise_std: float) -> Tensor:
-        """Restore y (1, C, h, w) with kernel (1, 1, K, K), as `Restorer` says; a grey y is repeated to the colours.
-
-        Raises
-        ------
-        UserError
-            If y has neither one channel nor as many as the weights were trained on.
-        """
+        """Restore y (1, C, h, w) with kernel (1, 1, K, K), as `Restorer` says; a grey y is repeated to the colours."""
         net, s = self.network.to(y.device), degradation.scale
         channels, h, w = y.shape[-3:]
         if channels not in (1, net.image_channels):

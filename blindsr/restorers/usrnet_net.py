@@ -39,16 +39,10 @@ def _residuals(channels: int, n: int) -> list[nn.Module]:
 
 
 class ResUNet(nn.Module):
-    """Denoiser: a U-net of four resolutions with residual blocks; the skips are added.
+    """Denoiser: a U-net of four resolutions with residual blocks; the skip connections are added.
 
-    Parameters
-    ----------
-    image_channels : int
-        Channels of the image; the noise level is one more input channel.
-    channels : tuple of int
-        Feature channels of the four resolutions.
-    n_blocks : int
-        Residual blocks for each resolution and direction.
+    The noise level is one input channel beside those of the image; `channels` are the feature channels of the four
+    resolutions, and `n_blocks` counts the residual blocks for each resolution and direction.
     """
 
     def __init__(self, image_channels: int, channels: tuple[int, int, int, int], n_blocks: int) -> None:
@@ -107,20 +101,8 @@ def transfer_function(kernel: Tensor, height: int, width: int, offset: int = 0) 
     """Fourier transform of circular correlation with a kernel, its pixel K//2 - offset at the origin.
 
     This is the transfer function of the flipped kernel in the paper's terms, as USRNet applies kernels by convolution.
-
-    Parameters
-    ----------
-    kernel : Tensor
-        (B, 1, K, K); a kernel larger than the image wraps around.
-    height, width : int
-        Size of the HR image.
-    offset : int
-        HR index of the first sample, `Degradation.offset`.
-
-    Returns
-    -------
-    Tensor
-        (B, 1, height, width), complex.
+    A kernel (B, 1, K, K) larger than the image wraps around; `offset` is the HR index of the first sample
+    (`Degradation.offset`). The result is (B, 1, height, width), complex.
     """
     for axis, n in ((-2, height), (-1, width)):
         size = kernel.shape[axis]
@@ -149,21 +131,7 @@ def data_step(x: Tensor, y: Tensor, transfer: Tensor, alpha: Tensor, scale: int)
     where S B Bᴴ Sᵀ is diagonal in the LR Fourier domain: the mean of |B|² over the aliases of a frequency. The form in
     the paper divides a small difference by α; this one does not, which matters in float32 where α is small.
 
-    Parameters
-    ----------
-    x, y : Tensor
-        HR (B, C, s h, s w) and LR (B, C, h, w).
-    transfer : Tensor
-        Of `transfer_function`, (B, 1, s h, s w).
-    alpha : Tensor
-        (B, 1, 1, 1), positive.
-    scale : int
-        s.
-
-    Returns
-    -------
-    Tensor
-        z, (B, C, s h, s w).
+    x and z are (B, C, s h, s w), y (B, C, h, w), the transfer function B (B, 1, s h, s w), and α > 0 (B, 1, 1, 1).
     """
     fx = torch.fft.fft2(x)
     missing = torch.fft.fft2(y) - _alias_mean(transfer * fx, scale)
@@ -176,18 +144,7 @@ def data_step(x: Tensor, y: Tensor, transfer: Tensor, alpha: Tensor, scale: int)
 class UsrNet(nn.Module):
     """Unfolded restoration network; the names of its parameters are those of the published weights.
 
-    Parameters
-    ----------
-    n_iter : int
-        Rounds of data step and denoiser.
-    channels : tuple of int
-        Feature channels of the denoiser's four resolutions.
-    n_blocks : int
-        Residual blocks for each resolution and direction.
-    hidden : int
-        Width of the network for α and β.
-    image_channels : int
-        Channels of the image.
+    It makes `n_iter` rounds of data step and denoiser (`ResUNet`); `hidden` is the width of the network for α and β.
     """
 
     def __init__(
@@ -204,25 +161,11 @@ class UsrNet(nn.Module):
         self.h = HyperNetwork(n_iter, hidden)
 
     def forward(self, y: Tensor, kernel: Tensor, scale: int, sigma: Tensor, offset: int = 0) -> Tensor:
-        """Restore y (B, C, h, w) with a circular border.
+        """Restore y (B, C, h, w), values 0..1, with a circular border: (B, C, s h, s w), not clipped.
 
-        Parameters
-        ----------
-        y : Tensor
-            (B, C, h, w), 0..1.
-        kernel : Tensor
-            (B, 1, K, K), applied by correlation.
-        scale : int
-            s. The published weights were trained on 1 to 4.
-        sigma : Tensor
-            (B, 1, 1, 1), units of 0..1.
-        offset : int
-            HR index of the first sample: 0, the grid of the training, or any other, by which the scene is moved.
-
-        Returns
-        -------
-        Tensor
-            (B, C, s h, s w), not clipped.
+        The kernel (B, 1, K, K) is applied by correlation, σ (B, 1, 1, 1) is in units of 0..1, and `offset` is the HR
+        index of the first sample: 0, the grid of the training, or any other, by which the scene is shifted. The
+        published weights were trained on scales 1 to 4.
         """
         x = y.repeat_interleave(scale, -2).repeat_interleave(scale, -1).roll((offset, offset), (-2, -1))
         transfer = transfer_function(kernel, x.shape[-2], x.shape[-1], offset)

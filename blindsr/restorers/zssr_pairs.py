@@ -25,20 +25,9 @@ LEAST_SON = 4
 
 
 class Fathers:
-    """Pieces of y, and what the degradation makes of them.
+    """Pieces of y (1, C, h, w), and what the degradation makes of them; every random draw comes from `source`.
 
-    Parameters
-    ----------
-    y : Tensor
-        (1, C, h, w).
-    kernel : Tensor
-        (1, 1, K, K).
-    degradation : Degradation
-        Of y; of a piece nothing is assumed beyond its border where its size allows that.
-    crop : int
-        Largest side of a piece.
-    source : torch.Generator
-        Every draw comes from it.
+    A piece has sides of at most `crop`. Nothing is assumed beyond its border where its size allows that.
     """
 
     def __init__(self, y: Tensor, kernel: Tensor, degradation: Degradation, crop: int, source: torch.Generator) -> None:

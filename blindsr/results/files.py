@@ -191,8 +191,6 @@ def overview_of(result: Result, truth: Truth, record: dict[str, Any]) -> Overvie
     if "kernel_psnr" in scores:
         captions["kernel"] += f", {scores['kernel_psnr']:.1f} dB"
     name = result.name.replace("$", r"\$")  # no formulas
-    preset = f"preset {record['preset']}, " if record["preset"] else ""
-    did = f"{preset}{record['steps']} steps, " if record["steps"] else ""
     return Overview(
         lr=as_array(result.picture.pixels),
         enlarged=as_array(result.bicubic),
@@ -201,7 +199,10 @@ def overview_of(result: Result, truth: Truth, record: dict[str, Any]) -> Overvie
         loss=np.array([m.loss for m in result.trace] if result.loss_name else []),
         loss_name=result.loss_name or "",
         lr_rmse=np.array([255 * m.mse**0.5 for m in result.trace]),
-        title=f"{name}   x{record['scale']}   {record['method']}, {did}{record['seconds']:.0f} s",
+        title=f"{name}   x{record['scale']}   {record['method']}, "
+        + (f"preset {record['preset']}, " if record["preset"] else "")
+        + (f"{record['steps']} steps, " if result.loss_name else "")
+        + f"{record['seconds']:.0f} s",
         truth=None if truth.image is None else as_array(truth.image),
         true_kernel=None if truth.kernel is None else truth.kernel[0, 0].double().numpy(),
         captions=captions,

@@ -67,7 +67,7 @@ def read_sampling(asked: SamplingOptions, prior: Any, method: Method, degradatio
         if given := [f"--{name} {value}" for name, value in options.items() if value is not None]:
             raise UserError(f"{', '.join(given)}: needs --sampler; choose one of {', '.join(SAMPLERS)}")
         return None
-    sampler_part(asked.sampler)
+    sampler = sampler_part(asked.sampler).value
     if asked.target is not None and asked.target not in TARGETS:
         raise UserError(f"--target {asked.target}: unknown; choose {', '.join(TARGETS)}")
     for name, least in (("chains", 1), ("draws", MIN_DRAWS), ("warmup", 1), ("thin", 1)):
@@ -76,6 +76,8 @@ def read_sampling(asked: SamplingOptions, prior: Any, method: Method, degradatio
             raise UserError(f"--{name} {value}: at least {least} is needed")
     _check_density(asked.sampler, prior is not None, method, degradation)
     chosen: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+    if sampler.needs_network:
+        chosen.setdefault("target", "network")
     family = prior if isinstance(prior, str) and prior not in ("none", "spectral") else None
     return Sampling(asked.sampler, **chosen, family=family)
 

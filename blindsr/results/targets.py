@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from blindsr.estimators.spectral import interior
+from blindsr.estimators.interior import interior
 from blindsr.generators.kernel import KernelNetwork
 from blindsr.likelihood.quadratic import LrErrorForm
 from blindsr.operators.degradation import Degradation

@@ -17,26 +17,17 @@ from blindsr.samplers.metric import Metric
 
 @dataclass(frozen=True)
 class DualAveraging:
-    """Step sizes by dual averaging (Nesterov 2009; Hoffman and Gelman 2014, Algorithm 5).
+    """Step sizes by dual averaging (Nesterov 2009; Hoffman and Gelman 2014, Algorithm 5)."""
 
-    Attributes
-    ----------
-    log_step, log_mean : Tensor
-        Logarithm of the step size to try next, and of the averaged one that is kept; one value for each block.
-    centre, error : Tensor
-        The value that log steps shrink towards, and the running error of the acceptance.
-    target : float
-        Acceptance rate to aim at.
-    count : int
-        Updates so far.
-    """
-
+    # log_step, log_mean: Logarithm of the step size to try next, and of the averaged one that is kept; one value for
+    # each block
     log_step: Tensor
     log_mean: Tensor
+    # centre, error: The value that log steps shrink towards, and the running error of the acceptance
     centre: Tensor
     error: Tensor
-    target: float
-    count: int = 0
+    target: float  # Acceptance rate to aim at
+    count: int = 0  # Updates so far
 
     @classmethod
     def begin(cls, step: Tensor, target: float) -> DualAveraging:
@@ -65,30 +56,18 @@ def harmonic_mean(acceptance: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Moments:
-    """Running first and second moments of blocks of chains, with the autocorrelation of squares at lag one.
+    """Running first and second moments of blocks of chains, with the autocorrelation of squares at lag one."""
 
-    Attributes
-    ----------
-    origin : Tensor
-        (blocks, 1, dim) point the moments are taken about.
-    last : Tensor or None
-        (blocks, chains, dim) positions at the last update, less the origin.
-    count : int
-        Draws of each block.
-    first, square, fourth, lagged : Tensor
-        Sums of the positions, their squares and fourth powers, and of squares times the last ones: (blocks, dim).
-    product : Tensor or None
-        (blocks, dim, dim) sum of outer products, for a dense metric.
-    """
-
-    origin: Tensor
-    last: Tensor | None
-    count: int
+    origin: Tensor  # (blocks, 1, dim) point the moments are taken about
+    last: Tensor | None  # (blocks, chains, dim) positions at the last update, less the origin
+    count: int  # Draws of each block
+    # first, square, fourth, lagged: Sums of the positions, their squares and fourth powers, and of squares times the
+    # last ones: (blocks, dim)
     first: Tensor
     square: Tensor
     fourth: Tensor
     lagged: Tensor
-    product: Tensor | None
+    product: Tensor | None  # (blocks, dim, dim) sum of outer products, for a dense metric
 
     @classmethod
     def begin(cls, position: Tensor, *, dense: bool) -> Moments:

@@ -25,29 +25,15 @@ class TemperingTransition:
     """Replica exchange between tempered posteriors.
 
     The rows of a state are ordered by rung, (rungs x chains, dim), beginning with the posterior's chains.
-
-    Parameters
-    ----------
-    target : BayesTarget
-        Prior and likelihood.
-    betas : Tensor
-        (rungs,) decreasing from 1 to 0.
-    metric : Metric
-        One factor for each rung but the last: (rungs - 1, dim, dim).
-    step_size : Tensor
-        (rungs - 1,) leapfrog step of each rung but the last.
-    length : float
-        Mean trajectory length of the posterior's rung in its whitened units; the other rungs make as many steps.
-    max_steps : int
-        Most leapfrog steps of a trajectory.
     """
 
-    target: BayesTarget
-    betas: Tensor
-    metric: Metric
-    step_size: Tensor
+    target: BayesTarget  # Prior and likelihood
+    betas: Tensor  # (rungs,) decreasing from 1 to 0
+    metric: Metric  # One factor for each rung but the last: (rungs - 1, dim, dim)
+    step_size: Tensor  # (rungs - 1,) leapfrog step of each rung but the last
     length: float = 1.5
-    max_steps: int = 32
+    """Mean trajectory length of the posterior's rung in its whitened units; the other rungs make as many steps."""
+    max_steps: int = 32  # Most leapfrog steps of a trajectory
 
     @property
     def rungs(self) -> int:
@@ -55,23 +41,11 @@ class TemperingTransition:
         return len(self.betas)
 
     def init(self, position: Tensor) -> State:
-        """State with every rung at the same position (chains, dim).
-
-        Raises
-        ------
-        ValueError
-            If the density is zero at a start.
-        """
+        """State with every rung at the same position (chains, dim)."""
         return self.init_rungs(position.repeat(self.rungs, 1))
 
     def init_rungs(self, position: Tensor) -> State:
-        """State of positions (rungs x chains, dim), ordered by rung.
-
-        Raises
-        ------
-        ValueError
-            If the density is zero at a start; the prior's rung may start where the likelihood is zero.
-        """
+        """State of positions (rungs x chains, dim), ordered by rung."""
         position = position.detach().to(torch.float64)
         chains = len(position) // self.rungs
         log_prob, gradient = value_and_gradient(Tempered(self.target, self._of_rows(chains)))(position)
@@ -112,19 +86,8 @@ class TemperingTransition:
     def exchange(self, likelihood: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Swap neighbouring rungs, the even pairs, then the odd ones, by min(1, exp((β_i - β_j)(ℓ_j - ℓ_i))).
 
-        Parameters
-        ----------
-        likelihood : Tensor
-            (rungs x chains,) log likelihoods ℓ.
-        generator : torch.Generator
-            Source of randomness.
-
-        Returns
-        -------
-        order : Tensor
-            (rungs x chains,) the row that each row takes its position from.
-        rejection : Tensor
-            (rungs - 1,) mean probability that a pair did not swap.
+        From log likelihoods ℓ (rungs x chains,), it returns the row that each row takes its position from, and the mean
+        probability (rungs - 1,) that a pair did not swap.
         """
         chains = len(likelihood) // self.rungs
         order = torch.arange(len(likelihood)).reshape(self.rungs, chains)

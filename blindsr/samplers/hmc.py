@@ -48,40 +48,14 @@ class HmcTransition(Tunable):
     The length of the trajectory is drawn for each transition, uniformly within `JITTER` of `length` and the same for
     all chains, so that no orbit is periodic. As it does not depend on the state, each transition leaves the target
     invariant.
-
-    Parameters
-    ----------
-    density : ValueAndGradient
-        z (n, dim) -> log density (n,) and gradient (n, dim).
-    metric : Metric
-        L: diagonal, dense, or one factor for each block of rows.
-    step_size : Tensor
-        ε > 0, a scalar or (chains, 1).
-    length : float
-        Mean simulated time; π/2 is a quarter of the period of a whitened Gaussian.
-    max_steps : int
-        Most leapfrog steps of one trajectory.
-    center : Tensor or None
-        (dim,) c; None: plain leapfrog.
-    careful : float
-        Share of the transitions, chosen at random, that halve the step size: they free a chain from a region that is
-        much stiffer than the rest.
     """
 
-    length: float = math.pi / 2
-    max_steps: int = 256
-    center: Tensor | None = None
+    length: float = math.pi / 2  # mean simulated time; π/2 is a quarter of the period of a whitened Gaussian
+    max_steps: int = 256  # most leapfrog steps of one trajectory
+    center: Tensor | None = None  # (dim,) c; None: plain leapfrog
+    # Share of the transitions, chosen at random, that halve the step size: they free a chain from a region that is much
+    # stiffer than the rest.
     careful: float = 0.0
-
-    def init(self, position: Tensor) -> State:
-        """State of chains at position (chains, dim).
-
-        Raises
-        ------
-        ValueError
-            If a start has density zero.
-        """
-        return metropolis.start(self.density, position)
 
     def draw_steps(self, generator: torch.Generator) -> int:
         """Draw the number of leapfrog steps of a transition, from 1 to `max_steps`."""
@@ -202,7 +176,7 @@ class Hmc(AdaptiveSampler):
     max_steps: int = 256
 
     def __post_init__(self) -> None:
-        self.check()
+        super().__post_init__()
         if self.max_steps < 1:
             raise ValueError(f"hmc: max_steps {self.max_steps} must be at least 1")
 

@@ -53,21 +53,9 @@ class LatentLangevin:
             raise ValueError("latent Langevin: need steps of at least 1, delta and limit above 0")
 
     def __call__(self, z: Tensor, misfit: Callable[[Tensor], Tensor], generator: torch.Generator) -> Tensor:
-        """Move z.
+        """Move a latent z of any shape; the result has its shape and is detached.
 
-        Parameters
-        ----------
-        z : Tensor
-            Latent, any shape.
-        misfit : callable
-            −log p(y | z), a scalar, differentiable in z.
-        generator : torch.Generator
-            On the CPU.
-
-        Returns
-        -------
-        Tensor
-            Like z, detached.
+        `misfit` gives −log p(y | z), a scalar that is differentiable in z; the generator is on the CPU.
         """
         z = z.detach()
         for i in range(self.steps):

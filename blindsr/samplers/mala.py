@@ -26,30 +26,9 @@ class MalaTransition(Tunable):
 
     The drift d is Lᵀ ∇log π, truncated to a norm of √dim + `reach` (Roberts and Tweedie 1996). For a whitened normal
     its norm is √dim ± 0.7, so the truncation acts in the tails alone, where chains would get stuck without it.
-
-    Parameters
-    ----------
-    density : ValueAndGradient
-        z (n, dim) -> log density (n,) and gradient (n, dim).
-    metric : Metric
-        L: diagonal or dense.
-    step_size : Tensor
-        ε > 0, a scalar or (chains, 1).
-    reach : float
-        How far the norm of the drift may exceed √dim; infinite for the algorithm without truncation.
     """
 
-    reach: float = math.inf
-
-    def init(self, position: Tensor) -> State:
-        """State of chains at position (chains, dim).
-
-        Raises
-        ------
-        ValueError
-            If a start has density zero.
-        """
-        return metropolis.start(self.density, position)
+    reach: float = math.inf  # infinite: no truncation
 
     def drift(self, gradient: Tensor) -> Tensor:
         """Whitened gradient (chains, dim), truncated to the largest norm."""
@@ -91,9 +70,6 @@ class Mala(AdaptiveSampler):
 
     name: ClassVar[str] = "mala"
     acceptance: float = 0.27
-
-    def __post_init__(self) -> None:
-        self.check()
 
     def transition(self, target: Target, metric: Metric, request: Request) -> MalaTransition:
         """Langevin proposals; their drift is truncated once the metric is learnt."""

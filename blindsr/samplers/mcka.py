@@ -99,20 +99,9 @@ class MonteCarloKernelApproximation:
         return samples, self.weigh(samples, errors, kernel, variance, y.numel())
 
     def weigh(self, samples: Tensor, errors: Tensor, kernel: Tensor, variance: Tensor, n: int) -> Tensor:
-        """Weights (L,) of kernels (L, 1, K, K).
+        """Weights (L,) of random kernels (L, 1, K, K) with mean squared LR errors (L,), given the current kernel.
 
-        Parameters
-        ----------
-        samples : Tensor
-            (L, 1, K, K) random kernels.
-        errors : Tensor
-            (L,) their mean squared LR errors.
-        kernel : Tensor
-            (1, 1, K, K) the current kernel.
-        variance : Tensor
-            Noise variance, squared units of y.
-        n : int
-            Number of LR values.
+        The noise variance is in squared units of y, of which there are n values.
         """
         omega = self.weights(errors, variance, n)
         if self.proximity is not None:

@@ -56,10 +56,7 @@ class Metric:
 def metric_of(covariance: Tensor) -> Metric:
     """Metric of a covariance (dim, dim), or of variances (dim,).
 
-    Raises
-    ------
-    ValueError
-        If it is not finite or not positive definite.
+    Raises ValueError if it is not finite or not positive definite.
     """
     covariance = covariance.detach().to(torch.float64)
     if covariance.ndim == 1:

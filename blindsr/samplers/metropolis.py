@@ -30,13 +30,7 @@ def normal_like(z: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def check_start(position: Tensor, log_prob: Tensor) -> None:
-    """Refuse starts where the density is zero.
-
-    Raises
-    ------
-    ValueError
-        If the log density (chains,) is not finite somewhere; names the chain.
-    """
+    """Raise ValueError, naming the chain, if a log density (chains,) or a position is not finite."""
     bad = ~(torch.isfinite(log_prob) & torch.isfinite(position).all(1))
     if bool(bad.any()):
         chain = int(bad.nonzero()[0])
@@ -44,13 +38,7 @@ def check_start(position: Tensor, log_prob: Tensor) -> None:
 
 
 def start(density: ValueAndGradient, position: Tensor) -> State:
-    """State with gradient of chains at position (chains, dim).
-
-    Raises
-    ------
-    ValueError
-        If a start has density zero.
-    """
+    """State with gradient of chains at position (chains, dim); ValueError if a start has density zero."""
     position = position.detach().to(torch.float64)
     log_prob, gradient = density(position)
     check_start(position, log_prob)
@@ -60,10 +48,7 @@ def start(density: ValueAndGradient, position: Tensor) -> State:
 def accept(log_ratio: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Metropolis-Hastings: accept with probability min(1, exp(log_ratio)); not a number counts as -inf.
 
-    Returns
-    -------
-    accepted, acceptance : Tensor
-        (chains,) bool, and (chains,) the probability.
+    Returns booleans (chains,), and the acceptance probabilities (chains,).
     """
     acceptance = torch.nan_to_num(log_ratio, nan=-torch.inf, posinf=0.0).clamp_max(0.0).exp()
     uniform = torch.rand(log_ratio.shape, generator=generator, dtype=log_ratio.dtype, device=generator.device)

@@ -24,7 +24,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from blindsr.posteriors.base import Target, value_and_gradient
+from blindsr.posteriors.base import Target
 from blindsr.posteriors.network import NetworkTarget
 from blindsr.samplers import metropolis
 from blindsr.samplers.base import Info, State, always_accepted
@@ -40,69 +40,12 @@ RandomLoss = Callable[[Tensor, torch.Generator], tuple[Tensor, Tensor]]
 """(positions (n, dim), generator) -> random losses (n,) and their gradients (n, dim), independent for each chain."""
 
 
-def negative_log_density(target: Target) -> Loss:
-    """The loss -log π of a target."""
-    evaluate = value_and_gradient(target)
-
-    def loss(position: Tensor) -> tuple[Tensor, Tensor]:
-        value, gradient = evaluate(position)
-        return -value, -gradient
-
-    return loss
-
-
-@dataclass(frozen=True, eq=False)
-class RandomPull:
-    """A random loss for targets without kernels: mean_l ‖m_l - z‖², m_l ~ N(center, diag(std²)).
-
-    Parameters
-    ----------
-    center, std : Tensor
-        (dim,).
-    n : int
-        L, the number of draws in one loss.
-
-    Raises
-    ------
-    ValueError
-        If n is below 1.
-    """
-
-    center: Tensor
-    std: Tensor
-    n: int = 1
-
-    def __post_init__(self) -> None:
-        if self.n < 1:
-            raise ValueError(f"random pull: n is {self.n}, at least 1 is needed")
-
-    def __call__(self, position: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Losses (n,) and gradients 2 (z - mean_l m_l) (n, dim)."""
-        shape = (self.n, *position.shape)
-        draws = self.center + self.std * torch.randn(shape, generator=generator, dtype=position.dtype)
-        gap = position - draws
-        return gap.square().sum(2).mean(0), 2 * gap.mean(0)
-
-
 @dataclass(frozen=True, eq=False)
 class MonteCarloLoss:
-    """L_MC of a kernel network: random kernels, weighted by their LR error (Eqs. 24-29 of the MLMC paper).
+    """L_MC of a kernel network: random kernels, weighted by their LR error (Eqs. 24-29 of the MLMC paper)."""
 
-    Parameters
-    ----------
-    target : NetworkTarget
-        Gives G, e and the σ² that the `likelihood` weights need.
-    mcka : MonteCarloKernelApproximation
-        How kernels are drawn and weighted.
-
-    Raises
-    ------
-    ValueError
-        If the prior's kernels have another size than the network's.
-    """
-
-    target: NetworkTarget
-    mcka: MonteCarloKernelApproximation
+    target: NetworkTarget  # Gives G, e and the σ² that the `likelihood` weights need
+    mcka: MonteCarloKernelApproximation  # How kernels are drawn and weighted
 
     def __post_init__(self) -> None:
         drawn, made = self.mcka.prior.kernel_size, self.target.network.kernel_size
@@ -145,24 +88,12 @@ class Form(StrEnum):
 
 @dataclass(frozen=True)
 class WindowState(State):
-    """A state with the memory of the dynamics; `log_prob` is -L_RE and `gradient` its gradient.
+    """A state with the memory of the dynamics; `log_prob` is -L_RE and `gradient` its gradient."""
 
-    Attributes
-    ----------
-    steps : int
-        Number of steps so far.
-    window : Tensor or None
-        (chains, dim) the sum of ∇L_RE since it was last used.
-    moments : tuple of Tensor
-        Adam's two moments (chains, dim); empty before its first update.
-    updates : int
-        Number of Adam's updates so far.
-    """
-
-    steps: int = 0
-    window: Tensor | None = None
-    moments: tuple[Tensor, ...] = ()
-    updates: int = 0
+    steps: int = 0  # Number of steps so far
+    window: Tensor | None = None  # (chains, dim) the sum of ∇L_RE since it was last used
+    moments: tuple[Tensor, ...] = ()  # Adam's two moments (chains, dim); empty before its first update
+    updates: int = 0  # Number of Adam's updates so far
 
 
 @dataclass(frozen=True)
@@ -209,13 +140,7 @@ class NetworkLangevin(MarkovSampler):
             raise ValueError("network-langevin: the rate of Adam must be above 0")
 
     def transition(self, target: Target, metric: Metric, request: Request) -> NetworkLangevinTransition:
-        """Steps over the weights of the target's network.
-
-        Raises
-        ------
-        ValueError
-            If there is no distribution of random kernels.
-        """
+        """Steps over the weights of the target's network."""
         assert isinstance(target, NetworkTarget)  # `table.sample` has checked it
         mcka = self.mcka
         if mcka is None:
@@ -227,21 +152,12 @@ class NetworkLangevin(MarkovSampler):
 
 @dataclass(frozen=True, eq=False)
 class NetworkLangevinTransition:
-    """One step of the dynamics at the top of the module.
+    """One step of the dynamics at the top of the module."""
 
-    Parameters
-    ----------
-    loss : Loss
-        L_RE: `NetworkTarget.error_and_gradient`, or another (`negative_log_density`).
-    random_loss : RandomLoss or None
-        L_MC: `MonteCarloLoss`, `RandomPull`, or your own. None omits it: gradient descent.
-    settings : NetworkLangevin
-        Rates, P, Q and the form of the step.
-    """
-
-    loss: Loss
+    loss: Loss  # L_RE: `NetworkTarget.error_and_gradient`, or another
     random_loss: RandomLoss | None
-    settings: NetworkLangevin
+    """L_MC: `MonteCarloLoss` or your own. None omits it: gradient descent."""
+    settings: NetworkLangevin  # Rates, P, Q and the form of the step
 
     @property
     def step_size(self) -> float:

@@ -39,21 +39,11 @@ class _LogDensity(torch.autograd.Function):
 
 @dataclass
 class Potential:
-    """The potential energy that Pyro asks for, {"w": (dim,)} -> scalar, in coordinates whitened by a first metric.
+    """The potential energy that Pyro asks for, {"w": (dim,)} -> scalar, in coordinates whitened by a first metric."""
 
-    Parameters
-    ----------
-    density : ValueAndGradient
-        The target's.
-    metric : Metric
-        z = L w.
-    calls : int
-        Evaluations so far.
-    """
-
-    density: ValueAndGradient
-    metric: Metric
-    calls: int = field(default=0)
+    density: ValueAndGradient  # The target's
+    metric: Metric  # z = L w
+    calls: int = field(default=0)  # Evaluations so far
 
     def __call__(self, parameters: dict[str, Tensor]) -> Tensor:
         """Minus the log density."""

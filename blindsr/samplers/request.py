@@ -55,13 +55,7 @@ class Request:
         return self.deadline is not None and self.deadline()
 
     def start(self, target: Target) -> tuple[Tensor, Metric]:
-        """Starting points (chains, dim) and the first metric, from the covariance or the spread of the target's starts.
-
-        Raises
-        ------
-        ValueError
-            If a shape does not fit the target.
-        """
+        """Starting points (chains, dim) and a first metric, from the covariance or the spread of target.initial."""
         dim = len(target.names)
         spread = None
         if self.initial is None or self.covariance is None:
@@ -82,25 +76,16 @@ class Request:
 
 @dataclass(frozen=True)
 class Kept:
-    """Draws of a run.
+    """Draws of a run."""
 
-    Attributes
-    ----------
-    draws : Tensor
-        (chains, draws, dim).
-    log_prob, acceptance, energy, divergent : Tensor
-        (chains, draws). The acceptance is a mean over the transitions between two kept draws; divergent tells whether
-        any of them diverged.
-    gradients : int
-        Evaluations for each chain.
-    """
-
-    draws: Tensor
+    draws: Tensor  # (chains, draws, dim)
+    # log_prob, acceptance, energy, divergent: (chains, draws). The acceptance is a mean over the transitions between
+    # two kept draws; divergent tells whether any of them diverged.
     log_prob: Tensor
     acceptance: Tensor
     energy: Tensor
     divergent: Tensor
-    gradients: int
+    gradients: int  # Evaluations for each chain
 
 
 def collect(transition: Transition, state: State, request: Request, rows: int | None = None) -> Kept:

@@ -19,26 +19,10 @@ from blindsr.samplers.warmup import AdaptiveSampler, Tunable
 
 @dataclass(frozen=True)
 class RandomWalkTransition(Tunable):
-    """Propose z + ε L ξ with ξ ~ N(0, I), and accept by the ratio of densities.
-
-    Parameters
-    ----------
-    density : Value
-        z (n, dim) -> log density (n,).
-    metric : Metric
-        L: diagonal or dense.
-    step_size : Tensor
-        ε > 0, a scalar or (chains, 1).
-    """
+    """Propose z + ε L ξ with ξ ~ N(0, I), and accept by the ratio of densities."""
 
     def init(self, position: Tensor) -> State:
-        """State of chains at position (chains, dim).
-
-        Raises
-        ------
-        ValueError
-            If a start has density zero.
-        """
+        """State of chains at position (chains, dim)."""
         position = position.detach().to(torch.float64)
         log_prob = self.density(position)
         metropolis.check_start(position, log_prob)
@@ -72,9 +56,6 @@ class RandomWalk(AdaptiveSampler):
     name: ClassVar[str] = "rwm"
     needs_gradient: ClassVar[bool] = False
     acceptance: float = 0.234
-
-    def __post_init__(self) -> None:
-        self.check()
 
     def transition(self, target: Target, metric: Metric, request: Request) -> RandomWalkTransition:
         """Normal proposals around the position."""

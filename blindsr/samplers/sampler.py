@@ -56,22 +56,9 @@ class Sampler(ABC):
     def run(self, target: Target, request: Request) -> Chains:
         """Draw what is requested; `blindsr.samplers.sample` is the call for users.
 
-        Parameters
-        ----------
-        target : Target
-            A log density; a `BayesTarget` if the sampler `needs_prior`.
-        request : Request
-            Numbers of chains and draws, warm-up, thinning, the generator, and what is known of the target beforehand.
-
-        Returns
-        -------
-        Chains
-            Fewer draws than requested, perhaps none, if the deadline passed.
-
-        Raises
-        ------
-        ValueError
-            If the target cannot be sampled, or the request does not fit it.
+        The target is a `BayesTarget` if the sampler `needs_prior`. Fewer draws than requested, perhaps none, are
+        returned if the deadline passed; ValueError is raised if the target cannot be sampled, or the request does not
+        fit it.
         """
 
     def chains(
@@ -84,24 +71,9 @@ class Sampler(ABC):
         began: float,
         tuning: dict[str, float] | None = None,
     ) -> Chains:
-        """Chains of the kept draws.
+        """Chains of the kept draws, with the step size of each chain (chains,) and the evaluations in all chains.
 
-        Parameters
-        ----------
-        target : Target
-            Names the coordinates.
-        request : Request
-            What was asked for.
-        kept : Kept
-            The draws.
-        step_size : Tensor
-            (chains,).
-        gradients : int
-            Evaluations in all chains, warm-up included.
-        began : float
-            `time.perf_counter()` at the start of the run.
-        tuning : dict or None
-            What the warm-up found.
+        `began` is `time.perf_counter()` at the start of the run, and `tuning` what the warm-up found.
         """
         return Chains(
             draws=kept.draws,
@@ -135,15 +107,8 @@ class MarkovSampler(Sampler):
     def transition(self, target: Target, metric: Metric, request: Request) -> Transition:
         """Build the transition for a target.
 
-        Parameters
-        ----------
-        target : Target
-            A log density.
-        metric : Metric
-            The linear map from whitened coordinates: from the covariance in the request, else from the spread of the
-            target's own starts.
-        request : Request
-            What was asked for.
+        The metric, a linear map from whitened coordinates, comes from the covariance in the request, else from the
+        spread of the target's own starts.
         """
 
     def run(self, target: Target, request: Request) -> Chains:

@@ -121,21 +121,11 @@ class PreconditionedSgld(Sgld):
 
 @dataclass(frozen=True, eq=False)
 class SgldTransition:
-    """One move of SGLD.
+    """One move of SGLD."""
 
-    Parameters
-    ----------
-    density : ValueAndGradient
-        z (n, dim) -> log density (n,) and gradient (n, dim).
-    settings : Sgld
-        Step size and stochastic gradient.
-    metric : Metric or None
-        L; None: the identity.
-    """
-
-    density: ValueAndGradient
-    settings: Sgld
-    metric: Metric | None = None
+    density: ValueAndGradient  # z (n, dim) -> log density (n,) and gradient (n, dim)
+    settings: Sgld  # Step size and stochastic gradient
+    metric: Metric | None = None  # L; None: the identity
 
     @property
     def step_size(self) -> float:
@@ -143,13 +133,7 @@ class SgldTransition:
         return self.settings.step_size
 
     def init(self, position: Tensor) -> State:
-        """State of chains at position (chains, dim).
-
-        Raises
-        ------
-        ValueError
-            If the density is zero at a start.
-        """
+        """State of chains at position (chains, dim)."""
         return metropolis.start(self.density, position)
 
     def step(self, state: State, generator: torch.Generator) -> tuple[State, Info]:

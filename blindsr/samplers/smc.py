@@ -38,17 +38,7 @@ MOST_MOVES = 64
 def next_beta(likelihood: Tensor, beta: float) -> float:
     """Inverse temperature after `beta` at which the weights' effective sample size is `ESS_SHARE` of the particles.
 
-    Parameters
-    ----------
-    likelihood : Tensor
-        (particles,) log likelihoods, some perhaps -inf.
-    beta : float
-        The current one, in [0, 1).
-
-    Raises
-    ------
-    ValueError
-        If the likelihood is zero at every particle.
+    Log likelihoods (particles,) may be -inf, but ValueError is raised if all of them are; beta lies in [0, 1).
     """
     finite = likelihood[torch.isfinite(likelihood)]
     if not len(finite):
@@ -77,28 +67,17 @@ def systematic(weights: Tensor, generator: torch.Generator) -> Tensor:
 
 @dataclass(frozen=True)
 class Population:
-    """The particles of one repetition.
+    """The particles of one repetition."""
 
-    Attributes
-    ----------
-    state : State
-        (particles, dim) positions, with log density and gradient at the current temperature.
-    acceptance, divergent : Tensor
-        (particles,) mean acceptance of the last stage's moves, and whether any diverged.
-    step_size : Tensor
-        Leapfrog step, a scalar.
-    beta, log_evidence : float
-        Inverse temperature reached, and the log evidence up to it.
-    stages, moves, gradients : int
-        Number of temperatures so far; trajectories and evaluations of each particle.
-    """
-
-    state: State
+    state: State  # (particles, dim) positions, with log density and gradient at the current temperature
+    # acceptance, divergent: (particles,) mean acceptance of the last stage's moves, and whether any diverged
     acceptance: Tensor
     divergent: Tensor
-    step_size: Tensor
+    step_size: Tensor  # Leapfrog step, a scalar
+    # beta, log_evidence: Inverse temperature reached, and the log evidence up to it
     beta: float = 0.0
     log_evidence: float = 0.0
+    # stages, moves, gradients: Number of temperatures so far; trajectories and evaluations of each particle
     stages: int = 0
     moves: int = 0
     gradients: int = 0

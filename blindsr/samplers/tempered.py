@@ -13,18 +13,10 @@ from blindsr.posteriors.base import BayesTarget, Target
 
 @dataclass(frozen=True)
 class Tempered:
-    """The log density of a tempered posterior.
+    """The log density of a tempered posterior."""
 
-    Parameters
-    ----------
-    target : BayesTarget
-        Prior and likelihood.
-    beta : Tensor
-        Inverse temperature in [0, 1], a scalar or one for each row (n,).
-    """
-
-    target: BayesTarget
-    beta: Tensor
+    target: BayesTarget  # Prior and likelihood
+    beta: Tensor  # Inverse temperature in [0, 1], a scalar or one for each row (n,)
 
     def log_prob(self, z: Tensor) -> Tensor:
         """Log prior plus β times the log likelihood of z (n, dim): (n,)."""

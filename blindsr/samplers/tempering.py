@@ -35,18 +35,9 @@ def first_ladder(rungs: int = FIRST_RUNGS) -> Tensor:
 def even_ladder(betas: Tensor, rejection: Tensor) -> Tensor:
     """Choose inverse temperatures between which all neighbours swap equally often (Syed et al. 2022, Algorithm 2).
 
-    The rejection rates added up from β = 0 give the communication barrier Λ(β), which is inverted by interpolation in
-    β^¼. The number of rungs is 2Λ + 1, where round trips are fastest.
-
-    Parameters
-    ----------
-    betas, rejection : Tensor
-        (rungs,) decreasing from 1 to 0, and (rungs - 1,) the mean rejection rate of each pair.
-
-    Returns
-    -------
-    Tensor
-        (new rungs,) decreasing from 1 to 0.
+    The mean rejection rates (rungs - 1,) of the pairs, added up from β = 0, give the communication barrier Λ(β), which
+    is inverted by interpolation in β^¼. The number of rungs is 2Λ + 1, where round trips are fastest. Ladders, old and
+    new, decrease from 1 to 0.
     """
     barrier = torch.cat([torch.zeros(1, dtype=betas.dtype), rejection.flip(0).clamp_min(1e-3).cumsum(0)])
     rungs = min(max(math.ceil(2 * float(barrier[-1])) + 1, FEWEST), MOST)

@@ -14,27 +14,13 @@ from blindsr.samplers.metric import Metric
 
 @dataclass(frozen=True)
 class Trajectory:
-    """A simulated Hamiltonian trajectory of every chain.
+    """A simulated Hamiltonian trajectory of every chain."""
 
-    Attributes
-    ----------
-    end : State
-        Where it ends.
-    momentum : Tensor
-        (chains, dim) whitened momentum at the end.
-    energy : tuple of Tensor
-        (chains,) energies at its start and its end; +inf at the end if it was abandoned.
-    step_size : Tensor
-        Leapfrog step, a scalar or (chains, 1).
-    steps : int
-        Number of leapfrog steps.
-    """
-
-    end: State
-    momentum: Tensor
-    energy: tuple[Tensor, Tensor]
-    step_size: Tensor
-    steps: int
+    end: State  # Where it ends
+    momentum: Tensor  # (chains, dim) whitened momentum at the end
+    energy: tuple[Tensor, Tensor]  # (chains,) energies at its start and its end; +inf at the end if it was abandoned
+    step_size: Tensor  # Leapfrog step, a scalar or (chains, 1)
+    steps: int  # Number of leapfrog steps
 
     @property
     def duration(self) -> Tensor:
@@ -50,23 +36,16 @@ class TrajectoryLength:
     squared change of the squared distance from the mean m in whitened coordinates; the average over the iterations is
     kept. (The paper maximises C alone. Since a transition costs t, half of that cost is charged here: it keeps
     whitened normals near a quarter of their period, where the draws and their squares are both almost independent.)
-
-    Attributes
-    ----------
-    log_length, log_mean : float
-        Logarithm of the length to try next, and of the average.
-    first, second, level : float
-        Adam's moments of the gradient; running mean of C.
-    count : int
-        Updates so far.
     """
 
+    # log_length, log_mean: Logarithm of the length to try next, and of the average
     log_length: float = math.log(math.pi / 2)
     log_mean: float = math.log(math.pi / 2)
+    # first, second, level: Adam's moments of the gradient; running mean of C
     first: float = 0.0
     second: float = 0.0
     level: float = 0.0
-    count: int = 0
+    count: int = 0  # Updates so far
 
     @classmethod
     def begin(cls, length: float = math.pi / 2) -> TrajectoryLength:
@@ -76,22 +55,10 @@ class TrajectoryLength:
     def update(
         self, state: State, run: Trajectory, acceptance: Tensor, *, metric: Metric, centre: Tensor, max_steps: int
     ) -> TrajectoryLength:
-        """Learn from one trajectory of every chain.
+        """Learn from one trajectory of every chain, from `state` to the end of `run`, with its acceptance (chains,).
 
-        Parameters
-        ----------
-        state : State
-            Where the trajectories began.
-        run : Trajectory
-            Where they ended.
-        acceptance : Tensor
-            (chains,).
-        metric : Metric
-            Whitens the coordinates.
-        centre : Tensor
-            (1, dim) the mean of the chains.
-        max_steps : int
-            Most steps of a trajectory: with the step size it bounds the length.
+        The metric whitens the coordinates, and `centre` (1, dim) is the mean of the chains; `max_steps`, the most steps
+        of a trajectory, and the step size bound the length.
         """
         before = metric.whiten(state.position - centre)
         after = metric.whiten(run.end.position - centre)

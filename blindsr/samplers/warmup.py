@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from blindsr.posteriors.base import Target
+from blindsr.samplers import metropolis
 from blindsr.samplers.adaptation import DualAveraging, Moments, harmonic_mean
 from blindsr.samplers.base import Info, State, Transition
 from blindsr.samplers.chains import Chains
@@ -54,6 +55,10 @@ class Tunable(Transition):
     metric: Metric
     step_size: Tensor
 
+    def init(self, position: Tensor) -> State:
+        """State, with a gradient, of chains at position (chains, dim)."""
+        return metropolis.start(self.density, position)
+
     def for_search(self) -> Self:
         """Return the transition with which a first step size is searched."""
         return self
@@ -83,10 +88,7 @@ class Tunable(Transition):
     ) -> tuple[State, Info, TrajectoryLength]:
         """Make one step, and adapt the trajectory length to it; mean (1, dim) of the window so far, None at its start.
 
-        Returns
-        -------
-        State, Info, TrajectoryLength
-            As `step`; and the adapted length.
+        Returns the new state and its info, as `step` does, and the adapted length.
         """
         return *self.step(state, generator), length
 
@@ -104,14 +106,7 @@ class AdaptiveSampler(MarkovSampler):
 
     acceptance: float
 
-    def check(self) -> None:
-        """Check the acceptance rate.
-
-        Raises
-        ------
-        ValueError
-            If it is not between 0 and 1.
-        """
+    def __post_init__(self) -> None:
         if not 0 < self.acceptance < 1:
             raise ValueError(f"{self.name}: acceptance {self.acceptance:g} must lie between 0 and 1")
 
@@ -147,12 +142,11 @@ def first_step(metric: Metric) -> Tensor:
 
 @dataclass(frozen=True)
 class Warm:
-    """The result of a warm-up: a tuned transition, its chains, evaluations per chain, and whether it was cut short."""
+    """The result of a warm-up: a tuned transition, its chains and evaluations per chain."""
 
     transition: Tunable
     state: State
     gradients: int
-    stopped: bool
 
 
 def reasonable_step(transition: Tunable, state: State, generator: torch.Generator) -> Tensor:
@@ -213,36 +207,18 @@ def warm_up(
     given: bool,
     deadline: Callable[[], bool] | None = None,
 ) -> Warm:
-    """Tune a transition: expanding windows for the metric, dual averaging for the step size.
+    """Tune a transition by `steps` transitions: expanding windows for the metric, dual averaging for the step size.
 
-    Parameters
-    ----------
-    transition : Tunable
-        Covariances are shrunk in the coordinates that its metric whitens.
-    state : State
-        Starting points.
-    steps : int
-        Number of transitions.
-    generator : torch.Generator
-        Source of all randomness.
-    acceptance : float
-        Mean acceptance to aim at (`Tunable.mean_acceptance`).
-    given : bool
-        Whether the metric comes from a covariance to be trusted: fewer windows then.
-    deadline : callable or None
-        Tells when to stop early.
-
-    Returns
-    -------
-    Warm
-        Its transition does not change any more.
+    Covariances are shrunk in the coordinates that the transition's metric whitens. `acceptance` is the mean acceptance
+    to aim at (`Tunable.mean_acceptance`); `given` tells whether the metric comes from a covariance to be trusted, in
+    which case there are fewer windows; `deadline`, when to stop early.
     """
     frame, ends, gradients = transition.metric, window_ends(steps, given=given), 0
     dense = frame.factor.ndim > 1 or frame.dim <= DENSE_UP_TO
     tuning = Tuning.begin(transition, state, generator, acceptance, dense=dense)
     for i in range(1, steps + 1):
         if deadline is not None and deadline():
-            return Warm(tuning.settled(transition), state, gradients, True)
+            return Warm(tuning.settled(transition), state, gradients)
         tuning, state, info = tuning.learn(transition, state, generator)
         gradients += info.gradients
         if i in ends:
@@ -254,4 +230,4 @@ def warm_up(
             if i == max(ends):
                 transition = transition.after_last_window()
             tuning = Tuning.begin(transition, state, generator, acceptance, dense=dense)
-    return Warm(tuning.settled(transition), state, gradients, False)
+    return Warm(tuning.settled(transition), state, gradients)

@@ -60,21 +60,14 @@ def smooth_rms(v: Tensor, std: float) -> Tensor:
 
 @dataclass(frozen=True)
 class Evidence:
-    """Indicators of uncertainty of a grey image, see the module: each (H, W), float64, in units of the image.
+    """Indicators of uncertainty of a grey image, see the module: each (H, W), float64, in units of the image."""
 
-    Attributes
-    ----------
-    draws, groups, disagreement, bounds : Tensor
-        D, G, T and V.
-    n : int
-        Number of draws behind D.
-    """
-
+    # draws, groups, disagreement, bounds: D, G, T and V
     draws: Tensor
     groups: Tensor
     disagreement: Tensor
     bounds: Tensor
-    n: int
+    n: int  # Number of draws behind D
 
     def std(self, factor: float) -> Tensor:
         """Return c (D G T)^(1/3) V, (H, W), where D, G and T have a smooth lower limit of half a grey level."""
@@ -100,24 +93,9 @@ def gather(
     generator: torch.Generator,
     interrupt: Callable[[], bool] | None = None,
 ) -> Evidence:
-    """Compute the indicators of uncertainty of a grey result.
+    """Compute the indicators of a grey result (1, 1, s h, s w); arguments as for `restoration_uncertainty`.
 
-    Parameters
-    ----------
-    y, image : Tensor
-        Grey LR image (1, 1, h, w) and result x̂ (1, 1, s h, s w).
-    kernel, kernel_draws : Tensor
-        The kernel of the result (1, 1, K, K) and posterior draws (m, 1, K, K), used in turn.
-    degradation : Degradation
-        Scale, kernel size, alignment, padding.
-    noise_std : float
-        Noise level of the grey image, units of 0..1, at least 0; the square of `MODEL_ERROR` is added to its square.
-    n : int
-        Draws, at least 2.
-    generator : torch.Generator
-        For the draws.
-    interrupt : callable, optional
-        Asked after each draw; once it says True (and two draws are there), no more are made.
+    `noise_std` is the noise level of the grey image y (1, 1, h, w); the square of `MODEL_ERROR` is added to its square.
     """
     if n < 2:
         raise ValueError(f"{n} draws give no standard deviation: at least 2 are needed")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from torch import Tensor
 from blindsr.diagnostics.moments import RunningMoments
 from blindsr.diagnostics.style import new_figure, show_picture
 from blindsr.io.files import atomic_path, write_text
+from blindsr.likelihood.noise import check_noise
 from blindsr.operators.degradation import Degradation
 from blindsr.operators.luma import luma
 from blindsr.restorers.base import Restorer
@@ -56,8 +56,7 @@ def check_inputs(y: Tensor, kernels: Tensor, degradation: Degradation, noise_std
         raise ValueError(f"kernel draws have shape {tuple(kernels.shape)}: (n, 1, {k}, {k}) with n >= 2 is needed")
     if not bool(torch.isfinite(y).all()) or not bool(torch.isfinite(kernels).all()):
         raise ValueError("the image or the kernel draws hold NaN or infinite values")
-    if not 0 <= noise_std < math.inf:
-        raise ValueError(f"noise level {noise_std}: a standard deviation of 0 or more, in units of 0..1, is needed")
+    check_noise(noise_std)
 
 
 @torch.no_grad()
@@ -196,10 +195,7 @@ def sparsification(std: Tensor, error: Tensor) -> Sparsification:
 def save_uncertainty(folder: Path, found: UncertaintyMap) -> None:
     """Write uncertainty.npy (std, float32, (H, W) or (H, W, C), units of 0..1), .png and .json into a folder.
 
-    Raises
-    ------
-    UserError
-        If a file cannot be written.
+    Raises UserError if a file cannot be written.
     """
     std = found.std[0].permute(1, 2, 0).float().cpu().numpy()
     std = std[..., 0] if std.shape[2] == 1 else std

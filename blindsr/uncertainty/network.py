@@ -40,24 +40,14 @@ def small_skip(y: Tensor, degradation: Degradation) -> SkipNetwork:
 
 @dataclass(frozen=True, eq=False)
 class WeightPosterior:
-    """Target over the weights φ of an image network: log p(φ | y, k) = −‖y − (x(φ) ⊗ k)↓s‖²/2σ² − ‖φ‖²/2τ² + const.
+    """Target over the weights φ of an image network: log p(φ | y, k) = −‖y − (x(φ) ⊗ k)↓s‖²/2σ² − ‖φ‖²/2τ² + const."""
 
-    Parameters
-    ----------
-    network : nn.Module
-        x(φ); each evaluation overwrites its parameters.
-    y, kernel : Tensor
-        (1, C, h, w) and (1, 1, K, K).
-    degradation : Degradation
-        Scale, kernel size, alignment, padding.
-    noise_std, weight_std : float
-        σ and τ, above 0.
-    """
-
-    network: nn.Module
+    network: nn.Module  # x(φ); each evaluation overwrites its parameters
+    # y, kernel: (1, C, h, w) and (1, 1, K, K)
     y: Tensor
     kernel: Tensor
-    degradation: Degradation
+    degradation: Degradation  # Scale, kernel size, alignment, padding
+    # noise_std, weight_std: σ and τ, above 0
     noise_std: float
     weight_std: float
 

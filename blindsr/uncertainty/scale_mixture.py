@@ -18,8 +18,7 @@ from torch import Tensor
 
 from blindsr.operators.degradation import Degradation, Padding
 from blindsr.priors.image import TotalVariation
-from blindsr.restorers.canvas import Canvas
-from blindsr.restorers.splitting import difference_filters
+from blindsr.restorers.canvas import Canvas, conjugate_gradients, difference_filters
 
 _CG_STEPS, _CG_TOLERANCE = 200, 1e-3
 
@@ -96,19 +95,7 @@ class ConditionalGaussian:
         def rough(r: Tensor) -> Tensor:
             return self.inverse.solve(self.diagonal, torch.fft.fft2(r), self.variance)
 
-        x, r, limit = torch.zeros_like(b), b, tolerance * b.norm()
-        z = rough(r)
-        p, rz = z, (r * z).sum()
-        for _ in range(_CG_STEPS):
-            if r.norm() <= limit:
-                break
-            ap = self.precision(p)
-            step = rz / (p * ap).sum()
-            x, r = x + step * p, r - step * ap
-            z = rough(r)
-            rz, old = (r * z).sum(), rz
-            p = z + rz / old * p
-        return x
+        return conjugate_gradients(self.precision, b, rough, steps=_CG_STEPS, tolerance=tolerance)
 
     def _target(self) -> Tensor:
         return self._adjoint(self.canvas.y) / self.variance + self.anchor * self.center

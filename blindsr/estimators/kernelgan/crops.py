@@ -64,35 +64,18 @@ def _box(a: Tensor, side: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Crops:
-    """Draws crops from a picture.
+    """Draws crops from a picture."""
 
-    Attributes
-    ----------
-    picture : Tensor
-        (1, C, h, w), values -1..1.
-    side : int
-        Side of a crop.
-    probability : Tensor
-        (h, w) probability of the centre of a crop.
-    """
-
-    picture: Tensor
-    side: int
-    probability: Tensor
+    picture: Tensor  # (1, C, h, w), values -1..1
+    side: int  # Side of a crop
+    probability: Tensor  # (h, w) probability of the centre of a crop
 
     @classmethod
     def of(cls, picture: Tensor, grey: Tensor, side: int, *, shrunk: bool) -> Crops:
         """Compute the distribution of the crops from the gradients of a grey picture (h, w), values 0..1.
 
-        Parameters
-        ----------
-        picture, grey : Tensor
-            The picture (1, C, h, w) that crops are taken from, and its luma (h, w).
-        side : int
-            Side of a crop.
-        shrunk : bool
-            Whether to use the gradients of the picture at half its size, as for the crops of the generator, which are
-            downscaled by it.
+        `grey` is the luma of the picture (1, C, h, w) that crops are taken from. With `shrunk`, the gradients are those
+        of the picture at half its size, as for the crops of the generator, which are downscaled by it.
         """
         strength = gradient_map(grey)
         if shrunk:

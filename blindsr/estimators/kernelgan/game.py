@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from blindsr.estimators.base import Estimate, Estimation, Estimator, Metrics, check_adam, check_image, unfit
+from blindsr.estimators.base import Estimate, Estimation, Estimator, Metrics, check_adam, check_image, loaded
 from blindsr.estimators.kernelgan.crops import Crops
 from blindsr.estimators.kernelgan.kernel import finished
 from blindsr.estimators.kernelgan.networks import STEP, DeepLinear, PatchDiscriminator
@@ -81,10 +81,7 @@ class KernelGan(Estimator):
     def sides(self, degradation: Degradation, height: int, width: int) -> tuple[int, int, int]:
         """Return the border of the LR image that is left out, and the sides of both networks' crops.
 
-        Raises
-        ------
-        ValueError
-            If the scale is not 2, 4 or 8, or the image is too small.
+        Raises ValueError if the scale is not 2, 4 or 8, or the image is too small.
         """
         if degradation.scale not in SCALES:
             raise ValueError(f"KernelGAN finds kernels of scale {', '.join(map(str, SCALES))}, not {degradation.scale}")
@@ -109,51 +106,21 @@ class KernelGan(Estimator):
         self.sides(degradation, *y.shape[-2:])
 
     def start(self, y: Tensor, degradation: Degradation, *, seed: int, device: torch.device | str) -> GanEstimation:
-        """Prepare the crops of y (1, C, h, w), values 0..1, and draw the weights of both networks.
-
-        Raises
-        ------
-        ValueError
-            If y has another shape or is too small, or the scale is not 2, 4 or 8.
-        """
+        """Prepare the crops of y (1, C, h, w), values 0..1, and draw the weights of both networks."""
         source = generator(seed)
         return GanEstimation(self, y, degradation, source, draw_seed(source), device)
 
     def resume(
         self, y: Tensor, degradation: Degradation, state: dict[str, Any], *, device: torch.device | str
     ) -> GanEstimation:
-        """Rebuild a training from its state; continuing gives the same bits as never having stopped.
-
-        Raises
-        ------
-        ValueError
-            If the state belongs to other settings.
-        """
-        try:
-            run = GanEstimation(self, y, degradation, torch.Generator(), 0, device)
-            run.load(copy.deepcopy(state))
-        except (KeyError, TypeError, AttributeError, RuntimeError, ValueError) as error:
-            raise unfit(error) from error
-        return run
+        """Rebuild a training from its state; continuing gives the same bits as never having stopped."""
+        return loaded(GanEstimation(self, y, degradation, torch.Generator(), 0, device), state)
 
 
 class GanEstimation(Estimation):
     """Adversarial training on one LR image; random draws are made on the CPU.
 
-    Parameters
-    ----------
-    settings : KernelGan
-        Sizes, rates and weights.
-    y : Tensor
-        LR image (1, C, h, w), values 0..1.
-    degradation : Degradation
-        Forward operator; scale 2, 4 or 8.
-    source : torch.Generator
-        For the crops and the noise.
-    seed : int
-        Of the weights of both networks.
-    device : torch.device or str
-        Where to compute.
+    `source` serves the crops and the noise, `seed` the weights of both networks.
     """
 
     def __init__(
@@ -221,11 +188,8 @@ class GanEstimation(Estimation):
         return Metrics(
             step=self.step + 1,
             loss=float(adversarial.detach()),
-            mse=float("nan"),
             prior=float(penalty.detach()),
-            noise_std=float("nan"),
             kernel_width=float(width(k / k.sum())) * math.sqrt(spread),
-            monte_carlo=float("nan"),
         )
 
     def estimate(self) -> Estimate:

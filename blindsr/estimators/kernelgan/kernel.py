@@ -21,10 +21,7 @@ CENTERED = 1e-3
 def significant(kernel: Tensor, count: int = SIGNIFICANT) -> Tensor:
     """Subtract 0.75 of the (count + 1)-th largest value from a kernel (1, 1, K, K), clip it at zero, and normalise it.
 
-    Raises
-    ------
-    ValueError
-        If no value remains positive.
+    Raises ValueError if no value remains positive.
     """
     ordered = kernel.flatten().sort(descending=True).values
     kept = (kernel - SMALL * ordered[min(count, len(ordered) - 1)]).clamp_min(0)

@@ -54,13 +54,6 @@ class DeepLinear(nn.Module):
             k = F.conv2d(F.pad(k, [w.shape[-1] - 1] * 4), w.flip(-1, -2))
         return k
 
-    def layer_by_layer(self, x: Tensor) -> Tensor:
-        """Apply the layers one by one, the last at every second pixel: the same as `forward`, by definition."""
-        *most, last = self.weights
-        for w in most:
-            x = F.conv2d(x, w)
-        return F.conv2d(x, last, stride=STEP)
-
     def forward(self, x: Tensor, kernel: Tensor | None = None) -> Tensor:
         """Downscale planes (N, 1, h, w) to (N, 1, (h - K) // 2 + 1, …), by `kernel` where it is known already."""
         out: Tensor = F.conv2d(x, self.kernel() if kernel is None else kernel, stride=STEP)

@@ -94,21 +94,11 @@ class Weights:
 
 @dataclass(frozen=True)
 class Schedule:
-    """The current state of the weights.
+    """The current state of the weights."""
 
-    Attributes
-    ----------
-    bicubic : float
-        Weight of the bicubic term.
-    near : int
-        Number of times in a row that the gap was small, up to 3, where it stays.
-    late : bool
-        Whether sparsity and centre have been added.
-    """
-
-    bicubic: float
-    near: int = 0
-    late: bool = False
+    bicubic: float  # Weight of the bicubic term
+    near: int = 0  # Number of times in a row that the gap was small, up to 3, where it stays
+    late: bool = False  # Whether sparsity and centre have been added
 
     def after(self, step: int, gap: float, weights: Weights) -> Schedule:
         """Return the state after step `step` (from 1) whose bicubic gap was `gap`."""

@@ -1,0 +1,15 @@
+from .assumed import KnownKernel as KnownKernel
+from .assumed import NoKernel as NoKernel
+from .base import Estimate as Estimate
+from .base import Estimation as Estimation
+from .base import Estimator as Estimator
+from .base import Finished as Finished
+from .base import Metrics as Metrics
+from .kernelgan.game import KernelGan as KernelGan
+from .loop import JointLoop as JointLoop
+from .problem import KernelBlock as KernelBlock
+from .problem import MonteCarloSettings as MonteCarloSettings
+from .problem import Problem as Problem
+from .problem import free_kernel as free_kernel
+from .spectral import KernelEstimate as KernelEstimate
+from .spectral import KernelEstimator as KernelEstimator

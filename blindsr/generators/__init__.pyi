@@ -1,0 +1,11 @@
+from .base import Generator as Generator
+from .kernel import FixedKernel as FixedKernel
+from .kernel import GaussianKernel as GaussianKernel
+from .kernel import KernelNetwork as KernelNetwork
+from .kernel import ParametricKernel as ParametricKernel
+from .kernel import ScaledKernel as ScaledKernel
+from .kernel import SimplexKernel as SimplexKernel
+from .latent import SphericalLatent as SphericalLatent
+from .pixels import Pixels as Pixels
+from .skip import SkipNetwork as SkipNetwork
+from .skip import SkipSettings as SkipSettings

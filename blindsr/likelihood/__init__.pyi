@@ -1,0 +1,16 @@
+from .content import PHOTOGRAPH as PHOTOGRAPH
+from .content import POWER_LAW as POWER_LAW
+from .content import Term as Term
+from .data_term import DataTerm as DataTerm
+from .data_term import GaussianLikelihood as GaussianLikelihood
+from .data_term import SsimThenMse as SsimThenMse
+from .fields import degraded_field as degraded_field
+from .fields import random_field as random_field
+from .noise import FixedNoise as FixedNoise
+from .noise import IidNoise as IidNoise
+from .noise import NoiseModel as NoiseModel
+from .noise import PatchNoise as PatchNoise
+from .quadratic import LrErrorForm as LrErrorForm
+from .quadratic import lr_errors as lr_errors
+from .spectral import SpectralLikelihood as SpectralLikelihood
+from .spectral import SpectralSettings as SpectralSettings

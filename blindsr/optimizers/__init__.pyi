@@ -1,0 +1,10 @@
+from .base import Energy as Energy
+from .base import Optimizer as Optimizer
+from .base import Pass as Pass
+from .base import Run as Run
+from .em import MonteCarloEm as MonteCarloEm
+from .meta import MetaLearned as MetaLearned
+from .plain import Alternating as Alternating
+from .plain import Joint as Joint
+from .projected import ProjectedGradient as ProjectedGradient
+from .refit import RefitKernel as RefitKernel

@@ -1,0 +1,15 @@
+from .base import BayesTarget as BayesTarget
+from .base import KernelTarget as KernelTarget
+from .base import Target as Target
+from .base import value_and_gradient as value_and_gradient
+from .fixed_image import FixedImageTarget as FixedImageTarget
+from .laplace_map import nested_laplace as nested_laplace
+from .log_noise import LogNoisePrior as LogNoisePrior
+from .network import FlatNetwork as FlatNetwork
+from .network import NetworkTarget as NetworkTarget
+from .pyro_models import fixed_image_model as fixed_image_model
+from .pyro_models import spectral_model as spectral_model
+from .spectral import SpectralTarget as SpectralTarget
+from .spectral_laplace import SpectralPosterior as SpectralPosterior
+from .transport import Transport as Transport
+from .transport import Transported as Transported

@@ -1,0 +1,16 @@
+from .base import Restorer as Restorer
+from .bicubic import BicubicRestorer as BicubicRestorer
+from .external import CallableRestorer as CallableRestorer
+from .external import OnnxRestorer as OnnxRestorer
+from .external import TorchScriptRestorer as TorchScriptRestorer
+from .grid import Grid as Grid
+from .grid import OnGrid as OnGrid
+from .map import MapRestorer as MapRestorer
+from .spandrel_model import SpandrelRestorer as SpandrelRestorer
+from .splitting import Admm as Admm
+from .splitting import HalfQuadratic as HalfQuadratic
+from .splitting import PlugAndPlay as PlugAndPlay
+from .splitting import map_solution as map_solution
+from .tiled import restore as restore
+from .usrnet import UsrNetRestorer as UsrNetRestorer
+from .zssr import ZssrRestorer as ZssrRestorer
