@@ -39,7 +39,7 @@ class FlowPrior:
     flow : KernelFlow
         The map from white noise to logits, trained.
     logits : Logits
-        What the logits mean.
+        The map between kernels and logits.
     scale : int
         s for which it was trained.
     recipe : dict
