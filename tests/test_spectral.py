@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import signal
 
-from blindsr.likelihood import spectral
+from blindsr.likelihood import spectral_gradients
 from blindsr.likelihood.content import BASIS, PHOTOGRAPH, POWER_LAW, Term
 from blindsr.likelihood.spectral import SpectralLikelihood, SpectralSettings, hann, window_corners
 from blindsr.priors.normal import GaussianShape
@@ -272,7 +272,7 @@ def test_many_positions_at_once_are_each_by_itself(monkeypatch):
     k, u = torch.cat([random_kernel(5, seed) for seed in range(7)]), some_u(likelihood, 7)
     power = likelihood.power(k)
     together = likelihood.log_likelihood(power, u)
-    monkeypatch.setattr(spectral, "CHUNK", 3 * likelihood.n_windows * likelihood.wide_basis.shape[1])
+    monkeypatch.setattr(spectral_gradients, "CHUNK", 3 * likelihood.n_windows * likelihood.wide_basis.shape[1])
     torch.testing.assert_close(likelihood.log_likelihood(power, u), together, rtol=1e-12, atol=0)
     alone = torch.cat([likelihood.log_likelihood(power[i : i + 1], u[i : i + 1]) for i in range(7)])
     torch.testing.assert_close(alone, together, rtol=1e-12, atol=0)
@@ -281,7 +281,7 @@ def test_many_positions_at_once_are_each_by_itself(monkeypatch):
 @pytest.mark.parametrize("degrees", [3.0, math.inf])
 def test_log_likelihood_has_right_gradients(degrees, monkeypatch):
     """In the kernel, the coefficients, the noise, through the likelihood's own backward pass, in chunks of one."""
-    monkeypatch.setattr(spectral, "CHUNK", 1)
+    monkeypatch.setattr(spectral_gradients, "CHUNK", 1)
     settings = SpectralSettings(window=6, lowest=2.0, degrees=degrees, noise=0.1)
     likelihood = SpectralLikelihood(random_image(7, 6), 2, settings)
     k, u = (t.requires_grad_() for t in (torch.cat([random_kernel(5, 0), random_kernel(5, 1)]), some_u(likelihood, 2)))
@@ -289,7 +289,7 @@ def test_log_likelihood_has_right_gradients(degrees, monkeypatch):
     power = likelihood.power(k).detach().requires_grad_()
     theta, variance = (t.detach().requires_grad_() for t in likelihood.coefficients(u))
     assert torch.autograd.gradcheck(
-        lambda *inputs: spectral._Whittle.apply(*inputs, likelihood), (power, theta, variance), rtol=1e-4
+        lambda *inputs: spectral_gradients.Whittle.apply(*inputs, likelihood), (power, theta, variance), rtol=1e-4
     )
 
 

@@ -178,10 +178,7 @@ class Estimator(ABC):
     def start(self, y: Tensor, degradation: Degradation, *, seed: int, device: torch.device | str) -> Estimation:
         """Begin on an LR image (1, C, h, w), values 0..1.
 
-        Raises
-        ------
-        ValueError
-            If y has another shape or holds values that are not finite, or cannot be served.
+        Raises ValueError if y has another shape, holds values that are not finite, or cannot be served.
         """
 
     def resume(
@@ -189,10 +186,7 @@ class Estimator(ABC):
     ) -> Estimation:
         """Rebuild an estimation from `Estimation.state_dict`; going on from it gives the bits of an unbroken run.
 
-        Raises
-        ------
-        ValueError
-            If the state does not fit.
+        Raises ValueError if the state does not fit.
         """
         raise ValueError("this estimator keeps no state to resume from")
 

@@ -29,7 +29,7 @@ from blindsr.likelihood.noise import NoiseModel
 from blindsr.likelihood.quadratic import lr_errors
 from blindsr.operators.degradation import Degradation
 from blindsr.operators.kernels import width
-from blindsr.optimizers.base import Energy, Optimizer, Pass, Run, adam_step, parameters
+from blindsr.optimizers.base import Energy, Optimizer, Run, adam_step, parameters
 from blindsr.priors.base import ImagePrior
 from blindsr.random import draw_seed, generator, seeded
 from blindsr.restorers.base import Restorer
@@ -215,18 +215,23 @@ class LoopEstimation(Estimation):
         done = loop.optimizer.step(run, self.energy)
         run.x, run.k = done.x, done.k
         if loop.average > 0:
-            run.mean_x = done.x.clone() if run.mean_x is None else run.mean_x.lerp_(done.x, self._share())
+            share = max(1 - loop.average, 1 / (1 + run.step / 4))  # of the newest image: larger while the mean is young
+            run.mean_x = done.x.clone() if run.mean_x is None else run.mean_x.lerp_(done.x, share)
         if (run.step + 1) % loop.noise_steps == 0:
             run.variance = loop.noise.update(run.variance, done.residual, run.initial_variance)
-        metrics = self._metrics(done, monte_carlo)
+        metrics = Metrics(
+            step=run.step + 1,
+            loss=float(done.data.detach()),
+            mse=float(done.residual.square().mean()),
+            prior=float(done.prior.detach()),
+            noise_std=float(run.variance.mean().sqrt()),
+            kernel_width=float(width(done.k)),
+            monte_carlo=monte_carlo,
+        )
         if loop.stopping is not None and loop.stopping.update(run):
             run.memory["settled"] = 1
         run.step += 1
         return metrics
-
-    def _share(self) -> float:
-        """Weight of the newest image: 1 - average, larger while the mean is young."""
-        return max(1 - self.loop.average, 1 / (1 + self.run.step / 4))
 
     def _monte_carlo(self, mcka: MonteCarloKernelApproximation) -> float:
         """Run the Monte Carlo simulations of one outer iteration, on the image of the last pass (Eqs. 24-30)."""
@@ -241,17 +246,6 @@ class LoopEstimation(Estimation):
             loss.backward()
             adam_step(run.kernel_adam, run.kernel)
         return float(loss.detach())
-
-    def _metrics(self, done: Pass, monte_carlo: float) -> Metrics:
-        return Metrics(
-            step=self.run.step + 1,
-            loss=float(done.data.detach()),
-            mse=float(done.residual.square().mean()),
-            prior=float(done.prior.detach()),
-            noise_std=float(self.run.variance.mean().sqrt()),
-            kernel_width=float(width(done.k)),
-            monte_carlo=monte_carlo,
-        )
 
     def estimate(self) -> Estimate:
         """Return the current image and kernel: those of the last pass (or the running mean of the image)."""
@@ -291,35 +285,21 @@ class LoopEstimation(Estimation):
     def state_dict(self) -> dict[str, Any]:
         """Return a copy of the run as a plain dict of tensors and numbers."""
         run = self.run
-        state = {
+        state: dict[str, Any] = {
             "image": run.image.state_dict(),
             "kernel": run.kernel.state_dict(),
             "image_adam": run.image_adam.state_dict() if run.image_adam else None,
             "kernel_adam": run.kernel_adam.state_dict() if run.kernel_adam else None,
-            "variance": run.variance,
-            "initial_variance": run.initial_variance,
             "generator": run.generator.get_state(),
-            "step": run.step,
-            "x": run.x,
-            "k": run.k,
-            "mean_x": run.mean_x,
-            "memory": run.memory,
         }
-        return copy.deepcopy(state)
+        plain = ("variance", "initial_variance", "step", "x", "k", "mean_x", "memory")
+        return copy.deepcopy(state | {name: getattr(run, name) for name in plain})
 
     def load(self, state: dict[str, Any]) -> None:
         """Take over a state; see `JointLoop.resume`."""
         rest: dict[str, Any] = {name: _to(state[name], self.device) for name in ("x", "k", "mean_x")}
-        memory = {n: _to(v, self.device) for n, v in state["memory"].items()}
-        self._build(
-            0,
-            state["variance"],
-            state["initial_variance"],
-            torch.Generator(),
-            step=int(state["step"]),
-            memory=memory,
-            **rest,
-        )
+        rest |= {"memory": {n: _to(v, self.device) for n, v in state["memory"].items()}, "step": int(state["step"])}
+        self._build(0, state["variance"], state["initial_variance"], torch.Generator(), **rest)
         run = self.run
         run.image.load_state_dict(state["image"])
         run.kernel.load_state_dict(state["kernel"])

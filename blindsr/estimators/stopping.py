@@ -31,7 +31,7 @@ class MovingVariance:
             raise ValueError("moving variance: need a window of at least 2, patience and side of at least 1")
 
     def update(self, run: Run) -> bool:
-        """Take note of the image of the last pass; return whether the run has settled.
+        """Record the image of the last pass; return whether the run has settled.
 
         What it keeps stands in `run.memory`, so that a resumed run stops where it would have.
         """

@@ -1,4 +1,4 @@
-"""What makes x and k from parameters: an `nn.Module` called without arguments."""
+"""Generators make x or k from their parameters: an `nn.Module` that is called without arguments."""
 
 from __future__ import annotations
 

@@ -173,13 +173,7 @@ class ScaledKernel(SimplexKernel):
 
 
 class FixedKernel(Generator):
-    """A given kernel, without parameters.
-
-    Parameters
-    ----------
-    kernel : Tensor
-        (1, 1, K, K).
-    """
+    """A given kernel (1, 1, K, K), without parameters."""
 
     kernel: Tensor
 

@@ -1,4 +1,4 @@
-"""Whether the memory of a device will do for an image network."""
+"""Whether the memory of a device suffices for an image network."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ BYTES_PER_CHANNEL_PIXEL = 120
 
 
 def available_memory() -> int | None:
-    """Return the bytes of memory that are free for use, or None where the system does not tell."""
+    """Return the bytes of memory that are free for use, or None where the system does not report it."""
     try:
         for line in Path("/proc/meminfo").read_text().splitlines():
             if line.startswith("MemAvailable:"):

@@ -9,13 +9,7 @@ from blindsr.generators.base import Generator
 
 
 class Pixels(Generator):
-    """An image whose parameters are its pixels, kept in [0, 1].
-
-    Parameters
-    ----------
-    start : Tensor
-        Initial image (1, C, H, W).
-    """
+    """An image (1, C, H, W) whose parameters are its pixels, kept in [0, 1]; it starts from a given one."""
 
     def __init__(self, start: Tensor) -> None:
         super().__init__()

@@ -24,7 +24,7 @@ def uniform_square(degradation: Degradation, reach: float) -> Tensor:
 
 
 def kernel_pixels(degradation: Degradation) -> nn.Module:
-    """K² free pixels on the simplex, at the start alike as far as they reach to both sides of the centre."""
+    """K² free pixels on the simplex, at the start equal within the largest square about the centre."""
     return ScaledKernel.at(uniform_square(degradation, degradation.center))
 
 

@@ -25,11 +25,11 @@ class RefitKernel(Optimizer):
     interval : int
         Steps between two refits.
     first : int
-        No refit before this step: the image is not worth it yet.
+        No refit before this step: the image is still too coarse.
     error_variance : float
         σ_e² beside the noise variance, squared units of y: what the image still gets wrong. Larger trusts Φ more.
     iterations : int
-        Of L-BFGS in one refit.
+        L-BFGS iterations in one refit.
 
     Raises
     ------

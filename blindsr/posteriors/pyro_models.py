@@ -27,23 +27,13 @@ Model = Callable[..., Tensor]
 
 
 def fixed_image_model(target: FixedImageTarget, *, pixels: bool = False) -> Model:
-    """Return a Pyro model of p(z, σ | y, x).
+    """Return a Pyro model of p(z, σ | y, x), a function `model(predict=False)` that returns the kernel (1, 1, K, K).
 
-    Parameters
-    ----------
-    target : FixedImageTarget
-        The posterior.
-    pixels : bool
-        False: the likelihood is a factor, computed by the exact quadratic form, whose cost does not grow with the
-        image. True: it is a site "lr_image" of independent normals, observed at y; this is the same log density, at the
-        cost of a convolution per evaluation.
-
-    Returns
-    -------
-    callable
-        `model(predict=False)`, which returns the kernel (1, 1, K, K). Sites: the kernel's, "log_noise" if the noise
-        level is unknown, "kernel", and the likelihood. `model(predict=True)` observes nothing and draws "lr_image" (C,
-        h, w): `Predictive(model, samples)(predict=True)`.
+    Its sites are the kernel's, "log_noise" if the noise level is unknown, "kernel", and the likelihood. By default that
+    is a factor, computed by the exact quadratic form, whose cost does not grow with the image. With `pixels` it is a
+    site "lr_image" of independent normals, observed at y: the same log density, at the cost of a convolution per
+    evaluation. `model(predict=True)` observes nothing and draws "lr_image" (C, h, w): `Predictive(model,
+    samples)(predict=True)`.
     """
 
     def model(predict: bool = False) -> Tensor:
@@ -70,21 +60,13 @@ def fixed_image_model(target: FixedImageTarget, *, pixels: bool = False) -> Mode
 
 
 def spectral_model(target: SpectralTarget) -> Model:
-    """Return a Pyro model of p(z, u | y), with the image integrated out.
+    """Return a Pyro model of p(z, u | y), a function `model(predict=False)` that returns the kernel (1, 1, K, K).
 
-    Parameters
-    ----------
-    target : SpectralTarget
-        The posterior.
-
-    Returns
-    -------
-    callable
-        `model(predict=False)`, which returns the kernel (1, 1, K, K). Sites: the kernel's; a unit normal for the
-        noise level and for each of the content's shared parameters, named as in the target; "content", the vector of
-        the windows' own parameters; "kernel"; and the tempered log-likelihood as a factor (once differentiable: enough
-        for gradients, not for `AutoLaplaceApproximation`). `model(predict=True)` observes nothing and records one draw
-        of the log periodograms, "log_periodogram" (windows, F).
+    The image is integrated out. Its sites are the kernel's; a unit normal for the noise level and for each of the
+    content's shared parameters, named as in the target; "content", the vector of the windows' own parameters; "kernel";
+    and the tempered log-likelihood as a factor (once differentiable: enough for gradients, not for
+    `AutoLaplaceApproximation`). `model(predict=True)` observes nothing and records one draw of the log periodograms,
+    "log_periodogram" (windows, F).
     """
 
     def model(predict: bool = False) -> Tensor:

@@ -62,10 +62,7 @@ class KernelFamily:
         return (self.drawn or self.law)(degradation)
 
     def density(self, degradation: Degradation) -> KernelDensity:
-        """Return a density over an unconstrained z: the smooth family, or else the Monte Carlo law if it has a density.
-
-        Raises UserError if the family has none.
-        """
+        """Return a density over z: the smooth family, else the Monte Carlo law if it has one; else UserError."""
         found = self.sampling(degradation) if self.smooth is None else self.smooth(degradation)
         if isinstance(found, KernelDensity):
             return found

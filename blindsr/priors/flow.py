@@ -39,7 +39,7 @@ class FlowPrior:
     flow : KernelFlow
         The map from white noise to logits, trained.
     logits : Logits
-        What the logits mean.
+        The map between kernels and logits.
     scale : int
         s for which it was trained.
     recipe : dict
@@ -130,13 +130,7 @@ def flow_bytes(prior: FlowPrior) -> bytes:
 
 
 def read_flow(path: Path) -> FlowPrior:
-    """Read a flow's file; no code in it is run.
-
-    Raises
-    ------
-    UserError
-        If the file cannot be read or does not hold a flow.
-    """
+    """Read a flow's file; no code in it is run. UserError if it cannot be read or does not hold a flow."""
     from safetensors import SafetensorError, safe_open
 
     if not path.is_file():

@@ -7,7 +7,7 @@ A kernel k (K², summing to one) becomes logits v in two steps:
 c is a fixed scale at or above the largest kernel value, φ a floor. The noise dequantises: without it kernels of a few
 parameters fill no volume and have no density. FKP adds noise of one size to all pixels (U[0, 1/720], on the same scale)
 instead, which in a wide kernel piles up to some per cent of its mass, spread over the frame; here it is in proportion
-to the pixel. The way back, k ∝ max(sigmoid(v) - φ', 0), takes the floor off again, with two standard deviations of its
+to the pixel. The way back, k ∝ max(sigmoid(v) - φ', 0), removes the floor again, with two standard deviations of its
 noise: logit φ' = logit φ + 2τ.
 
 The map goes from coarse to fine. Logits are whitened along the principal axes of the training kernels; the first few

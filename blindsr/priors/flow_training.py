@@ -121,15 +121,15 @@ def train_flow(
     Parameters
     ----------
     prior : KernelPrior
-        What draws the kernels.
+        The prior that the kernels are drawn from.
     scale : int
         s, for the record.
     recipe : FlowRecipe, optional
-        How; default: that of Gaussian kernels.
+        Settings of the training; default: those for Gaussian kernels.
     generator : torch.Generator
-        Of everything random.
+        Source of all randomness.
     report : callable
-        Told of every step.
+        Called after every step.
 
     Returns
     -------

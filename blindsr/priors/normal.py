@@ -48,13 +48,7 @@ def covariance_of(z: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class SmoothKernels:
-    """Base of the smooth families: independent normal priors on z, kernels centred at (K - s)/2.
-
-    Parameters
-    ----------
-    kernel_size, scale : int
-        K and s.
-    """
+    """Base of the smooth families: independent normal priors on z, kernels of side K centred at (K - s)/2."""
 
     kernel_size: int
     scale: int

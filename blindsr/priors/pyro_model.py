@@ -1,4 +1,4 @@
-"""Gaussian and line priors as Pyro models. Pyro loads when the model is called, not before."""
+"""Gaussian and line priors as Pyro models. Pyro is imported when the model is called."""
 
 from __future__ import annotations
 

@@ -23,15 +23,10 @@ squared radius are 0.5 to 4. β = 2 is a Gaussian."""
 
 
 class DiskKernelPrior(ParametricKernels):
-    """Defocus disks, θ = (radius,), centred at (K - s)/2.
+    """Defocus disks, θ = (radius,), centred at (K - s)/2, for the scale and kernel size of a degradation.
 
     A disk of radius R has the variance R²/4 on each axis. The radius is uniform from 2 sqrt(λ_min) to 2 sqrt(λ_max), HR
     pixels, where λ_min and λ_max bound the protocol's variances; such a disk lies inside a kernel of the usual size.
-
-    Parameters
-    ----------
-    degradation : Degradation
-        Scale and kernel size.
     """
 
     names = ("radius",)
@@ -48,15 +43,11 @@ class DiskKernelPrior(ParametricKernels):
 
 
 class GeneralizedGaussianKernelPrior(ParametricKernels):
-    """Generalised Gaussians, θ = (λ₁, λ₂, angle, log β), centred at (K - s)/2: k(u) ∝ exp(-½ r^β).
+    """Generalised Gaussians, θ = (λ₁, λ₂, angle, log β), for the scale and kernel size of a degradation.
 
-    λ₁ and λ₂ (HR pixels²) and the angle follow the test protocol's law of Gaussians, log β is uniform over `EXPONENTS`.
-    The λ are the eigenvalues of Σ in r² = (u-c)ᵀ Σ⁻¹ (u-c), which are the kernel's variances for β = 2 alone.
-
-    Parameters
-    ----------
-    degradation : Degradation
-        Scale and kernel size.
+    They are k(u) ∝ exp(-½ r^β), centred at (K - s)/2. λ₁ and λ₂ (HR pixels²) and the angle follow the test protocol's
+    law of Gaussians, log β is uniform over `EXPONENTS`. The λ are the eigenvalues of Σ in r² = (u-c)ᵀ Σ⁻¹ (u-c), which
+    are the kernel's variances for β = 2 alone.
     """
 
     names = ("variance_1", "variance_2", "angle", "log_exponent")

@@ -1,12 +1,12 @@
 """Restorers made elsewhere: a TorchScript or ONNX file, or a Python function of your own.
 
-A model in a file is called with what it has inputs for, in this order:
+A model in a file receives as many of these inputs as it has, in this order:
 
     y (1, C, h, w)    kernel (1, 1, K, K)    noise_std (1,)          all float32; y and noise_std in units of 0..1
 
 that is y alone for a model of one input, y and the kernel for two, all three for three. It returns (1, C, s h, s w).
 The kernel is as `Degradation` applies it: by correlation, with its nominal centre of mass at (K - s)/2. A model with
-another convention (USRNet's own flips the kernel) must turn it round itself.
+another convention (USRNet's own flips the kernel) must flip the kernel itself.
 """
 
 from __future__ import annotations
@@ -251,7 +251,7 @@ class CallableRestorer(Restorer):
     function: Callable[[Tensor, Tensor, Degradation, float], Any]
     name: str
     needs_kernel: ClassVar[bool] = False
-    """It may use the kernel, but nobody knows; nor is the number of its weights known."""
+    """Whether it uses the kernel is not known, nor is the number of its weights."""
     parameters: ClassVar[None] = None
 
     def __post_init__(self) -> None:

@@ -51,7 +51,7 @@ class OnGrid(Restorer):
     Parameters
     ----------
     restorer : Restorer
-        The other one.
+        The restorer that is called.
     grid : Grid
         What it was made for. Where it uses the kernel, a kernel of the run is that of its grid too.
     """

@@ -30,9 +30,9 @@ def _colour(x: Tensor, matrix: Tensor) -> Tensor:
 class MapRestorer(Restorer):
     """Restorer by maximum a posteriori under any `ImagePrior`.
 
-    Luma and colour differences are restored apart: the eye, and the scores, look at the luma, and the differences are
-    smooth, so coupled total variation does for them. A grey image is luma alone; of an image with another number of
-    channels than 1 or 3, every channel is treated as a luma.
+    Luma and colour differences are restored separately: perception and image-quality scores depend mostly on the luma,
+    and the differences are smooth, so coupled total variation suffices for them. A grey image is luma alone; every
+    channel of an image with another number of channels than 1 or 3 is treated as a luma.
 
     Parameters
     ----------
@@ -45,7 +45,7 @@ class MapRestorer(Restorer):
     model_error : float
         Standard deviation of what the model leaves out (kernel error, clipping), units of 0..1, added to the noise in
         squares. At least that of rounding to 8 bits is counted anyway. One grey level (1/255) suits an estimated
-        kernel: it costs some tenths of a decibel under the true one, and wins as much or more where the kernel is
+        kernel: it costs some tenths of a decibel under the true one, and gains as much or more where the kernel is
         10 % too wide.
 
     Raises

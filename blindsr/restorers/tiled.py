@@ -1,4 +1,4 @@
-"""Large pictures: any restorer on overlapping tiles, blended without seams, in memory that one tile needs."""
+"""Large images: any restorer on overlapping tiles, which are blended without seams, in the memory of one tile."""
 
 from __future__ import annotations
 

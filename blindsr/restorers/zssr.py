@@ -1,7 +1,8 @@
 """ZSSR: a small network trained on the LR image itself, under the given kernel.
 
-What repeats across scales in a picture teaches how to undo its own degradation: y and pieces of it are the fathers,
-fathers degraded by the kernel the sons, and the network learns father from son; then y is put in the son's place.
+Patterns that recur across the scales of an image show how to undo its own degradation: y and crops of it are the
+"fathers", their degradations by the kernel the "sons", and the network learns to predict the father from the son. It is
+then applied to y in place of a son.
 
 References
 ----------
@@ -24,7 +25,7 @@ from blindsr.restorers.bicubic import bicubic
 from blindsr.restorers.zssr_pairs import Fathers, symmetries
 
 INIT_VARIANCE = 0.1
-"""Of each filter's weights, times its number of inputs."""
+"""Variance of each filter's initial weights, times its number of inputs."""
 WATCH_EVERY, CHECK_EVERY, PATIENCE, SLOPE_RATIO, LAST_RATE = 50, 60, 256, 1.5, 9e-6
 """Plateaus: steps between two looks at the reconstruction error and between two decisions; steps that the line is
 fitted to and a rate is kept at least; the rate falls tenfold where -SLOPE_RATIO · slope is below the slope's standard
@@ -35,7 +36,7 @@ NOISY = 0.0125
 
 @dataclass(frozen=True)
 class ZssrRestorer(Restorer):
-    """`Restorer` by zero-shot super-resolution, in one jump of scale (the paper's gradual mode is not here).
+    """`Restorer` by zero-shot super-resolution, in a single step (the paper's gradual mode is not implemented).
 
     The network maps the bicubic enlargement to a residual on it: 3x3 convolutions with ReLU, no biases. L1 loss, Adam;
     the rate falls where the error of y from its own son has stopped falling. The result is the median over the flips
@@ -55,7 +56,7 @@ class ZssrRestorer(Restorer):
         Steps x ← x + bicubic(y − (x ⊗ k)↓s), for each flip and again for the median. Published: 2 where the kernel
         is given, none under noise (`NOISY`).
     seed : int
-        Of weights, crops and noise.
+        Seed of the weights, crops and noise.
 
     Raises
     ------
@@ -64,7 +65,8 @@ class ZssrRestorer(Restorer):
 
     Notes
     -----
-    A picture in tiles is trained on tile by tile. Sons get noise of the level that y has, as published.
+    An image that is restored in tiles gets one network for each tile. As published, noise of the level of y is added to
+    the sons.
     """
 
     steps: int = 3000
@@ -152,7 +154,7 @@ class Plateau:
         self.errors: list[float] = []
 
     def seen(self, step: int, error: float) -> None:
-        """Take note of the reconstruction error at a step."""
+        """Record the reconstruction error at a step."""
         self.steps.append(step)
         self.errors.append(error)
 

@@ -69,13 +69,7 @@ class Transition(Protocol):
     """A Markov transition kernel."""
 
     def init(self, position: Tensor) -> State:
-        """State of chains that start at position (chains, dim).
-
-        Raises
-        ------
-        ValueError
-            If the density is zero at a start.
-        """
+        """State of chains that start at position (chains, dim); ValueError if the density is zero at a start."""
         ...
 
     def step(self, state: State, generator: torch.Generator) -> tuple[State, Info]:

@@ -1,4 +1,4 @@
-"""What every exact sampler shares: its noise, its start, the acceptance rule of Metropolis and Hastings."""
+"""What every exact sampler shares: noise, starting states, and the acceptance rule of Metropolis and Hastings."""
 
 from __future__ import annotations
 

@@ -21,31 +21,20 @@ from blindsr.samplers.request import Kept, Request, collect
 
 
 class Sampler(ABC):
-    """A sampler's settings, and the run that they describe.
-
-    Attributes
-    ----------
-    name : str
-        Its name in `blindsr.samplers.SAMPLERS` and in records; the class's name if it gives none.
-    valid : bool
-        Whether the stationary distribution is the target. Draws of a sampler that is not valid are saved as a trace
-        and never as a posterior.
-    needs_gradient : bool
-        Whether the log density must be differentiable.
-    needs_prior : bool
-        Whether the target must offer its prior and its likelihood separately (`BayesTarget`).
-    needs_network : bool
-        Whether the target must be the posterior of a kernel network (`NetworkTarget`).
-    uses_transport : bool
-        Whether the chains may run in the coordinates of a transport map.
-    """
+    """A sampler's settings, and the run that they describe."""
 
     name: ClassVar[str]
+    """Its name in `blindsr.samplers.SAMPLERS` and in records; the class's name if it gives none."""
     valid: ClassVar[bool] = True
+    """Whether the stationary distribution is the target; else draws are saved as a trace, never as a posterior."""
     needs_gradient: ClassVar[bool] = True
+    """Whether the log density must be differentiable."""
     needs_prior: ClassVar[bool] = False
+    """Whether the target must offer its prior and its likelihood separately (`BayesTarget`)."""
     needs_network: ClassVar[bool] = False
+    """Whether the target must be the posterior of a kernel network (`NetworkTarget`)."""
     uses_transport: ClassVar[bool] = True
+    """Whether the chains may run in the coordinates of a transport map."""
 
     def __init_subclass__(cls, **arguments: Any) -> None:
         super().__init_subclass__(**arguments)

@@ -88,9 +88,7 @@ class PreconditionedSgld(Sgld):
     Parameters
     ----------
     step_size : float
-        ε. The step of coordinate j is ε D_j, in whitened units.
-    stochastic : StochasticGradient, optional
-        ĝ. Default: the gradient of the target.
+        ε. The step of coordinate j is ε D_j, in whitened units. `stochastic` is as in `Sgld`.
     decay : float
         α, in [0, 1).
     damping : float

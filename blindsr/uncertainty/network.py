@@ -137,22 +137,18 @@ def ensemble(
 
     Parameters
     ----------
-    y : Tensor
-        LR image (1, C, h, w), values 0..1.
-    kernels : Tensor
-        Draws (n, 1, K, K), n of at least 2, used in turn.
-    degradation : Degradation
-        Scale, kernel size, alignment, padding.
-    noise_std : float
-        Noise level, units of 0..1. Each member is fitted to y plus noise of this level (randomised MAP).
-    generator : torch.Generator
-        For seeds and noise.
+    y, kernels, degradation, noise_std, generator, interrupt
+        As for `maps.uncertainty_map`; the kernel draws are used in turn. Each member is fitted to y plus noise of the
+        given level (randomised MAP).
     make : callable
-        The network.
+        Makes the network.
     members, steps, lr : int, int, float
         Number of networks (at least 2), steps of Adam for each, and its learning rate.
-    interrupt : callable, optional
-        Asked after each member; once it says True (and two are there), the map of those is returned.
+
+    Raises
+    ------
+    ValueError
+        If a shape or a value is bad.
     """
     check_inputs(y, kernels, degradation, noise_std)
     if members < 2 or steps < 1:
@@ -216,22 +212,19 @@ def langevin(
 
     Parameters
     ----------
-    y : Tensor
-        LR image (1, C, h, w), values 0..1.
+    y, degradation, noise_std, generator, interrupt
+        As for `maps.uncertainty_map`; at least the noise of rounding to 8 bits is assumed.
     kernel : Tensor
         (1, 1, K, K).
-    degradation : Degradation
-        Scale, kernel size, alignment, padding.
-    noise_std : float
-        Noise level, units of 0..1; at least that of rounding to 8 bits is assumed.
-    generator : torch.Generator
-        For the network and the noise.
     make : callable
-        The network.
+        Makes the network.
     settings : LangevinSettings, optional
         Length and step size.
-    interrupt : callable, optional
-        Asked after each kept image; once it says True (and two are there), the map of those is returned.
+
+    Raises
+    ------
+    ValueError
+        If a shape or a value is bad.
     """
     check_inputs(y, kernel.expand(2, -1, -1, -1), degradation, noise_std)
     s = settings or LangevinSettings()

@@ -22,20 +22,11 @@ GAIN = 0.1
 class DeepLinear(nn.Module):
     """A linear network of convolutions: one kernel, written as the product of several layers.
 
-    Without biases and activations, the layers together are one correlation with the kernel
-    k = w_1 ⊗ w_2 ⊗ … ⊗ w_n, kept at every second pixel. `forward` applies that kernel directly, which is the same
-    function of the weights, with the same gradients, at a fraction of the cost.
-
-    Parameters
-    ----------
-    layers : tuple of int
-        Sides of the filters; published: (7, 5, 3, 1, 1, 1), for a kernel of 13x13.
-    channels : int
-        Channels between the layers; published: 64.
-
-    Notes
-    -----
-    Weights come from torch's global random state: construct inside `blindsr.random.seeded`.
+    Without biases and activations, the layers together are one correlation with the kernel k = w_1 ⊗ w_2 ⊗ … ⊗ w_n,
+    kept at every second pixel. `forward` applies that kernel directly, which is the same function of the weights, with
+    the same gradients, at a fraction of the cost. `layers` are the sides of the filters (as published, for a kernel of
+    13x13), and `channels` lie between them. Weights come from torch's global random state: construct inside
+    `blindsr.random.seeded`.
     """
 
     def __init__(self, layers: tuple[int, ...] = (7, 5, 3, 1, 1, 1), channels: int = 64) -> None:
@@ -63,19 +54,9 @@ class DeepLinear(nn.Module):
 class PatchDiscriminator(nn.Module):
     """A map of the probability that the 7x7 patch around each pixel comes from y: fully convolutional, without pooling.
 
-    One 7x7 convolution, then 1x1 convolutions with batch normalisation and ReLU, and a sigmoid at the end; all weights
-    are spectrally normalised.
-
-    Parameters
-    ----------
-    colours : int
-        Channels of the picture.
-    channels, layers, patch : int
-        Feature channels, number of convolutions, and side of the first; published: 64, 7 and 7.
-
-    Notes
-    -----
-    Weights come from torch's global random state: construct inside `blindsr.random.seeded`.
+    One convolution of the patch's side, then 1x1 convolutions with batch normalisation and ReLU, and a sigmoid at the
+    end; all weights are spectrally normalised, and the default sizes are as published. Weights come from torch's global
+    random state: construct inside `blindsr.random.seeded`.
     """
 
     def __init__(self, colours: int, channels: int = 64, layers: int = 7, patch: int = 7) -> None:
