@@ -341,7 +341,8 @@ def test_a_saved_result_is_one_of_blindsr_run(tmp_path):
     assert "holds a result of other settings" in line
 
 
-@pytest.mark.parametrize("target", [pytest.param("spectral", marks=pytest.mark.slow), "image"])
+@pytest.mark.slow
+@pytest.mark.parametrize("target", ["spectral", "image"])
 def test_samples_of_the_kernel(target):
     made = super_resolve(smooth(40, 44) // 2 + noise(40, 44, 3) // 16, S)
     data = made.sample(chains=2, draws=100, warmup=30, target=target)
