@@ -197,6 +197,7 @@ def restore(y, k, d, n):
 
 
 @posix
+@pytest.mark.slow
 def test_a_run_can_be_stopped_and_the_server_goes_on(hr: Path, tmp_path: Path) -> None:
     own, file = tmp_path / "own.py", tmp_path / "pid"
     own.write_text(SLEEPER.format(file=str(file)))

@@ -187,6 +187,7 @@ def test_pictures_keep_their_kind(tmp_path: Path, kind: str) -> None:
     assert (back.alpha is None) == (alpha is None)
 
 
+@pytest.mark.slow
 def test_pictures_of_no_detail(tmp_path: Path) -> None:
     for name, value in (("black", 0), ("grey", 128)):
         Image.fromarray(np.full((16, 16, 3), value, np.uint8)).save(tmp_path / f"{name}.png")
@@ -278,6 +279,7 @@ def test_own_restorer_is_named_and_hashed(tmp_path: Path, image: Path) -> None:
     assert snapshot(tmp_path / "out" / "a") == before
 
 
+@pytest.mark.slow
 def test_function_that_fails_later_leaves_the_earlier_result(tmp_path: Path, wide: Path) -> None:
     path = functions(tmp_path)
     assert fast_map(wide, tmp_path / "out").exit_code == 0
@@ -379,6 +381,7 @@ def test_interrupt_among_several_pictures(tmp_path: Path, wide: Path) -> None:
 
 @pytest.mark.parametrize("method", [("fast-map",), ("mlmc", "--preset", "fast", "--iterations", "1")])
 @pytest.mark.parametrize("how", ["stop", "limit"])
+@pytest.mark.slow
 def test_resume_makes_the_missing_tiles(tmp_path: Path, wide: Path, method: tuple[str, ...], how: str) -> None:
     path = functions(tmp_path)
     path.write_text(path.read_text().replace("    if not calls:\n", "    if not calls and first():\n") + FIRST)
@@ -510,6 +513,7 @@ def test_pictures_that_are_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a corner of the photo, for speed."""
     from skimage import data

@@ -118,6 +118,7 @@ def test_large_pictures_have_no_seams():
     np.testing.assert_allclose(found[0, 0].numpy()[6:-6, 6:-6], wanted[6:-6, 6:-6], atol=2e-3)
 
 
+@pytest.mark.slow
 def test_what_the_other_one_needs():
     for restorer, wanted in ((BicubicRestorer(), False), (MapRestorer(), True)):
         wrapped = OnGrid(restorer, Grid.CENTERED)

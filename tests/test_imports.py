@@ -99,6 +99,7 @@ def test_import_blindsr_loads_nothing_heavy():
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="one interpreter is forked for each module")
+@pytest.mark.slow
 def test_every_module_loads_alone():
     """One interpreter loads `blindsr`, which always comes first, then forks: each child imports one further module.
 

@@ -264,6 +264,7 @@ def test_kernel_of_a_photograph(scale, z):
     [{}, {"grey": True}, {"alignment": Alignment.CENTERED, "padding": Padding.VALID}, {"padding": Padding.REFLECT}],
     ids=["colour", "grey", "centred, valid", "reflect"],
 )
+@pytest.mark.slow
 def test_kernel_of_a_photograph_in_few_rounds(how):
     y, k, d = photo(2, **how)
     before = y.clone()
@@ -275,6 +276,7 @@ def test_kernel_of_a_photograph_in_few_rounds(how):
     torch.testing.assert_close(found.kernel, GaussianShape(11, 2).kernel(found.z[None]).float())
 
 
+@pytest.mark.slow
 def test_the_same_image_gives_the_same_bits():
     y, _, d = photo(2)
     first = QUICK(y, d)
@@ -336,6 +338,7 @@ def test_an_image_drowned_in_noise_is_not_refined():
     assert found.rounds == 0 and torch.equal(found.z, found.spectral.mode)
 
 
+@pytest.mark.slow
 def test_the_family_that_explains_the_spectra_is_chosen():
     d = Degradation(2)
     fine = (np.arange(110) + 0.5) / 10 - 0.5 - d.center  # ten samples in each pixel

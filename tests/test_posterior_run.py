@@ -283,6 +283,7 @@ def test_ones_own_sampler(tmp_path: Path, toy: None, monkeypatch: Any) -> None:
 
 
 @pytest.mark.parametrize(("sampler", "target"), [("sgld", "image"), ("network-langevin", "network")])
+@pytest.mark.slow
 def test_a_biased_sampler_leaves_a_trace(tmp_path: Path, sampler: str, target: str) -> None:
     image = photo(tmp_path / "a.png")
     words = ("--sampler", sampler, "--target", target, "--draws", 100, "--warmup", 20, "--chains", 2)

@@ -204,6 +204,7 @@ def test_numbers_out_of_range_are_refused(bad):
         ZssrRestorer(**bad)
 
 
+@pytest.mark.slow
 def test_on_the_command_line_after_any_method_and_with_its_seed(tmp_path, monkeypatch):
     monkeypatch.setitem(RESTORERS, "zssr", Part("zssr", ZssrRestorer(steps=20, width=8, depth=2, rate=0.01)))
     image = save_png(tmp_path / "a.png")
