@@ -6,6 +6,8 @@ import pytest
 import torch
 from test_loop import check_resume
 
+from blindsr.errors import UserError
+from blindsr.estimators.assumed import KnownKernel
 from blindsr.estimators.loop import JointLoop
 from blindsr.estimators.problem import Problem
 from blindsr.estimators.spectral import KernelEstimator
@@ -13,6 +15,7 @@ from blindsr.generators.kernel import KernelNetwork
 from blindsr.generators.skip import SkipNetwork, SkipSettings
 from blindsr.likelihood.data_term import SsimThenMse
 from blindsr.likelihood.noise import FixedNoise
+from blindsr.methods.base import Method
 from blindsr.methods.parts import IMAGE_PRIORS, NOISES, OPTIMIZERS, PRIORS, noise_level
 from blindsr.methods.presets import PRESETS
 from blindsr.methods.rows import Choice
@@ -24,6 +27,7 @@ from blindsr.priors.base import KernelDensity
 from blindsr.priors.gaussian import GaussianKernelPrior
 from blindsr.priors.image import HyperLaplacian, NoPrior, Tikhonov, TotalVariation
 from blindsr.priors.motion import CameraShakePrior
+from blindsr.restorers.map import MapRestorer
 from blindsr.samplers.mcka import WEIGHTS
 from blindsr.testing import check_image_prior, check_optimizer
 
@@ -178,3 +182,33 @@ def test_which_method_is_taken_where_none_is_named():
     assert name() == name(noise=0.01) == name(image_prior="patch-groups") == name(restorer="tv") == "fast-map"
     assert name(prior="mcmc", optimizer="meta") == name(prior="gaussian") == "mlmc"
     assert (name(image_prior="tv"), name(optimizer="am"), name(noise="patch")) == ("mlmc-tv", "mlmc-no-meta", "custom")
+
+
+def test_a_users_part_is_loaded_and_checked_once(tmp_path):
+    counter = tmp_path / "made.txt"
+    (tmp_path / "own.py").write_text(
+        "from blindsr.optimizers import Joint\n\n\n"
+        f"def make():\n    with open({str(counter)!r}, 'a') as file:\n        file.write('x')\n    return Joint()\n"
+    )
+    assert compose(Choice("mlmc", optimizer=f"{tmp_path / 'own.py'}:make"), Degradation(2)).name == "custom"
+    assert counter.read_text() == "x"
+
+
+@pytest.mark.parametrize("name", ["fast-map", "kernelgan", "bicubic"])
+def test_numbers_of_the_loop_are_refused_elsewhere(name):
+    for words in ({"n_kernels": 3}, {"meta_interval": 2}):
+        with pytest.raises(UserError, match=f"goes with methods of the joint loop, not with {name}"):
+            compose(Choice(name, **words), Degradation(2))
+
+
+def test_a_known_kernel_is_restored_with_the_noise_that_is_known():
+    op = Degradation(2)
+    y = torch.rand(1, 1, 20, 20, generator=torch.Generator().manual_seed(0))
+    k = GaussianKernelPrior.truth(2).sample(1, generator=torch.Generator().manual_seed(1))
+    restorer = MapRestorer(TotalVariation())
+    found = Method("known", KnownKernel(k, noise_std=0.02), restorer).solve(y, op)
+    assert torch.equal(found.image, restorer(y, k, op, 0.02)) and found.assumed and found.noise_std == 0.02
+    exact = Method("known", KnownKernel(k, noise_std=0.02), restorer, noise_std=0.0).solve(y, op)
+    assert exact.noise_std == 0 and not torch.equal(exact.image, found.image)
+    with pytest.raises(ValueError, match="the kernel has shape"):
+        Method("known", KnownKernel(k[..., 1:-1, 1:-1]), restorer).solve(y, op)

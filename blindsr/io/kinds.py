@@ -155,9 +155,9 @@ def _tensor(t: Tensor) -> Given:
     if t.numel() == 0:
         raise UserError(f"an empty tensor, of shape {tuple(t.shape)}: there is no picture in it")
     if not t.is_floating_point():
-        mends = {torch.bool: "t.float()", torch.complex64: "t.real", torch.complex128: "t.real"}
-        mend = mends.get(t.dtype, "t.float() / 255 for values of 0..255")
-        raise UserError(f"a tensor of {t.dtype}: floating point of 0..1 is needed, such as {mend}")
+        conversions = {torch.bool: "t.float()", torch.complex64: "t.real", torch.complex128: "t.real"}
+        advice = conversions.get(t.dtype, "t.float() / 255 for values of 0..255")
+        raise UserError(f"a tensor of {t.dtype}: floating point of 0..1 is needed, such as {advice}")
     _check_tensor_layout(t)
     check_size(*t.shape[-2:])
     values = t.detach().cpu()
@@ -192,13 +192,13 @@ def _check_range(low: float, high: float, what: str, clip: str) -> None:
     if low >= 0 and high <= 1:
         return
     if low > -0.5 and high < 1.5:
-        mend = clip
+        advice = clip
     elif low >= 0 and high <= 255:
-        mend = "divide by 255, or give an array of uint8"
+        advice = "divide by 255, or give an array of uint8"
     elif low >= 0 and high <= 65535:
-        mend = "divide by 65535, or give an array of uint16"
+        advice = "divide by 65535, or give an array of uint16"
     elif low >= -1 and high <= 1:
-        mend = "for a picture of -1..1 give (a + 1) / 2"
+        advice = "for a picture of -1..1 give (a + 1) / 2"
     else:
-        mend = "scale them to 0..1"
-    raise UserError(f"{what} with values of {low:.4g}..{high:.4g}, where 0..1 is needed: {mend}")
+        advice = "scale them to 0..1"
+    raise UserError(f"{what} with values of {low:.4g}..{high:.4g}, where 0..1 is needed: {advice}")

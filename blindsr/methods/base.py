@@ -131,6 +131,5 @@ class Method:
             return found
         kernel = pixel_average(degradation) if found.kernel is None else found.kernel
         noise = self.restoration_noise(found, y, degradation)
-        return replace(
-            found, image=restore(restorer, y, kernel, degradation, noise), noise_std=noise or found.noise_std
-        )
+        image = restore(restorer, y, kernel, degradation, noise)
+        return replace(found, image=image, noise_std=noise if restorer.needs_noise else found.noise_std)

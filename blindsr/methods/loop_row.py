@@ -29,13 +29,7 @@ from blindsr.methods.parts import (
 )
 from blindsr.methods.presets import Preset, find_preset
 from blindsr.methods.rows import Choice, Row, chosen_restorer, finished, stepped
-from blindsr.methods.words import (
-    image_prior_part,
-    known_level,
-    noise_part,
-    optimizer_part,
-    prior_part,
-)
+from blindsr.methods.words import image_prior_part, known_level, noise_part, optimizer_part, prior_part
 from blindsr.operators.degradation import Degradation
 from blindsr.optimizers.base import Optimizer
 from blindsr.optimizers.meta import MetaLearned
@@ -121,9 +115,8 @@ class LoopRow(Row):
             row = replace(row, optimizer=Part(f"meta, P = {choice.meta_interval}", meta))
         return row
 
-    def canonical(self, choice: Choice, degradation: Degradation, rows: Iterable[Row]) -> str:
+    def named_among(self, chosen: LoopRow, rows: Iterable[Row]) -> str:
         """Return the name of the row that has the chosen parts, "custom" if none has; a new restorer goes behind it."""
-        chosen = self.with_parts(choice, degradation)
         name = next((r.name for r in (self, *rows) if r.same_parts(chosen)), "custom")
         same = chosen.restorer.name == self.restorer.name
         return name if same else f"{name}+{Path(chosen.restorer.name).name}"
@@ -133,7 +126,7 @@ class LoopRow(Row):
         kept = [f.name for f in fields(self) if f.name not in ("name", "summary", "restorer")]
         return type(self) is type(other) and all(getattr(self, n) == getattr(other, n) for n in kept)
 
-    def compose(self, choice: Choice, degradation: Degradation) -> Method:
+    def compose(self, choice: Choice, degradation: Degradation, rows: Iterable[Row] = ()) -> Method:
         """Return the method with the chosen parts in their places."""
         row, preset = self.with_parts(choice, degradation), find_preset(choice.preset)
         if choice.n_kernels is not None:
@@ -144,4 +137,5 @@ class LoopRow(Row):
         labels = {n: getattr(row, n).name for n in ("image", "kernel", "prior", "optimizer", "image_prior")}
         labels |= {"noise": noise.name, "preset": choice.preset if row.numbers is None else self.name}
         estimator = stepped(self.name, loop, choice.iterations)
-        return finished(self.name, estimator, row.restorer, parts, noise_std=known_level(noise), labels=labels)
+        name = self.named_among(row, rows)
+        return finished(name, estimator, row.restorer, parts, noise_std=loop.noise_std, labels=labels)

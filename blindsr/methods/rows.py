@@ -15,18 +15,8 @@ from blindsr.errors import UserError
 from blindsr.estimators.base import Estimator
 from blindsr.estimators.spectral import KernelEstimator
 from blindsr.methods.base import Method
-from blindsr.methods.parts import (
-    RESTORERS,
-    Part,
-    Regularizer,
-)
-from blindsr.methods.words import (
-    family_part,
-    image_prior_part,
-    known_level,
-    noise_part,
-    restorer_part,
-)
+from blindsr.methods.parts import RESTORERS, Part, Regularizer
+from blindsr.methods.words import family_part, image_prior_part, known_level, noise_part, restorer_part
 from blindsr.operators.degradation import Degradation
 from blindsr.restorers.base import Restorer
 from blindsr.restorers.grid import Grid
@@ -83,17 +73,16 @@ class Row(ABC):
         """What finds the kernel and what makes the image, in words, for the table that is printed."""
 
     @abstractmethod
-    def compose(self, choice: Choice, degradation: Degradation) -> Method:
-        """Return the method with the chosen parts; UserError if one is unknown, or cannot be combined with it."""
+    def compose(self, choice: Choice, degradation: Degradation, rows: Iterable[Row] = ()) -> Method:
+        """Return the method with the chosen parts; UserError if one is unknown, or cannot be combined with it.
+
+        Where they are the parts of another of the `rows`, the method has that row's name.
+        """
 
     @property
     def loop_columns(self) -> tuple[str, ...]:
         """Names of the parts of the joint loop: image, kernel, prior, optimizer, image prior, noise; else empty."""
         return ()
-
-    def canonical(self, choice: Choice, degradation: Degradation, rows: Iterable[Row]) -> str:
-        """Return the name of the row, of `rows` or itself, that has the chosen parts."""
-        return self.name
 
     def same_parts(self, other: Row) -> bool:
         """Whether another row has the same parts of the joint loop."""
@@ -111,6 +100,9 @@ def _refuse(row: Row, choice: Choice, names: tuple[str, ...], why: str) -> None:
         if word is not None:
             option = f"--{name.replace('_', '-')} {word if isinstance(word, str) else type(word).__name__}"
             raise UserError(f"{option}: {row.name} {why}; `--method mlmc {option}` puts it into the joint loop")
+    for name in ("n_kernels", "meta_interval"):
+        if getattr(choice, name) is not None:
+            raise UserError(f"{name} {getattr(choice, name)}: goes with methods of the joint loop, not with {row.name}")
 
 
 def chosen_restorer(choice: Choice, own: Part[Restorer | None], grid: Grid | None = None) -> Part[Restorer | None]:
@@ -166,7 +158,7 @@ class SpectralRow(Row):
         """The spectral MAP estimate, and the restorer."""
         return "spectral MAP, refined on MAP images", self.restorer.name
 
-    def compose(self, choice: Choice, degradation: Degradation) -> Method:
+    def compose(self, choice: Choice, degradation: Degradation, rows: Iterable[Row] = ()) -> Method:
         """Put a kernel family for `prior`, an image prior into the MAP restorer, a known noise level, a restorer."""
         _refuse(self, choice, ("optimizer",), "estimates the kernel without one")
         estimator, restorer = self.estimator, chosen_restorer(choice, self.restorer)
@@ -179,8 +171,10 @@ class SpectralRow(Row):
             estimator, labels["noise"] = replace(estimator, noise_std=noise), f"{noise:g}"
         if choice.image_prior is not None:
             part = image_prior_part(choice.image_prior, for_map=True)
-            if restorer is not self.restorer and restorer.name != "map":
-                raise UserError(f"--image-prior {part.name}: goes with --restorer map, not with {restorer.name}")
+            if restorer.name != self.restorer.name:
+                raise UserError(
+                    f"--image-prior {part.name}: goes with --restorer {self.restorer.name}, not with {restorer.name}"
+                )
             restorer = replace(restorer, value=_map_under(part))
             labels["image_prior"] = part.name
             parts.append(part)
@@ -206,7 +200,7 @@ class OtherRow(Row):
         """As given."""
         return self.words, self.restorer.name
 
-    def compose(self, choice: Choice, degradation: Degradation) -> Method:
+    def compose(self, choice: Choice, degradation: Degradation, rows: Iterable[Row] = ()) -> Method:
         """Put another restorer, and a known noise level."""
         why = (
             "finds its kernel in a way of its own" if self.estimator.has_kernel else "has no kernel and makes no steps"

@@ -155,8 +155,7 @@ def compose(choice: Choice, degradation: Degradation) -> Method:
     if row is None:
         raise UserError(f"--method {name}: unknown; `blindsr methods` lists them: {', '.join(METHODS)}")
     find_preset(choice.preset)  # also where the method makes no use of it
-    canonical = row.canonical(choice, degradation, METHODS.values())
-    return replace(row.compose(choice, degradation), name=canonical, notes=notes)
+    return replace(row.compose(choice, degradation, METHODS.values()), notes=notes)
 
 
 def _loop_parts(choice: Choice) -> list[str]:
