@@ -33,6 +33,7 @@ from set5c import load
 from torch import Tensor
 
 from blindsr import METHODS, PRESETS, Choice, Degradation, compose
+from blindsr.estimators.problem import MonteCarloSettings
 from blindsr.generators.kernel import KernelNetwork
 from blindsr.io.kernels import read_kernel
 from blindsr.likelihood.quadratic import LrErrorForm, lr_errors
@@ -416,7 +417,9 @@ def run_record(study: Study, seed: int) -> dict[str, object]:
     """One MLMC run; simulations early and late."""
     preset = PRESETS["fast"]
     if study.quick:
-        preset = replace(preset, steps=20, warmup_steps=5, skip=replace(preset.skip, channels=8))
+        preset = replace(
+            preset, steps=20, monte_carlo=MonteCarloSettings(warmup_steps=5), skip=replace(preset.skip, channels=8)
+        )
     estimation = METHODS["mlmc"].loop(preset).start(study.test.y, study.degradation, seed=seed, device="cpu")
     run = estimation.run
     early, late = 2 * preset.inner_steps, preset.steps - preset.inner_steps

@@ -75,7 +75,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder with Set5 and Set5_x4")
     parser.add_argument("--images", nargs="+", default=["butterfly", "bird", "woman"])
-    parser.add_argument("--steps", type=int, default=METHODS["pam"].steps)
+    parser.add_argument("--steps", type=int, default=METHODS["pam"].own["steps"])
     args = parser.parse_args()
     print("| image | one level | two levels |\n|---|---|---|", flush=True)
     for name in args.images:

@@ -91,7 +91,7 @@ def one(task: Task, path: Path, index: int, device: str) -> dict[str, object]:
         "method": task.method,
         "preset": task.preset,
         "noise_model": task.noise_model,
-        "simulations": task.settings.n_simulations.get(task.scale, 1),
+        "simulations": task.settings.monte_carlo.n_simulations.get(task.scale, 1),
         "scale": task.scale,
         "noise_level": task.noise_level,
         "seed": task.seed,
@@ -136,7 +136,8 @@ def main() -> None:
     preset = PRESETS[args.preset]
     preset = replace(preset, steps=args.steps or preset.steps)
     if args.simulations:
-        preset = replace(preset, n_simulations=dict.fromkeys(args.scales, args.simulations))
+        simulations = dict.fromkeys(args.scales, args.simulations)
+        preset = replace(preset, monte_carlo=replace(preset.monte_carlo, n_simulations=simulations))
     paths = list(enumerate(sorted((args.data / "Set5").glob("*.png"))))
     for seed, scale, method, (index, path) in itertools.product(args.seeds, args.scales, args.methods, paths):
         row = METHODS[method]

@@ -10,7 +10,7 @@ import torch
 from scipy import optimize, stats
 
 from blindsr.errors import UserError
-from blindsr.estimators.problem import Problem
+from blindsr.estimators.problem import MonteCarloSettings, Problem
 from blindsr.generators.skip import SkipSettings
 from blindsr.methods.parts import PRIORS
 from blindsr.methods.presets import PRESETS
@@ -501,7 +501,11 @@ def test_posterior_given_y_alone_has_a_finite_density_and_gradient():
     torch.testing.assert_close(gradient[:, 0], slope, rtol=0.02, atol=0.02)
 
 
-TINY = replace(PRESETS["paper"], skip=SkipSettings(channels=4, skip_channels=2, levels=2), warmup_steps=3)
+TINY = replace(
+    PRESETS["paper"],
+    skip=SkipSettings(channels=4, skip_channels=2, levels=2),
+    monte_carlo=MonteCarloSettings(warmup_steps=3),
+)
 
 
 def test_the_monte_carlo_step_draws_from_it():

@@ -9,7 +9,7 @@ from test_loop import check_resume
 from blindsr.errors import UserError
 from blindsr.estimators.assumed import KnownKernel
 from blindsr.estimators.loop import JointLoop
-from blindsr.estimators.problem import Problem
+from blindsr.estimators.problem import MonteCarloSettings, Problem
 from blindsr.estimators.spectral import KernelEstimator
 from blindsr.generators.kernel import KernelNetwork
 from blindsr.generators.skip import SkipNetwork, SkipSettings
@@ -31,7 +31,12 @@ from blindsr.restorers.map import MapRestorer
 from blindsr.samplers.mcka import WEIGHTS
 from blindsr.testing import check_image_prior, check_optimizer
 
-TINY = replace(PRESETS["paper"], skip=SkipSettings(channels=4, skip_channels=2, levels=2), ssim_steps=3, warmup_steps=2)
+TINY = replace(
+    PRESETS["paper"],
+    skip=SkipSettings(channels=4, skip_channels=2, levels=2),
+    ssim_steps=3,
+    monte_carlo=MonteCarloSettings(warmup_steps=2),
+)
 OP = Degradation(2)
 
 

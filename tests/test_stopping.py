@@ -7,13 +7,18 @@ import numpy as np
 import pytest
 import torch
 
+from blindsr.estimators.problem import MonteCarloSettings
 from blindsr.estimators.stopping import MovingVariance
 from blindsr.generators.skip import SkipSettings
 from blindsr.methods.presets import PRESETS
 from blindsr.methods.table import METHODS
 from blindsr.operators.degradation import Degradation
 
-TINY = replace(PRESETS["fast"], skip=SkipSettings(channels=4, skip_channels=2, levels=2))
+TINY = replace(
+    PRESETS["fast"],
+    skip=SkipSettings(channels=4, skip_channels=2, levels=2),
+    monte_carlo=MonteCarloSettings(warmup_steps=2),
+)
 OP = Degradation(2)
 
 
@@ -56,7 +61,7 @@ def test_impossible_settings_are_refused():
 
 def test_a_resumed_run_ends_at_the_same_step():
     y = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
-    loop = replace(METHODS["mlmc"], stopping=MovingVariance(window=3, patience=2)).loop(replace(TINY, warmup_steps=2))
+    loop = replace(METHODS["mlmc"].loop(TINY), stopping=MovingVariance(window=3, patience=2))
     run = loop.start(y, OP, seed=0, device="cpu")
     steps = [m.step for m in run.iterate(200)]
     assert run.settled and 4 < steps[-1] < 200

@@ -37,9 +37,38 @@ from blindsr.restorers.tiled import restore
 from blindsr.samplers.mcka import MonteCarloKernelApproximation
 
 
+@dataclass(frozen=True, kw_only=True)
+class LoopNumbers:
+    """Steps and rates of a joint loop; the defaults are the published ones.
+
+    Parameters
+    ----------
+    steps : int
+        Inner steps in all.
+    inner_steps : int
+        Q, inner steps in one outer iteration.
+    image_lr, kernel_lr : float
+        Adam's learning rates. The Monte Carlo step and the optimizer share the kernel's Adam.
+    monte_carlo : callable
+        Kernel prior and scale to `MonteCarloKernelApproximation`.
+    average : float
+        If above 0, the image estimate is a running mean of x with this share of the old mean kept at each step.
+    noise_steps : int
+        Steps between two updates of the noise variance.
+    """
+
+    steps: int = 1000
+    inner_steps: int = 5
+    image_lr: float = 5e-3
+    kernel_lr: float = 1e-4
+    monte_carlo: MonteCarloFactory = field(default_factory=MonteCarloSettings)
+    average: float = 0.0
+    noise_steps: int = 1
+
+
 @dataclass(frozen=True)
-class JointLoop(Estimator):
-    """Image and kernel generators that descend on one energy in turn.
+class JointLoop(LoopNumbers, Estimator):
+    """Image and kernel generators that descend on one energy in turn; its steps and rates are `LoopNumbers`.
 
     Parameters
     ----------
@@ -55,18 +84,6 @@ class JointLoop(Estimator):
         Weight ρ of the image prior (Eq. 39).
     prior : callable, optional
         Problem to kernel prior: what the Monte Carlo step draws from. None leaves the step and its warm-up out.
-    monte_carlo : callable
-        Kernel prior and scale to `MonteCarloKernelApproximation`; by default with the published numbers.
-    steps : int
-        Inner steps in all.
-    inner_steps : int
-        Q, inner steps in one outer iteration.
-    image_lr, kernel_lr : float
-        Adam's learning rates. The Monte Carlo step and the optimizer share the kernel's Adam.
-    average : float
-        If above 0, the image estimate is a running mean of x with this share of the old mean kept at each step.
-    noise_steps : int
-        Steps between two updates of the noise variance.
     noise_std : float, optional
         Noise level where it is known, units of 0..1.
     kernel_estimator : KernelEstimator
@@ -97,13 +114,6 @@ class JointLoop(Estimator):
     noise: NoiseModel
     rho: float = 0.2
     prior: PriorFactory | None = None
-    monte_carlo: MonteCarloFactory = field(default_factory=MonteCarloSettings)
-    steps: int = 1000
-    inner_steps: int = 5
-    image_lr: float = 5e-3
-    kernel_lr: float = 1e-4
-    average: float = 0.0
-    noise_steps: int = 1
     noise_std: float | None = None
     kernel_estimator: KernelEstimator = field(default_factory=lambda: KernelEstimator(rounds=0))
     guide: Restorer | None = None

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from blindsr.errors import UserError
-from blindsr.estimators.loop import JointLoop
-from blindsr.estimators.problem import KernelFactory, MonteCarloSettings, PriorFactory
-from blindsr.estimators.spectral import KernelEstimator
-from blindsr.estimators.stopping import MovingVariance
-from blindsr.likelihood.data_term import DataTerm, SsimThenMse
+from blindsr.estimators.loop import JointLoop, LoopNumbers
+from blindsr.estimators.problem import KernelFactory, PriorFactory
+from blindsr.likelihood.data_term import SsimThenMse
 from blindsr.likelihood.noise import NoiseModel
 from blindsr.methods.base import Method
 from blindsr.methods.parts import (
@@ -40,25 +38,18 @@ from blindsr.restorers.base import Restorer
 class LoopRow(Row):
     """A method of the joint loop: one part for each place; None takes the preset's.
 
-    `guide` and `kernel_estimator` are those of `JointLoop`. The run ends after `steps` inner steps, or by `stopping`
-    when its image has settled. `numbers` are sizes and rates of its own, whatever the preset; `kernel_lr` is Adam's
-    rate of the kernel.
+    `numbers` are sizes and rates of its own, whatever the preset; `own` holds parameters of its `JointLoop` by name.
     """
 
     prior: Part[PriorFactory | None]
     optimizer: Part[Optimizer] = OPTIMIZERS["joint"]
     image_prior: Part[Regularizer] = IMAGE_PRIORS["none"]
     noise: Part[NoiseModel] | None = None
-    data_term: DataTerm | None = None
     image: Part[ImageMaker] = IMAGES["skip"]
     kernel: Part[KernelFactory] = KERNELS["network"]
     restorer: Part[Restorer | None] = RESTORERS["none"]
-    guide: Restorer | None = None
-    kernel_estimator: KernelEstimator = field(default_factory=lambda: KernelEstimator(rounds=0))
-    steps: int | None = None
-    stopping: MovingVariance | None = None
     numbers: Preset | None = None
-    kernel_lr: float | None = None
+    own: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def columns(self) -> tuple[str, str]:
@@ -75,27 +66,19 @@ class LoopRow(Row):
         """Return the estimator for a preset."""
         p = self.numbers or preset
         noise = self.noise or NOISES[p.noise]
-        return JointLoop(
-            image=self.image.value(p.skip),
-            kernel=self.kernel.value,
-            optimizer=self.optimizer.value,
-            data_term=self.data_term or SsimThenMse(p.ssim_steps, p.ssim_below),
-            image_prior=self.image_prior.value.prior,
-            noise=noise.value,
-            rho=self.image_prior.value.rho,
-            prior=self.prior.value,
-            monte_carlo=MonteCarloSettings(p.n_kernels, p.n_simulations, p.warmup_steps),
-            steps=p.steps if self.steps is None else self.steps,
-            inner_steps=p.inner_steps,
-            image_lr=p.image_lr,
-            kernel_lr=self.kernel_lr or p.kernel_lr,
-            average=p.average,
-            noise_steps=p.noise_steps,
-            noise_std=known_level(noise),
-            kernel_estimator=self.kernel_estimator,
-            guide=self.guide,
-            stopping=self.stopping,
-        )
+        given: dict[str, Any] = {f.name: getattr(p, f.name) for f in fields(LoopNumbers)}
+        given |= {
+            "image": self.image.value(p.skip),
+            "kernel": self.kernel.value,
+            "optimizer": self.optimizer.value,
+            "data_term": SsimThenMse(p.ssim_steps, p.ssim_below),
+            "image_prior": self.image_prior.value.prior,
+            "noise": noise.value,
+            "rho": self.image_prior.value.rho,
+            "prior": self.prior.value,
+            "noise_std": known_level(noise),
+        }
+        return JointLoop(**{**given, **self.own})
 
     def with_parts(self, choice: Choice, degradation: Degradation) -> LoopRow:
         """Return the row with the chosen parts in their places."""
@@ -130,7 +113,7 @@ class LoopRow(Row):
         """Return the method with the chosen parts in their places."""
         row, preset = self.with_parts(choice, degradation), find_preset(choice.preset)
         if choice.n_kernels is not None:
-            preset = replace(preset, n_kernels=choice.n_kernels)
+            preset = replace(preset, monte_carlo=replace(preset.monte_carlo, n_kernels=choice.n_kernels))
         loop = row.loop(preset)
         noise = row.noise or NOISES[(row.numbers or preset).noise]
         parts = (row.prior, row.optimizer, row.image_prior)
