@@ -6,7 +6,7 @@ import importlib.util
 import sys
 from collections.abc import Callable
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -92,6 +92,17 @@ def _from_table(kind: str, word: str, table: dict[str, Part[T]]) -> Part[T]:
     return table[word]
 
 
+def _checked_part(kind: str, word: Any, table: dict[str, Part[T]], check: Callable[[Any], None]) -> Part[Any]:
+    """Return a part by its name, given as an object, or in a user's file: called without arguments and checked."""
+    if not isinstance(word, str):
+        return _object(word)
+    if not is_reference(word):
+        return _from_table(kind, word, table)
+    own = made(word)
+    checked(word, lambda: check(own))
+    return Part(word, own, _file(word))
+
+
 def made(word: str, *arguments: Any) -> Any:
     """Import a user's part; call it if it is a class or a function."""
     thing = load_object(word)
@@ -163,36 +174,19 @@ def family_part(word: Any) -> str:
 
 def optimizer_part(word: Any) -> Part[Any]:
     """Return the optimizer that a word names; a user's own is called without arguments and checked."""
-    if not isinstance(word, str):
-        return _object(word)
-    if not is_reference(word):
-        return _from_table("optimizer", word, OPTIMIZERS)
-    optimizer = made(word)
-    checked(word, lambda: testing.check_optimizer(optimizer))
-    return Part(word, optimizer, _file(word))
+    return _checked_part("optimizer", word, OPTIMIZERS, testing.check_optimizer)
 
 
 def image_prior_part(word: Any, *, for_map: bool = False) -> Part[Any]:
     """Return the image prior that a word names, for the joint loop or for a MAP image; a user's own is checked."""
-    if not isinstance(word, str):
-        return Part(type(word).__name__, Regularizer.of(word))
-    if not is_reference(word):
-        return _from_table("image-prior", word, IMAGE_PRIORS)
-    prior = made(word)
-    checked(word, lambda: testing.check_image_prior(prior, for_map=for_map))
-    return Part(word, Regularizer.of(prior), _file(word))
+    part = _checked_part("image-prior", word, IMAGE_PRIORS, partial(testing.check_image_prior, for_map=for_map))
+    return part if isinstance(part.value, Regularizer) else replace(part, value=Regularizer.of(part.value))
 
 
 def sampler_part(word: Any, *, check: bool = True) -> Part[Sampler]:
     """Return the sampler that a word names; a user's own is called without arguments and, by default, checked."""
-    if not isinstance(word, str):
-        return _object(word)
-    if not is_reference(word):
-        return _from_table("sampler", word, {name: Part(name, sampler) for name, sampler in SAMPLERS.items()})
-    sampler = made(word)
-    if check:
-        checked(word, lambda: testing.check_sampler(sampler))
-    return Part(word, sampler, _file(word))
+    table = {name: Part(name, sampler) for name, sampler in SAMPLERS.items()}
+    return _checked_part("sampler", word, table, testing.check_sampler if check else lambda sampler: None)
 
 
 def restorer_part(word: Any, weights: Path | None = None, grid: Grid | None = None) -> Part[Any]:
@@ -264,11 +258,7 @@ def estimator_part(word: str | Estimator) -> Part[Estimator]:
 
     Raises UserError if it cannot be loaded or does not keep its contract.
     """
-    if isinstance(word, Estimator):
-        return _object(word)
-    estimator = made(word)
-    checked(word, lambda: testing.check_estimator(estimator))
-    return Part(word, estimator, _file(word))
+    return _checked_part("method", word, {}, testing.check_estimator)
 
 
 def default_degradation(
