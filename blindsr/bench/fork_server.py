@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import multiprocessing
 import os
 import select
 import signal
@@ -19,6 +20,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
@@ -136,47 +138,33 @@ def outcome_of(request: dict[str, Any]) -> dict[str, Any]:
         return {"status": "failed", "error": words[:1000], "traceback": traceback.format_exc()}
 
 
-def _child(request: dict[str, Any], out: int) -> None:
-    """Make the run in the forked process, write the answer to a pipe, and exit."""
-    null = os.open(os.devnull, os.O_RDWR)
-    os.dup2(null, 0)
-    answer = json.dumps(outcome_of(request)).encode()
-    with os.fdopen(out, "wb") as pipe:
-        pipe.write(answer)
-    os._exit(0)
+def _child(request: dict[str, Any], answer: Connection) -> None:
+    """Make the run in the forked process and send its outcome."""
+    os.dup2(os.open(os.devnull, os.O_RDWR), 0)
+    answer.send(outcome_of(request))
+    os._exit(0)  # at once, whatever threads a user's part has left
 
 
 def _forked(request: dict[str, Any]) -> dict[str, Any] | None:
     """Fork, wait for the run, and return its outcome; None if standard input closed meanwhile."""
-    inside, outside = os.pipe()
-    child = os.fork()
-    if child == 0:
-        try:
-            os.close(inside)
-            _child(request, outside)
-        finally:
-            os._exit(1)
-    os.close(outside)
-    answer, watched = b"", [0, inside]
-    while True:
-        ready, _, _ = select.select(watched, [], [])
-        if 0 in ready:
-            os.kill(child, signal.SIGKILL)
-            os.waitpid(child, 0)
-            return None
-        got = os.read(inside, 1 << 16)
-        if not got:
-            break
-        answer += got
-    os.close(inside)
-    _, status = os.waitpid(child, 0)
+    fork = multiprocessing.get_context("fork")
+    answer, outside = fork.Pipe(duplex=False)
+    child = fork.Process(target=_child, args=(request, outside))
+    child.start()
+    outside.close()
+    if 0 in wait([0, answer]):
+        child.kill()
+        child.join()
+        return None
     try:
-        outcome: dict[str, Any] = json.loads(answer)
-    except ValueError:
-        code = os.waitstatus_to_exitcode(status)
+        outcome: dict[str, Any] = answer.recv()
+    except EOFError:
+        child.join()
+        code = child.exitcode or 0
         how = f"was killed by signal {-code}" if code < 0 else f"exited with code {code}"
         hint = "; out of memory?" if code == -signal.SIGKILL else ""
         outcome = {"status": "failed", "error": f"the run's process {how}{hint}"}
+    child.join()
     return outcome
 
 

@@ -100,14 +100,11 @@ class LoopRow(Row):
 
     def named_among(self, chosen: LoopRow, rows: Iterable[Row]) -> str:
         """Return the name of the row that has the chosen parts, "custom" if none has; a new restorer goes behind it."""
-        name = next((r.name for r in (self, *rows) if r.same_parts(chosen)), "custom")
+        loops = [row for row in (self, *rows) if isinstance(row, LoopRow)]
+        rest: dict[str, Any] = {"summary": chosen.summary, "restorer": chosen.restorer}
+        name = next((r.name for r in loops if replace(chosen, name=r.name) == replace(r, **rest)), "custom")
         same = chosen.restorer.name == self.restorer.name
         return name if same else f"{name}+{Path(chosen.restorer.name).name}"
-
-    def same_parts(self, other: Row) -> bool:
-        """Whether another row differs in nothing but name, summary and restorer."""
-        kept = [f.name for f in fields(self) if f.name not in ("name", "summary", "restorer")]
-        return type(self) is type(other) and all(getattr(self, n) == getattr(other, n) for n in kept)
 
     def compose(self, choice: Choice, degradation: Degradation, rows: Iterable[Row] = ()) -> Method:
         """Return the method with the chosen parts in their places."""

@@ -84,10 +84,6 @@ class Row(ABC):
         """Names of the parts of the joint loop: image, kernel, prior, optimizer, image prior, noise; else empty."""
         return ()
 
-    def same_parts(self, other: Row) -> bool:
-        """Whether another row has the same parts of the joint loop."""
-        return False
-
     def method(self, preset: str = "balanced", degradation: Degradation | None = None) -> Method:
         """Return the method as it stands in the table."""
         return self.compose(Choice(self.name, preset=preset), degradation or Degradation(4))
