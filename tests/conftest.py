@@ -12,6 +12,8 @@ import torch
 from helpers import Clock
 from hypothesis import settings
 
+from blindsr.diagnostics.overview import render
+
 settings.register_profile("blindsr", deadline=None, derandomize=True, database=None, max_examples=60)
 settings.load_profile("blindsr")
 
@@ -27,6 +29,18 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     it = Clock()
     monkeypatch.setattr(time, "perf_counter", it)
     return it
+
+
+@pytest.fixture(autouse=True)
+def no_overview(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave overview.png blank, which takes longer than a short run; `real_overview` has it drawn."""
+    monkeypatch.setattr("blindsr.results.files.render", lambda page: b"")
+
+
+@pytest.fixture
+def real_overview(no_overview: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw overview.png in this test."""
+    monkeypatch.setattr("blindsr.results.files.render", render)
 
 
 @pytest.fixture(scope="session")

@@ -47,6 +47,7 @@ def test_pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "made"
 
 
+@pytest.mark.usefixtures("real_overview")
 def test_everything_a_run_leaves(test_pair: Path, tmp_path: Path) -> None:
     truth = ("--ground-truth", test_pair / "hr.png", "--true-kernel", test_pair / "kernel.mat")
     result = run(test_pair / "lr.png", tmp_path / "out", *truth, "--noise", "0.01", "--seed", 5)
@@ -129,6 +130,7 @@ def test_fast_map_takes_a_kernel_family(tmp_path: Path) -> None:
 @pytest.mark.parametrize(  # one of each kind; test_methods.py runs every row
     "method", [pytest.param("kernelgan", marks=pytest.mark.slow), "pam", "bicubic", "external", "fast-map"]
 )
+@pytest.mark.usefixtures("real_overview")
 def test_every_kind_of_method_runs(tmp_path: Path, method: str) -> None:
     image = save_png(tmp_path / "a.png", 34, 34)  # KernelGAN needs some patches
     words = ["--iterations", 2] if method in ("kernelgan", "pam") else []

@@ -54,18 +54,12 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def done(made: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
-    """The folder of a finished run with --json, and what the call gave."""
+    """The folder of a finished run with --json and a real overview.png, and what the call gave."""
     output = tmp_path_factory.mktemp("done")
     truth = ("--ground-truth", made / "hr.png", "--true-kernel", made / "kernel.mat")
     result = fast_map(made / "lr.png", output, "--json", *truth)
     assert result.exit_code == 0, result.stderr
     return output / "lr", result
-
-
-@pytest.fixture(autouse=True)
-def no_page(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave overview.png blank, for speed; `done`, made before this, has a real one."""
-    monkeypatch.setattr("blindsr.results.files.render", lambda page: b"")
 
 
 @pytest.fixture

@@ -335,7 +335,7 @@ def test_what_it_cannot_do_is_refused():
 # --- on the command line ------------------------------------------------------------------------------------------
 
 
-def test_a_run_on_disk_and_its_resume(tmp_path):
+def test_a_run_on_disk_and_its_resume(tmp_path, real_overview):
     image = save_png(tmp_path / "a.png", 40, 36)
     words = ("run", image, "--scale", 2, "--method", "kernelgan", "--restorer", "bicubic", "--output")
     whole = call(*words, tmp_path / "whole", "--iterations", 6)

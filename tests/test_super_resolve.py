@@ -304,6 +304,7 @@ def test_an_estimation_that_diverges(monkeypatch):
 # --- what a result can do ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("real_overview")
 def test_saved_files(tmp_path):
     a = smooth(40, 44)
     made = super_resolve(Image.fromarray(np.dstack([a, noise(40, 44)])), S)
