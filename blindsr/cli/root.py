@@ -183,18 +183,19 @@ def restore(
     json: JsonOption = False,
 ) -> None:
     """Super-resolve a picture whose kernel is known."""
-    from blindsr.commands.restore import RestoreSettings, restore_file
+    options = dict(locals())
+    as_json = options.pop("json")
+    from blindsr.commands.restore import restore_file
 
-    settings = RestoreSettings(scale, kernel, restorer, weights, noise, alignment, padding, ground_truth, overwrite)
     with one_line_errors():
-        record, notes = restore_file(image, output, settings)
+        record, notes = restore_file(**options)
     for note in notes:
         say(note)
     interrupted = record["stopped"] == "interrupted"
     if interrupted:
         say(f"blindsr: interrupted; parts of {output / 'sr.png'} are bicubic")
     score = f"; PSNR {record['psnr_border_s2']:.2f} dB (border s2)" if "psnr_border_s2" in record else ""
-    show(record, f"{output / 'sr.png'}: {record['restorer']} in {record['seconds']:.0f} s{score}", as_json=json)
+    show(record, f"{output / 'sr.png'}: {record['restorer']} in {record['seconds']:.0f} s{score}", as_json=as_json)
     raise typer.Exit(130 if interrupted else 0)
 
 

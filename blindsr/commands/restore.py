@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -74,68 +73,64 @@ def read_hr(path: Path, scale: int, y: Tensor) -> Tensor:
     return truth[..., :h, :w]
 
 
-@dataclass(frozen=True)
-class RestoreSettings:
-    """The options of `blindsr restore`, as given."""
+def restore_file(
+    image: Path,
+    kernel: Path,
+    output: Path,
+    *,
+    scale: int,
+    restorer: str | None = None,
+    weights: Path | None = None,
+    noise: float | None = None,
+    alignment: Alignment | None = None,
+    padding: Padding | None = None,
+    ground_truth: Path | None = None,
+    overwrite: bool = False,
+) -> tuple[dict[str, Any], list[str]]:
+    """Restore a picture with a kernel from a file; write sr.png and restore.json into the folder `output`.
 
-    scale: int
-    kernel: Path
-    restorer: str | None = None
-    weights: Path | None = None
-    noise: float | None = None
-    alignment: Alignment | None = None
-    padding: Padding | None = None
-    ground_truth: Path | None = None
-    overwrite: bool = False
-
-
-def restore_file(path: Path, folder: Path, settings: RestoreSettings) -> tuple[dict[str, Any], list[str]]:
-    """Restore a picture with a kernel from a file; write sr.png and restore.json.
-
-    Returns what is written to restore.json, and notes for the user. Raises UserError on bad input; nothing has been
-    written then.
+    The other arguments are the options of `blindsr restore`. Returns what is written to restore.json, and notes for the
+    user. Raises UserError on bad input; nothing has been written then.
     """
     start = time.perf_counter()
-    if settings.noise is not None and not 0 <= settings.noise < math.inf:
-        raise UserError(f"--noise {settings.noise}: a standard deviation of 0 or more, in units of 0..1, is needed")
-    loaded = read_kernel(settings.kernel, scale=settings.scale if settings.alignment is not None else None)
-    degradation = default_degradation(settings.scale, loaded.kernel.shape[-1], settings.alignment, settings.padding)
-    word = settings.restorer or ("usrnet" if settings.weights is not None else "map")
-    part = restorer_part(word, settings.weights)
+    if noise is not None and not 0 <= noise < math.inf:
+        raise UserError(f"--noise {noise}: a standard deviation of 0 or more, in units of 0..1, is needed")
+    loaded = read_kernel(kernel, scale=scale if alignment is not None else None)
+    degradation = default_degradation(scale, loaded.kernel.shape[-1], alignment, padding)
+    word = restorer or ("usrnet" if weights is not None else "map")
+    part = restorer_part(word, weights)
     if part.value is None:
         raise UserError("--restorer none: leaves nothing to do")
-    picture = read_image(path, min_side=MIN_SIDE)
+    picture = read_image(image, min_side=MIN_SIDE)
     for name in ("sr.png", "restore.json"):
-        if (folder / name).exists() and not settings.overwrite:
-            raise UserError(f"{folder / name}: exists; choose another --output, or --overwrite")
+        if (output / name).exists() and not overwrite:
+            raise UserError(f"{output / name}: exists; choose another --output, or --overwrite")
     y = picture.pixels
-    truth = None if settings.ground_truth is None else read_hr(settings.ground_truth, settings.scale, y)
-    if degradation.kernel_size > settings.scale * min(y.shape[-2:]):
-        h, w = (settings.scale * n for n in y.shape[-2:])
-        raise UserError(
-            f"{settings.kernel}: a kernel of {degradation.kernel_size} pixels is larger than the result ({w}x{h})"
-        )
-    noise = SpectralPosterior.fit(y, degradation).noise_std if settings.noise is None else settings.noise
+    truth = None if ground_truth is None else read_hr(ground_truth, scale, y)
+    if degradation.kernel_size > scale * min(y.shape[-2:]):
+        h, w = (scale * n for n in y.shape[-2:])
+        raise UserError(f"{kernel}: a kernel of {degradation.kernel_size} pixels is larger than the result ({w}x{h})")
+    level = SpectralPosterior.fit(y, degradation).noise_std if noise is None else noise
     notes = [*picture.notes, *loaded.notes]
     with Interrupt().listening() as interrupt:
-        image, tiles, stopped = restored(part.value, y, loaded.kernel, degradation, noise, interrupt, say=notes.append)
-    result = Result(picture, image, loaded.kernel, [], degradation, path.name)
+        x, tiles, stopped = restored(part.value, y, loaded.kernel, degradation, level, interrupt, say=notes.append)
+    result = Result(picture, x, loaded.kernel, [], degradation, image.name)
     record: dict[str, Any] = {
-        "image": str(path),
-        "kernel": str(settings.kernel),
+        "image": str(image),
+        "kernel": str(kernel),
         "restorer": part.name,
         "restorer_file": part.file,
         "scale": degradation.scale,
         "alignment": str(degradation.alignment),
         "padding": str(degradation.padding),
-        "noise_std": noise,
-        "noise_given": settings.noise is not None,
+        "noise_std": level,
+        "noise_given": noise is not None,
         "tiles": tiles,
         "stopped": stopped or "finished",
         "seconds": round(time.perf_counter() - start, 3),
         "version": VERSION,
     }
     record |= score(result, Truth(truth, None), notes.append)
-    write_png(folder / "sr.png", enlarged_picture(result))
-    write_text(folder / "restore.json", to_json(record) + "\n")
+    write_png(output / "sr.png", enlarged_picture(result))
+    write_text(output / "restore.json", to_json(record) + "\n")
     return record, notes

@@ -295,13 +295,9 @@ class LoopEstimation(Estimation):
     def state_dict(self) -> dict[str, Any]:
         """Return a copy of the run as a plain dict of tensors and numbers."""
         run = self.run
-        state: dict[str, Any] = {
-            "image": run.image.state_dict(),
-            "kernel": run.kernel.state_dict(),
-            "image_adam": run.image_adam.state_dict() if run.image_adam else None,
-            "kernel_adam": run.kernel_adam.state_dict() if run.kernel_adam else None,
-            "generator": run.generator.get_state(),
-        }
+        parts = _parts(run).items()
+        state: dict[str, Any] = {name: None if part is None else part.state_dict() for name, part in parts}
+        state["generator"] = run.generator.get_state()
         plain = ("variance", "initial_variance", "step", "x", "k", "mean_x", "memory")
         return copy.deepcopy(state | {name: getattr(run, name) for name in plain})
 
@@ -311,15 +307,19 @@ class LoopEstimation(Estimation):
         rest |= {"memory": {n: _to(v, self.device) for n, v in state["memory"].items()}, "step": int(state["step"])}
         self._build(0, state["variance"], state["initial_variance"], torch.Generator(), **rest)
         run = self.run
-        run.image.load_state_dict(state["image"])
-        run.kernel.load_state_dict(state["kernel"])
         run.generator.set_state(state["generator"].cpu())
-        for adam, name in ((run.image_adam, "image_adam"), (run.kernel_adam, "kernel_adam")):
-            if adam is not None:
-                adam.load_state_dict(state[name])
-                check_adam(adam)
+        for name, part in _parts(run).items():
+            if part is not None:
+                part.load_state_dict(state[name])
+            if isinstance(part, torch.optim.Optimizer):
+                check_adam(part)
         shape = (*self.y.shape[:2], *self.degradation.hr_shape(*self.y.shape[-2:]))
         _check_shapes(run, shape, self.degradation.kernel_size)
+
+
+def _parts(run: Run) -> dict[str, nn.Module | torch.optim.Optimizer | None]:
+    """What of a run has a state dict of its own."""
+    return {name: getattr(run, name) for name in ("image", "kernel", "image_adam", "kernel_adam")}
 
 
 def _check_shapes(run: Run, image: tuple[int, ...], kernel_size: int) -> None:
