@@ -130,9 +130,10 @@ def test_proximal_maps_against_brute_force(gen):
         x[..., 2:] += 0.5
         found = prior.prox(x, step)
         starts = [x, torch.full_like(x, float(x.mean())), torch.rand(x.shape, generator=gen, dtype=torch.float64)]
-        least, where = least_found(prior, x, step, starts)
+        unique = prior != HyperLaplacian()
+        least, where = least_found(prior, x, step, starts[:1] if unique else starts)
         assert objective(prior, found, x, step) <= least + 2e-4 * least, (prior, step)
-        if prior != HyperLaplacian():
+        if unique:
             torch.testing.assert_close(found, where, rtol=0, atol=2e-3)
 
 

@@ -17,7 +17,7 @@ from blindsr.likelihood.data_term import SsimThenMse
 from blindsr.likelihood.noise import FixedNoise
 from blindsr.methods.base import Method
 from blindsr.methods.parts import IMAGE_PRIORS, NOISES, OPTIMIZERS, PRIORS, noise_level
-from blindsr.methods.presets import PRESETS
+from blindsr.methods.presets import BSRDM, PRESETS
 from blindsr.methods.rows import Choice
 from blindsr.methods.table import METHODS, compose
 from blindsr.operators.degradation import SCALES, Alignment, Degradation, Padding
@@ -42,8 +42,10 @@ OP = Degradation(2)
 
 @pytest.fixture
 def tiny(monkeypatch):
-    """A preset of that name, with small networks."""
+    """A preset of that name, with small networks; a small one for BSRDM, too, which has a size of its own."""
     monkeypatch.setitem(PRESETS, "tiny", TINY)
+    size = replace(BSRDM.skip, channels=8, levels=2)
+    monkeypatch.setitem(METHODS, "bsrdm", replace(METHODS["bsrdm"], numbers=replace(BSRDM, skip=size)))
 
 
 def small(name, **parts):
