@@ -5,7 +5,7 @@ import json
 import pytest
 from helpers import call, error_line, run, save_png
 
-from blindsr.commands.train_flow import TrainFlow, train_flow_file
+from blindsr.commands.train_flow import train_flow_file
 from blindsr.priors.flow import read_flow
 
 SHORT = ("--scale", 2, "--kernel-size", 7, "--steps", 3)
@@ -57,8 +57,9 @@ def test_it_writes_a_flow_with_its_recipe_and_the_flow_runs(quick, tmp_path):
 
 def test_same_seed_same_file_and_mcmc_is_gaussian(quick, tmp_path):
     def made(name, prior):
-        train_flow_file(TrainFlow(tmp_path / f"{name}.safetensors", prior, 2, 7, 2), say=lambda _: None)
-        return (tmp_path / f"{name}.safetensors").read_bytes()
+        out = tmp_path / f"{name}.safetensors"
+        train_flow_file(out, prior=prior, scale=2, kernel_size=7, steps=2, say=lambda _: None)
+        return out.read_bytes()
 
     assert made("a", "motion") == made("b", "motion") != made("c", "disk")
     assert made("d", "gaussian") == made("e", "mcmc")

@@ -14,14 +14,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from blindsr.bench.task import Task, file_hash, oracle_restorer, plain_settings
+from blindsr.bench.task import Task, oracle_restorer, plain_settings
 from blindsr.commands.interrupt import Interrupt
 from blindsr.commands.progress import Progress
 from blindsr.commands.restore import restored
 from blindsr.commands.run import run_image
 from blindsr.diagnostics.metrics import psnr
 from blindsr.errors import UserError
-from blindsr.io.files import VERSION
+from blindsr.io.files import VERSION, file_hash
 from blindsr.io.images import MIN_SIDE, Picture, read_image, write_png
 from blindsr.io.kernels import read_kernel, write_kernel
 from blindsr.operators.degradation import Degradation, Padding

@@ -12,9 +12,10 @@ from typing import Any, TypeVar
 from blindsr.bench.dataset import DataSet
 from blindsr.bench.degrading import Degrading
 from blindsr.bench.row import Row
-from blindsr.bench.task import Task, file_hash, plain_settings, settings_of
+from blindsr.bench.task import Task, plain_settings, settings_of
 from blindsr.bench.toml_table import Places, absolute, at_least, read_fields, read_toml
 from blindsr.errors import UserError
+from blindsr.io.files import file_hash
 from blindsr.operators.degradation import SCALES
 
 T = TypeVar("T", Row, DataSet, "Bench")

@@ -12,6 +12,7 @@ from blindsr.bench.degrading import Degrading
 from blindsr.bench.row import Row
 from blindsr.commands.settings import RunSettings
 from blindsr.errors import UserError
+from blindsr.io.files import file_hash
 from blindsr.methods.words import restorer_part
 from blindsr.operators.degradation import Alignment, Degradation, Padding
 from blindsr.restorers.base import Restorer
@@ -126,11 +127,3 @@ def plain_settings(settings: RunSettings) -> dict[str, Any]:
     """Return all that decides a run's result, as plain values."""
     more = {"steps": settings.steps, "time_limit": settings.time_limit, "device": str(choose_device(settings.device))}
     return settings.record() | more
-
-
-def file_hash(path: str | Path) -> str:
-    """Return the SHA-256 of a file; UserError if the file cannot be read."""
-    try:
-        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error

@@ -253,12 +253,14 @@ def train_flow(
     json: JsonOption = False,
 ) -> None:
     """Train a flow, a kernel prior learned from kernels: then `blindsr run --prior FILE`."""
-    from blindsr.commands.train_flow import TrainFlow, train_flow_file
+    options = dict(locals())
+    as_json = options.pop("json")
+    from blindsr.commands.train_flow import train_flow_file
 
     with one_line_errors():
-        record = train_flow_file(TrainFlow(out, prior, scale, kernel_size, steps, seed, overwrite), say=say)
+        record = train_flow_file(**options, say=say)
     words = f"log-likelihood {record['log_prob_held_out']:.1f} nats a held-out kernel, {record['seconds']:.0f} s"
-    show(record, f"{out}: {words}", as_json=json)
+    show(record, f"{out}: {words}", as_json=as_json)
 
 
 @app.command()

@@ -78,7 +78,8 @@ def _drawn(path: Path, make: Callable[[], Figure]) -> Path:
     return path
 
 
-def _read(file: Path) -> Any:
+def read_chains(file: Path) -> Any:
+    """Read a netCDF file of chains; UserError if it cannot be read."""
     try:
         return arviz_io.load(file)
     except ValueError as error:
@@ -87,7 +88,7 @@ def _read(file: Path) -> Any:
 
 def _chains_file(file: Path, everything: bool) -> tuple[dict[str, Any], list[str], Figures]:
     """Diagnose a netCDF file, which holds a posterior or a trace."""
-    data = _read(file)
+    data = read_chains(file)
     posterior, trace = arviz_io.group(data, "posterior"), arviz_io.group(data, "trace")
     if posterior is not None:
         if not {"chain", "draw"} <= set(posterior.dims):

@@ -2,42 +2,22 @@
 
 from __future__ import annotations
 
-import platform
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from blindsr.errors import UserError
-from blindsr.io.files import VERSION, atomic_path
+from blindsr.io.files import atomic_path
 from blindsr.methods.words import default_degradation, family_named
 from blindsr.operators.degradation import Alignment, Degradation, Padding
 from blindsr.priors.base import KernelPrior
 from blindsr.priors.flow import SUFFIX, FlowPrior, flow_bytes
 from blindsr.random import generator
+from blindsr.results.files import versions
 
 EVERY = 5.0
 """Seconds between two lines of progress."""
-
-
-@dataclass(frozen=True)
-class TrainFlow:
-    """What `blindsr train-flow` is asked to do."""
-
-    out: Path
-    prior: str = "gaussian"
-    """The kernel family to learn, by the law of its true kernels, or `my_file.py:MyKernels`."""
-    scale: int = 4
-    kernel_size: int = 0
-    """s and K; a K of 0 is the usual size."""
-    steps: int | None = None
-    """Steps of Adam; None: those of the family's recipe."""
-    seed: int = 0
-    overwrite: bool = False
-    """Whether an existing file may be replaced."""
 
 
 def _learned(word: str, degradation: Degradation) -> tuple[str, KernelPrior]:
@@ -54,32 +34,49 @@ def _learned(word: str, degradation: Degradation) -> tuple[str, KernelPrior]:
     return family.name, prior
 
 
-def train_flow_file(asked: TrainFlow, *, say: Callable[[str], None]) -> dict[str, Any]:
+def train_flow_file(
+    out: Path,
+    *,
+    prior: str = "gaussian",
+    scale: int = 4,
+    kernel_size: int = 0,
+    steps: int | None = None,
+    seed: int = 0,
+    overwrite: bool = False,
+    say: Callable[[str], None],
+) -> dict[str, Any]:
     """Train a flow and write its file; return the recipe that the file holds, and the seconds taken.
 
-    Raises UserError on bad input, or if training fails; no file is written then.
+    The flow learns the true kernels of the family `prior`, or of `my_file.py:MyKernels`, by `steps` of Adam; None takes
+    the number in the family's recipe. Raises UserError on bad input, or if training fails; no file is written then.
     """
-    if asked.out.suffix != SUFFIX:
-        raise UserError(f"--out {asked.out}: a name that ends with {SUFFIX} is needed")
-    if asked.out.is_dir() or (asked.out.exists() and not asked.overwrite):
-        raise UserError(f"--out {asked.out}: exists; choose another name, or give --overwrite")
-    degradation = default_degradation(
-        asked.scale, kernel_size=asked.kernel_size, alignment=Alignment.FKP, padding=Padding.CIRCULAR
-    )
-    name, prior = _learned(asked.prior, degradation)
-    with atomic_path(asked.out) as temporary:  # fails at once where the file cannot be written
-        content, recipe, seconds = _trained(asked, name, prior, degradation, say)
+    if out.suffix != SUFFIX:
+        raise UserError(f"--out {out}: a name that ends with {SUFFIX} is needed")
+    if out.is_dir() or (out.exists() and not overwrite):
+        raise UserError(f"--out {out}: exists; choose another name, or give --overwrite")
+    d = default_degradation(scale, kernel_size, Alignment.FKP, Padding.CIRCULAR)
+    name, law = _learned(prior, d)
+    with atomic_path(out) as temporary:  # fails at once where the file cannot be written
+        start = time.perf_counter()
+        try:
+            flow = _trained(name, law, scale, steps, seed, say)
+        except ValueError as error:
+            raise UserError(f"--prior {prior}: {error}") from error
+        flow.recipe |= {"prior": name, "seed": seed, "scale": d.scale, "kernel_size": d.kernel_size}
+        flow.recipe["versions"] = versions()
+        content = flow_bytes(flow)
+        seconds = round(time.perf_counter() - start, 1)
         temporary.write_bytes(content)
-    return recipe | {"seconds": round(seconds, 1), "bytes": len(content)}
+    return flow.recipe | {"seconds": seconds, "bytes": len(content)}
 
 
 def _trained(
-    asked: TrainFlow, name: str, prior: KernelPrior, degradation: Degradation, say: Callable[[str], None]
-) -> tuple[bytes, dict[str, Any], float]:
+    name: str, law: KernelPrior, scale: int, steps: int | None, seed: int, say: Callable[[str], None]
+) -> FlowPrior:
+    """Return a flow that has learned a law, with a line of progress now and then."""
     from blindsr.priors.flow_training import Progress, recipe_for, train_flow
 
-    start = last = time.perf_counter()
-    how = recipe_for(name, asked.steps)
+    last, how = time.perf_counter(), recipe_for(name, steps)
 
     def report(progress: Progress) -> None:
         nonlocal last
@@ -88,15 +85,4 @@ def _trained(
             left = progress.seconds / progress.step * (how.steps - progress.step)
             say(f"step {progress.step}/{how.steps}: {progress.log_prob:.1f} nats, {left:.0f} s left")
 
-    try:
-        flow = train_flow(prior, degradation.scale, how, generator=generator(asked.seed), report=report)
-    except ValueError as error:
-        raise UserError(f"--prior {asked.prior}: {error}") from error
-    flow.recipe |= {
-        "prior": name,
-        "seed": asked.seed,
-        "scale": degradation.scale,
-        "kernel_size": degradation.kernel_size,
-        "versions": {"blindsr": VERSION, "torch": torch.__version__, "python": platform.python_version()},
-    }
-    return flow_bytes(flow), flow.recipe, time.perf_counter() - start
+    return train_flow(law, scale, how, generator=generator(seed), report=report)

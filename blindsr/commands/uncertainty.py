@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from collections.abc import Callable
@@ -12,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from blindsr.commands.diagnose import read_chains
 from blindsr.commands.folder import RECORD
 from blindsr.commands.interrupt import Interrupt
 from blindsr.commands.restore import read_hr
@@ -24,6 +24,7 @@ from blindsr.operators.degradation import Alignment, Degradation, Padding
 from blindsr.operators.luma import luma
 from blindsr.posteriors.spectral_laplace import SpectralPosterior
 from blindsr.random import generator
+from blindsr.results.files import image_hash
 from blindsr.results.posterior import POSTERIOR
 from blindsr.uncertainty.image_posterior import restoration_uncertainty
 from blindsr.uncertainty.maps import (
@@ -110,7 +111,7 @@ def _inputs(folder: Path, record: dict[str, Any]) -> tuple[Tensor, Tensor, Tenso
     if not path.is_file():
         raise UserError(f"{path}: the picture of this run is no longer there; put it back, or make the run again")
     y = read_image(path).pixels
-    if hashlib.sha256(y.numpy().tobytes()).hexdigest() != record["image_sha256"]:
+    if image_hash(y) != record["image_sha256"]:
         raise UserError(f"{path}: is not the picture that this run was made of; make the run again with --overwrite")
     if not (folder / "kernel.npy").is_file():
         raise UserError(f"{folder}: its method has no kernel ({record.get('method', 'unknown')}); a map needs one")
@@ -128,10 +129,7 @@ def _chains(folder: Path) -> Tensor | None:
     path = folder / POSTERIOR
     if not path.is_file():
         return None
-    try:
-        kernels = arviz_io.group(arviz_io.load(path), "kernel")
-    except ValueError as error:
-        raise UserError(f"{path}: {error}") from error
+    kernels = arviz_io.group(read_chains(path), "kernel")
     if kernels is None or "draws" not in kernels:
         return None
     values = torch.from_numpy(kernels["draws"].values).float()

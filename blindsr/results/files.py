@@ -22,7 +22,7 @@ from torch import Tensor
 from blindsr.diagnostics.metrics import Border, kernel_psnr, psnr, ssim
 from blindsr.diagnostics.overview import Overview, render
 from blindsr.estimators.base import Estimate, Estimation, Metrics
-from blindsr.io.files import VERSION, atomic_path, write_text
+from blindsr.io.files import VERSION, atomic_path, file_hash, write_text
 from blindsr.io.images import Picture, write_png
 from blindsr.io.kernels import remove_kernel, write_kernel
 from blindsr.methods.base import Method
@@ -223,7 +223,7 @@ def method_record(method: Method, degradation: Degradation, seed: int) -> dict[s
         "estimator": _without_steps(_plain(method.estimator)),
         "image_by": _plain(method.restorer),
         "seed": seed,
-        "files_sha256": {name: hashlib.sha256(Path(name).read_bytes()).hexdigest() for name in method.files},
+        "files_sha256": {name: file_hash(name) for name in method.files},
     }
     plain: dict[str, Any] = json.loads(json.dumps(record))  # enums to words, tuples to lists
     return plain
@@ -265,12 +265,17 @@ def image_hash(y: Tensor) -> str:
     return hashlib.sha256(y.numpy().tobytes()).hexdigest()
 
 
+def versions() -> dict[str, str]:
+    """Return the versions that a result is made with."""
+    return {"blindsr": VERSION, "torch": torch.__version__, "python": platform.python_version()}
+
+
 def surroundings(device: torch.device) -> dict[str, Any]:
     """Return what an estimate was made with: device, threads, memory, versions, date."""
     return {
         "peak_memory_mib": round(peak_memory_mib(device), 1),
         "device": str(device),
         "threads": torch.get_num_threads(),
-        "versions": {"blindsr": VERSION, "torch": torch.__version__, "python": platform.python_version()},
+        "versions": versions(),
         "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }

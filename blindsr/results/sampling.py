@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from blindsr.errors import UserError
+from blindsr.io.files import file_hash
 from blindsr.methods.base import Method
 from blindsr.methods.words import sampler_part
 from blindsr.operators.degradation import Degradation
@@ -38,7 +37,7 @@ class Sampling:
     def record(self) -> dict[str, Any]:
         """Everything that decides the draws, as plain values; a user's own sampler with the hash of its file."""
         file, _, name = str(self.sampler).rpartition(".py:")
-        own = {"sampler_sha256": hashlib.sha256(Path(f"{file}.py").read_bytes()).hexdigest()} if name and file else {}
+        own = {"sampler_sha256": file_hash(f"{file}.py")} if name and file else {}
         return asdict(self) | own
 
 
