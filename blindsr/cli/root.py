@@ -131,14 +131,15 @@ def degrade(
     json: JsonOption = False,
 ) -> None:
     """Make a low-resolution test picture and its true kernel by the paper's protocol."""
-    from blindsr.commands.synthesis import DegradeSettings, degrade_file
+    options = dict(locals())
+    as_json = options.pop("json")
+    from blindsr.commands.synthesis import degrade_file
 
-    settings = DegradeSettings(scale, kernel, noise_level, seed, quantize, alignment, padding, kernel_size)
     with one_line_errors():
-        record, notes = degrade_file(image, output, settings)
+        record, notes = degrade_file(**options)
     for note in notes:
         say(note)
-    show(record, f"{output}: lr.png, hr.png, kernel.mat, degradation.json", as_json=json)
+    show(record, f"{output}: lr.png, hr.png, kernel.mat, degradation.json", as_json=as_json)
 
 
 @app.command()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,31 +30,6 @@ WRITTEN = ("lr.png", "lr.npy", "hr.png", "kernel.npy", "kernel.mat", "kernel.png
 
 
 @dataclass(frozen=True)
-class DegradeSettings:
-    """How to simulate a test image."""
-
-    scale: int
-    kernel: str
-    """A kernel family (`blindsr methods` lists them), a flow's file, `my_file.py:MyKernels`, or a kernel file."""
-    noise_level: float = 0.0
-    """Standard deviation of the white Gaussian noise, units of 0..1."""
-    seed: int = 0
-    """Of kernel and noise."""
-    quantize: Quantize = Quantize.ROUND
-    alignment: Alignment | None = None
-    """Pixel grid; None: fkp, and a kernel file of even size is refused."""
-    padding: Padding = Padding.CIRCULAR
-    """What lies beyond the border."""
-    kernel_size: int = 0
-    """K; 0 for the usual size. A kernel file has its own."""
-
-    def operator(self, kernel_size: int) -> Degradation:
-        """Return the forward operator for a kernel size."""
-        alignment = self.alignment or Alignment.FKP
-        return default_degradation(self.scale, kernel_size=kernel_size, alignment=alignment, padding=self.padding)
-
-
-@dataclass(frozen=True)
 class _TrueKernel:
     """The forward operator, the true kernel or its law, the record of what was drawn, and notes for the user."""
 
@@ -62,61 +39,76 @@ class _TrueKernel:
     notes: tuple[str, ...] = ()
 
 
-def _from_file(settings: DegradeSettings) -> _TrueKernel:
-    scale = settings.scale if settings.alignment is not None else None
-    kernel, notes = read_kernel(Path(settings.kernel), scale=scale)
-    d = settings.operator(kernel.shape[-1])
+def _from_file(file: str, scale: int | None, operator: Callable[[int], Degradation]) -> _TrueKernel:
+    kernel, notes = read_kernel(Path(file), scale=scale)
+    d = operator(kernel.shape[-1])
     center = center_of_mass(kernel)[0]
     if float((center - d.center).abs().max()) > 0.5:
         notes += (
-            f"{settings.kernel}: its centre of mass ({center[0]:.1f}, {center[1]:.1f}) is off the nominal "
+            f"{file}: its centre of mass ({center[0]:.1f}, {center[1]:.1f}) is off the nominal "
             f"({d.center:.1f}, {d.center:.1f}): the LR image is shifted against the {d.alignment} grid",
         )
-    return _TrueKernel(d, kernel, {"file": settings.kernel}, notes)
+    return _TrueKernel(d, kernel, {"file": file}, notes)
 
 
-def _from_family(settings: DegradeSettings) -> _TrueKernel:
+def _from_family(word: str, d: Degradation, seed: int) -> _TrueKernel:
     try:
-        family = family_named(settings.kernel)
+        family = family_named(word)
     except UserError as error:
         raise UserError(f"--kernel {error}, or a kernel file ({', '.join(KERNEL_SUFFIXES)})") from error
-    d = settings.operator(settings.kernel_size)
     prior = family.truth(d)
     drawn: dict[str, Any] = {}
     if isinstance(prior, ParametricKernels):
-        theta = prior.sample_theta(1, generator=generator(settings.seed))[0].tolist()
+        theta = prior.sample_theta(1, generator=generator(seed))[0].tolist()
         drawn = dict(zip(prior.names, theta, strict=True))
     elif isinstance(prior, CameraShakePrior):
         drawn = {"extent": prior.extent}
     return _TrueKernel(d, prior, drawn)
 
 
-def degrade_file(path: Path, folder: Path, settings: DegradeSettings) -> tuple[dict[str, Any], tuple[str, ...]]:
+def degrade_file(
+    image: Path,
+    output: Path,
+    *,
+    scale: int,
+    kernel: str = "gaussian",
+    noise_level: float = 0.0,
+    seed: int = 0,
+    quantize: Quantize = Quantize.ROUND,
+    alignment: Alignment | None = None,
+    padding: Padding = Padding.CIRCULAR,
+    kernel_size: int = 0,
+) -> tuple[dict[str, Any], tuple[str, ...]]:
     """Write lr.png, hr.png (the crop that it was made from), the kernel files and degradation.json to a folder.
+
+    `kernel` is a kernel family (`blindsr methods` lists them), a flow's file, `my_file.py:MyKernels`, or a kernel file,
+    which has a size of its own; one of even size is refused unless the alignment is named. The noise level is the
+    standard deviation in units of 0..1, and the seed that of kernel and noise.
 
     Returns what is written to degradation.json, and notes for the user. Raises UserError on bad input, or if the folder
     already holds a test image.
     """
-    picture = read_image(path)
-    from_file = Path(settings.kernel).suffix.lower() in KERNEL_SUFFIXES
-    true = _from_file(settings) if from_file else _from_family(settings)
+    picture = read_image(image)
+    operator = partial(default_degradation, scale, alignment=alignment or Alignment.FKP, padding=padding)
+    if Path(kernel).suffix.lower() in KERNEL_SUFFIXES:
+        true = _from_file(kernel, scale if alignment is not None else None, operator)
+    else:
+        true = _from_family(kernel, operator(kernel_size), seed)
     d, notes = true.degradation, true.notes
     if d.kernel_size > min(picture.pixels.shape[-2:]):
         h, w = picture.pixels.shape[-2:]
-        raise UserError(f"{path}: a kernel of {d.kernel_size} pixels is larger than the picture ({w}x{h})")
+        raise UserError(f"{image}: a kernel of {d.kernel_size} pixels is larger than the picture ({w}x{h})")
     try:
-        test = degrade(
-            picture.pixels, d, true.source, noise_std=settings.noise_level, seed=settings.seed, how=settings.quantize
-        )
+        test = degrade(picture.pixels, d, true.source, noise_std=noise_level, seed=seed, how=quantize)
     except ValueError as error:
-        raise UserError(f"{path}: {error}") from error
+        raise UserError(f"{image}: {error}") from error
     for name in WRITTEN:
-        if (folder / name).exists():
-            raise UserError(f"{folder / name}: exists; choose another --output, so that it is not overwritten")
+        if (output / name).exists():
+            raise UserError(f"{output / name}: exists; choose another --output, so that it is not overwritten")
     record = {
-        "source": str(path),
+        "source": str(image),
         "scale": d.scale,
-        "kernel": settings.kernel,
+        "kernel": kernel,
         "kernel_size": d.kernel_size,
         "kernel_drawn": true.drawn,
         "kernel_width": float(width(test.kernel)),
@@ -124,23 +116,23 @@ def degrade_file(path: Path, folder: Path, settings: DegradeSettings) -> tuple[d
         "kernel_applied_by": "correlation",
         "alignment": str(d.alignment),
         "padding": str(d.padding),
-        "noise_level": settings.noise_level,
-        "quantize": str(settings.quantize),
+        "noise_level": noise_level,
+        "quantize": str(quantize),
         "hr_size": list(test.x.shape[-2:]),
         "lr_size": list(test.y.shape[-2:]),
-        "seed": settings.seed,
+        "seed": seed,
         "version": VERSION,
     }
-    bits = 16 if settings.quantize is Quantize.NONE else 8
-    write_png(folder / "lr.png", Picture(test.y, None, bits, picture.icc))
-    write_png(folder / "hr.png", Picture(test.x, None, picture.bits, picture.icc))
-    write_kernel(folder, test.kernel, str(d.alignment))
-    if settings.quantize is Quantize.NONE:
-        with atomic_path(folder / "lr.npy") as temporary, temporary.open("wb") as file:
+    bits = 16 if quantize is Quantize.NONE else 8
+    write_png(output / "lr.png", Picture(test.y, None, bits, picture.icc))
+    write_png(output / "hr.png", Picture(test.x, None, picture.bits, picture.icc))
+    write_kernel(output, test.kernel, str(d.alignment))
+    if quantize is Quantize.NONE:
+        with atomic_path(output / "lr.npy") as temporary, temporary.open("wb") as file:
             np.save(file, as_array(test.y))
-    write_text(folder / "degradation.json", to_json(record) + "\n")
+    write_text(output / "degradation.json", to_json(record) + "\n")
     if picture.alpha is not None:
-        notes += (f"{path}: its alpha channel is left out",)
+        notes += (f"{image}: its alpha channel is left out",)
     return record, notes + picture.notes
 
 
