@@ -70,7 +70,7 @@ def degrade(
     noise_std : float
         Standard deviation of the Gaussian noise, units of 0..1, at least 0.
     seed : int
-        Of kernel and noise, which have streams of their own, so that another noise level keeps the kernel.
+        Seed of kernel and noise. Each has its own stream, so changing the noise level does not change the kernel.
     how : Quantize
         8-bit rule.
 

@@ -23,7 +23,7 @@ RECORD = "run.json"
 def check_folder(
     folder: Path, record: dict[str, Any], *, steps: int, resume: bool, overwrite: bool
 ) -> dict[str, Any] | None:
-    """Make sure that results may go to a folder, so that nothing is lost that somebody may want.
+    """Make sure that writing results to a folder would not lose anything that the user may want to keep.
 
     It may be new or empty, or hold an earlier run: the finished result of the same settings, a run to be resumed, or
     anything of blindsr's if `overwrite` is set. Temporary files that a killed run left behind are removed. `record`

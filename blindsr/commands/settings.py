@@ -29,9 +29,9 @@ class RunSettings(SamplingOptions, Choice):
     """Side of the kernel, odd; 0: min(4 s + 3, 21)."""
     alignment: Alignment | None = None
     padding: Padding | None = None
-    """Pixel grid, and what lies beyond the border; None: the paper's grid, and the padding that goes with a grid."""
+    """Pixel grid, and what lies beyond the border; None: the paper's grid, and the usual padding of the grid."""
     seed: int = 0
-    """Of everything random."""
+    """Seed of all random draws."""
     time_limit: float | None = None
     """Seconds after which the result so far is saved."""
     device: str = "auto"
@@ -42,9 +42,9 @@ class RunSettings(SamplingOptions, Choice):
     checkpoint_every: float = 15.0
     """Seconds between two checkpoints, at least."""
     restarts: int | None = None
-    """Optimisations in all, each from a seed of its own, if more than one."""
+    """Total number of optimisations, each with its own seed, if more than one is asked for."""
     bare: bool = False
-    """Whether to leave out what nobody looks at or resumes from: overview.png and the checkpoint of a finished run."""
+    """Whether to leave out what a bench does not need: overview.png and the checkpoint of a finished run."""
 
     def check(self) -> None:
         """Refuse options that make no sense, before any picture is read: UserError on the first of them."""

@@ -44,9 +44,9 @@ class LoopNumbers:
     Parameters
     ----------
     steps : int
-        Inner steps in all.
+        Total number of inner steps.
     inner_steps : int
-        Q, inner steps in one outer iteration.
+        Q, the number of inner steps in one outer iteration.
     image_lr, kernel_lr : float
         Adam's learning rates. The Monte Carlo step and the optimizer share the kernel's Adam.
     monte_carlo : callable

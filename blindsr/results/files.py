@@ -36,7 +36,7 @@ KERNEL_WORDS = "applied by correlation; the nominal centre of mass is (kernel_si
 LABELS = ("kernel", "prior", "optimizer", "image_prior", "noise", "preset", "restorer")
 """Columns whose part is on record by its name, where a method has one."""
 SHIFT_GAIN = 1.0
-"""A result that fits the truth this many dB better on the other alignment's grid earns a warning."""
+"""The user is warned if the result fits the truth better by this many dB on the other alignment's grid."""
 
 
 @dataclass(frozen=True)

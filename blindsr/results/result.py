@@ -98,7 +98,7 @@ class SuperResolved:
     Attributes
     ----------
     image : PIL.Image.Image, ndarray or Tensor
-        s times as high and wide, in the kind that came in (see `blindsr.super_resolve`).
+        s times as high and as wide as the picture, and of the same kind (see `blindsr.super_resolve`).
     kernel : ndarray or None
         (K, K), float64, non-negative, sum one; applied by correlation. None where the method has none.
     noise_std : float or None
@@ -129,12 +129,12 @@ class SuperResolved:
     def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
         """Write sr.png, kernel.npy, .mat and .png, trace.csv, overview.png and run.json, as `blindsr run` does.
 
-        sr.png has alpha and colour profile of the picture that came in, and 8 or 16 bits as it; 16 for floating point.
+        sr.png keeps the alpha channel, the colour profile and the bit depth; floating-point values become 16 bits.
 
         Parameters
         ----------
         folder : str or Path
-            Made if need be.
+            Created if it does not exist.
         overwrite : bool
             Whether a result that is there already may be replaced.
 
@@ -178,11 +178,11 @@ class SuperResolved:
         sampler : str or Sampler
             A name in `blindsr.samplers.SAMPLERS`, or a sampler as an object, such as `Hmc()`.
         chains, draws, warmup, thin : int
-            Chains; kept draws of each, at least 100; transitions left out before; transitions for each kept draw.
+            Number of chains; draws kept from each, at least 100; warm-up transitions; transitions per kept draw.
         target : str
             "spectral": given y, with the image integrated out; "image": given y and the image of this result.
         seed : int, optional
-            Of all draws; that of the estimate if not given.
+            Seed of all draws; by default that of the estimate.
 
         Returns
         -------

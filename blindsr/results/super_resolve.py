@@ -51,37 +51,37 @@ def super_resolve(
     picture : str, Path, PIL.Image.Image, ndarray or Tensor
         The LR picture, at least 16 x 16 pixels. The image comes back in the same kind:
 
-        - path: a PIL image, which can be shown, saved, and read by NumPy. Of colour pictures of 16 bits it holds 8,
-          as Pillow has no such mode; `SuperResolved.save` writes all 16.
+        - path: a PIL image, which can be shown, saved, and read by NumPy. Pillow has no mode for 16-bit colour, so such
+          a picture comes back with 8 bits; `SuperResolved.save` writes all 16.
         - PIL image: a PIL image of the same mode (L, LA, RGB, RGBA, I;16, F). Palettes come back as RGB or RGBA, mode
           1 as L, other modes as RGB.
         - array (H, W) or (H, W, C), C = 1 to 4, uint8, uint16 or floating point of 0..1: an array of the same type.
         - tensor (C, H, W) or (B, C, H, W), floating point of 0..1: a tensor of the same type on the same device. Each
           picture of a batch is estimated on its own, with the same seed.
 
-        Of two or four channels the last is alpha, which is enlarged by bicubic interpolation.
+        With two or four channels, the last one is alpha, which is enlarged by bicubic interpolation.
     scale : int
         s: 2, 3, 4 or 8.
     method : str, Method or Estimator, optional
         A row of `blindsr.METHODS`, `my_file.py:MyEstimator`, or an object. Default: `fast-map`, or `mlmc` where a part
         of the joint loop is named (see `blindsr.methods.table.compose`). A `Method` has all of its parts already.
     prior, optimizer, image_prior, noise, restorer : optional
-        Parts instead of the method's own: words as on the command line, or objects.
+        Parts that replace the method's own: words as on the command line, or objects.
     weights : str or Path, optional
         State dict of `restorer="usrnet"`.
     preset : str
-        Sizes, steps and rates of the joint loop: fast, balanced or paper.
+        Sets the sizes, steps and rates of the joint loop: fast, balanced or paper.
     iterations : int, optional
-        Steps instead of the method's own.
+        Number of steps, in place of the method's own.
     kernel_size : int
         K, odd; 0: min(4 s + 3, 21).
     alignment, padding : str, Alignment or Padding, optional
         Grid of the LR pixels ("centered" for a photo) and border rule. Default: as on the command line,
         `blindsr.operators.degradation.DEFAULT_ALIGNMENT` and the padding that goes with the grid.
     seed : int
-        Of everything random.
+        Seed of all random draws.
     device : str or torch.device
-        Where networks are computed: auto, cpu, cuda or mps.
+        Device that networks run on: auto, cpu, cuda or mps.
 
     Returns
     -------

@@ -45,20 +45,20 @@ class KernelGan(Estimator):
     Parameters
     ----------
     layers, channels : tuple of int, int
-        Of the generator; `channels` of the discriminator too.
+        Filter sides and number of channels of the generator; the discriminator has as many channels.
     crop : int
         Side of the generator's crops, LR pixels; a smaller picture is used whole.
     lr, betas : float, tuple of float
-        Of Adam, for both networks.
+        Settings of Adam, for both networks.
     decay_every : int
         Steps after which the learning rate falls to a tenth.
     noise : float
         Standard deviation of the noise that keeps the discriminator from recognising a patch by its rounding, units of
         0..1. (The published code adds twice as much to patches of y as to the generator's, and it accumulates in y.)
     weights : Weights
-        Of the regularisers.
+        Weights of the regularisers.
     steps : int
-        Steps of the training; published: 3,000.
+        Number of training steps; the published number is 3,000.
     """
 
     layers: tuple[int, ...] = (7, 5, 3, 1, 1, 1)
@@ -145,7 +145,7 @@ class GanEstimation(Estimation):
             self.judge = PatchDiscriminator(y.shape[1], s.channels)
         self.judge.to(self.device)
         self.adams = [torch.optim.Adam(p.parameters(), s.lr, s.betas, fused=True) for p in (self.kernel, self.judge)]
-        """Of the generator and the discriminator."""
+        """The optimizers of the generator and the discriminator."""
         self.schedule = Schedule(s.weights.bicubic)
 
     def _crops(self, y: Tensor) -> tuple[Crops, Crops]:
