@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -192,9 +193,8 @@ def _moving(data: Any) -> dict[str, Array]:
     """Draws of what varies: the kernel's quantities and a few others or, in a file without a kernel, everything."""
     columns = summary.columns(data)
     others = sum(nuisance for _, nuisance in columns.values())
-    chosen = {name: d for name, (d, nuisance) in columns.items() if not nuisance or others <= FEW} or {
-        name: d for name, (d, _) in columns.items()
-    }
+    every = {name: d for name, (d, _) in columns.items()}
+    chosen = {name: d for name, d in every.items() if not columns[name][1] or others <= FEW} or every
     moving = {name: d for name, d in chosen.items() if summary.varies(float(d.std()), float(d.mean()))}
     still = {name for name in NAMES[:2] if "width_1" in moving and name in moving and float(moving[name].std()) < SMALL}
     return {name: d for name, d in moving.items() if name not in still}
@@ -252,11 +252,8 @@ def _predictive_figures(data: Any, name: str) -> Figures:
         drawn = predicted[variable].values.reshape(-1, *values.shape)
         file = "predictive.png" if not made else f"predictive_{variable}.png"
         title = f"{name}: data and posterior predictions ({variable})"
-        made[file] = _one_predictive(values, drawn, title, variable)
+        if variable.startswith("lr_image"):
+            made[file] = partial(kernel_plots.predicted_image, values, drawn, title)
+        else:
+            made[file] = partial(kernel_plots.predicted_values, values, drawn, title, variable.replace("_", " "))
     return made
-
-
-def _one_predictive(values: Array, drawn: Array, title: str, variable: str) -> Callable[[], Figure]:
-    if variable.startswith("lr_image"):
-        return lambda: kernel_plots.predicted_image(values, drawn, title)
-    return lambda: kernel_plots.predicted_values(values, drawn, title, variable.replace("_", " "))
