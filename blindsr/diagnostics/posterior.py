@@ -21,6 +21,7 @@ from blindsr.diagnostics.moments import KernelMoments, kernel_moments
 from blindsr.operators.degradation import Degradation
 from blindsr.posteriors.base import Target
 from blindsr.samplers.chains import Chains
+from blindsr.samplers.smc import systematic
 
 Array = NDArray[Any]
 Values = dict[str, tuple[tuple[str, ...], Array]]
@@ -112,12 +113,8 @@ def _equal_weights(chains: Chains, generator: torch.Generator) -> Tensor:
     """Draws (chains, draws, dim) of equal weight; each chain of weighted draws is resampled systematically."""
     if chains.weights is None:
         return chains.draws
-    n = chains.draws.shape[1]
-    rows = []
-    for draws, weights in zip(chains.draws, chains.weights.double(), strict=True):
-        comb = (torch.arange(n, dtype=torch.float64) + torch.rand(1, generator=generator, dtype=torch.float64)) / n
-        rows.append(draws[torch.searchsorted(weights.cumsum(0) / weights.sum(), comb).clamp_max(n - 1)])
-    return torch.stack(rows)
+    each = zip(chains.draws, chains.weights.double(), strict=True)
+    return torch.stack([draws[systematic(weights / weights.sum(), generator)] for draws, weights in each])
 
 
 def _indexed(chains: int, draws: Array) -> dict[str, Array]:

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from blindsr.errors import UserError
+from blindsr.io.files import check_file
 from blindsr.operators.degradation import Degradation
 from blindsr.restorers.base import Restorer, count_parameters
 
@@ -63,14 +64,6 @@ def check_output(x: Any, y: Tensor, degradation: Degradation, name: str) -> Tens
     return image.clamp(0, 1)
 
 
-def check_file(path: Path) -> None:
-    """Raise UserError unless there is a file of that name."""
-    if not path.exists():
-        raise UserError(f"{path}: no such file")
-    if not path.is_file():
-        raise UserError(f"{path}: is a folder, a model is needed")
-
-
 def _check_count(n: int, name: str) -> int:
     if not 1 <= n <= 3:
         raise UserError(f"{name}: the model takes {n} inputs; (y), (y, kernel) or (y, kernel, noise_std) are needed")
@@ -88,11 +81,7 @@ class _FileRestorer(Restorer):
     """A model in a file, which is called with as many of y, kernel and noise level as it has inputs."""
 
     path: Path
-
-    @property
-    @abstractmethod
-    def n_inputs(self) -> int:
-        """Number of inputs, 1 to 3."""
+    n_inputs: int
 
     @abstractmethod
     def _apply(self, given: tuple[Tensor, ...]) -> Any:
@@ -114,8 +103,7 @@ class _FileRestorer(Restorer):
         # Copies, so that no model can change the caller's.
         given = tuple(t.detach().to(torch.float32, copy=True).contiguous() for t in tensors)
         try:
-            with warnings.catch_warnings(), torch.no_grad():
-                warnings.simplefilter("ignore")
+            with warnings.catch_warnings(action="ignore"), torch.no_grad():
                 x = self._apply(given)
         except Exception as error:
             raise UserError(f"{self.path}: the model fails ({one_line(error)})") from error
@@ -144,13 +132,12 @@ class TorchScriptRestorer(_FileRestorer):
     path: Path
     device: str | torch.device = "cpu"
     model: Any = field(init=False, repr=False, compare=False)
-    inputs: int = field(init=False, repr=False, compare=False)
+    n_inputs: int = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        check_file(self.path)
+        check_file(self.path, "a model")
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # torch calls TorchScript deprecated; the files are there
+            with warnings.catch_warnings(action="ignore"):  # torch calls TorchScript deprecated; the files are there
                 model = torch.jit.load(str(self.path), map_location=self.device).eval()
                 inputs = _torchscript_inputs(model)
         except Exception as error:  # the reader raises many kinds on damaged and crafted files
@@ -159,12 +146,7 @@ class TorchScriptRestorer(_FileRestorer):
                 f"device {self.device}"
             ) from error
         object.__setattr__(self, "model", model)
-        object.__setattr__(self, "inputs", _check_count(inputs, str(self.path)))
-
-    @property
-    def n_inputs(self) -> int:
-        """Number of inputs, 1 to 3."""
-        return self.inputs
+        object.__setattr__(self, "n_inputs", _check_count(inputs, str(self.path)))
 
     @property
     def parameters(self) -> int:
@@ -196,10 +178,10 @@ class OnnxRestorer(_FileRestorer):
 
     path: Path
     session: Any = field(init=False, repr=False, compare=False)
-    inputs: tuple[str, ...] = field(init=False, repr=False, compare=False)
+    n_inputs: int = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        check_file(self.path)
+        check_file(self.path, "a model")
         try:
             runtime = importlib.import_module("onnxruntime")
         except ImportError as error:
@@ -211,22 +193,16 @@ class OnnxRestorer(_FileRestorer):
             session = runtime.InferenceSession(str(self.path), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # kinds of its own
             raise UserError(f"{self.path}: not an ONNX model that onnxruntime can run ({one_line(error)})") from error
-        names = tuple(i.name for i in session.get_inputs())
-        _check_count(len(names), str(self.path))
         object.__setattr__(self, "session", session)
-        object.__setattr__(self, "inputs", names)
-
-    @property
-    def n_inputs(self) -> int:
-        """Number of inputs, 1 to 3."""
-        return len(self.inputs)
+        object.__setattr__(self, "n_inputs", _check_count(len(session.get_inputs()), str(self.path)))
 
     @property
     def parameters(self) -> None:
         """Not known: onnxruntime does not tell."""
 
     def _apply(self, given: tuple[Tensor, ...]) -> Any:
-        feed = {name: t.cpu().numpy() for name, t in zip(self.inputs, given, strict=True)}
+        names = [i.name for i in self.session.get_inputs()]
+        feed = {name: t.cpu().numpy() for name, t in zip(names, given, strict=True)}
         return torch.from_numpy(self.session.run(None, feed)[0].copy())
 
 

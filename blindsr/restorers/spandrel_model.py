@@ -16,9 +16,10 @@ import torch
 from torch import Tensor
 
 from blindsr.errors import UserError
+from blindsr.io.files import check_file
 from blindsr.operators.degradation import Degradation
 from blindsr.restorers.base import Restorer, count_parameters
-from blindsr.restorers.external import check_file, check_output, one_line
+from blindsr.restorers.external import check_output, one_line
 
 SPANDREL_SUFFIXES = (".pth", ".safetensors")
 
@@ -26,8 +27,7 @@ SPANDREL_SUFFIXES = (".pth", ".safetensors")
 def _spandrel(path: Path) -> Any:
     """Import spandrel."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings(action="ignore"):
             return importlib.import_module("spandrel")
     except ImportError as error:
         raise UserError(f"{path}: a bare file of weights needs spandrel: pip install blindsr[spandrel]") from error
@@ -58,11 +58,10 @@ class SpandrelRestorer(Restorer):
     needs_noise: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        check_file(self.path)
+        check_file(self.path, "a model")
         spandrel = _spandrel(self.path)
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
+            with warnings.catch_warnings(action="ignore"):
                 model = spandrel.ModelLoader(device="cpu").load_from_file(str(self.path))
         except Exception as error:  # kinds of its own, and what the readers raise on damaged files
             raise UserError(f"{self.path}: no network that spandrel knows ({one_line(error)})") from error

@@ -183,15 +183,8 @@ class Smc(Sampler):
             done.append(population)
         if not done:
             return self.no_chains(target, request, 0, began)
-        log_prob = torch.stack([p.state.log_prob for p in done])
-        kept = Kept(
-            torch.stack([p.state.position for p in done]),
-            log_prob,
-            torch.stack([p.acceptance for p in done]),
-            -log_prob,
-            torch.stack([p.divergent for p in done]),
-            sum(p.gradients for p in done),
-        )
+        rows = [(p.state.position, p.state.log_prob, p.acceptance, p.divergent) for p in done]
+        kept = Kept.stacked(rows, sum(p.gradients for p in done))
         evidence = torch.tensor([p.log_evidence for p in done], dtype=torch.float64)
         tuning = {
             "log_evidence_mean": float(evidence.mean()),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -25,9 +25,7 @@ class Tempered:
 
 def as_bayes(target: Target) -> BayesTarget:
     """Return the target, typed as one with prior and likelihood; `table.sample` has checked that it is one."""
-    as_any: Any = target
-    bayes: BayesTarget = as_any
-    return bayes
+    return cast(BayesTarget, target)
 
 
 def log_likelihood(target: BayesTarget, z: Tensor) -> Tensor:
