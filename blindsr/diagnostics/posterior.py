@@ -37,27 +37,40 @@ VALUES = 2_500_000
 
 @dataclass(frozen=True)
 class PosteriorResult:
-    """The result of a sampler, with what is needed to interpret it."""
+    """The result of a sampler, with what is needed to interpret it.
+
+    Parameters
+    ----------
+    chains : Chains
+        The draws.
+    target : Target
+        The density. Its methods `kernel`, `sample_prior`, `predict`, `observed` and `pointwise_log_likelihood`, as far
+        as it has them, fill the groups.
+    kernel_coordinates : tuple of str
+        Names of the coordinates that determine the kernel; the others are nuisance parameters.
+    degradation : Degradation, optional
+        Recorded beside the draws.
+    truth : Tensor, optional
+        True kernel (1, 1, K, K), where it is known.
+    label : str
+        Which density it is: "spectral", "image", ...
+    draws_asked : int
+        Requested draws of each chain; fewer draws mean an incomplete run. 0: as many as there are.
+    prior_draws : int
+        Number of draws from the prior; 0 for none.
+    seed : int
+        Seed of the prior and predictive draws, and of the resampling of weighted draws.
+    """
 
     chains: Chains
-    """The draws."""
     target: Target
-    """The density. Its methods `kernel`, `sample_prior`, `predict`, `observed` and `pointwise_log_likelihood`, as far
-    as it has them, fill the groups."""
     kernel_coordinates: tuple[str, ...] = ()
-    """Names of the coordinates that determine the kernel; the others are nuisance parameters."""
     degradation: Degradation | None = None
-    """Recorded beside the draws."""
     truth: Tensor | None = None
-    """True kernel (1, 1, K, K), where it is known."""
     label: str = ""
-    """Which density it is: "spectral", "image", ..."""
     draws_asked: int = 0
-    """Requested draws of each chain; fewer draws mean an incomplete run. 0: as many as there are."""
     prior_draws: int = 1000
-    """Draws of the prior."""
     seed: int = 0
-    """Seed of the prior and predictive draws, and of the resampling of weighted draws."""
 
     @property
     def complete(self) -> bool:

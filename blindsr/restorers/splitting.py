@@ -39,27 +39,19 @@ class Solution(NamedTuple):
 
 
 class Splitting(Protocol):
-    """How the prior's step and the data's take turns."""
+    """How the prior's step and the data's take turns; a class that derives from it starts from the bicubic image."""
 
     def start(self, y: Tensor, kernel: Tensor, degradation: Degradation, noise_std: float) -> Tensor:
-        """Image (1, C, s h, s w), or canvas, to start from where none is given."""
-        ...
+        """Image (1, C, s h, s w), or canvas, to start from where none is given: by default the bicubic enlargement."""
+        return bicubic(y, degradation.scale, degradation.alignment)
 
     def minimise(self, canvas: Canvas, x: Tensor, prior: Any, weight: float, noise_std: float) -> Tensor:
         """Minimise ‖y − A x‖²/(2σ²) + λ Ω(x) from a canvas x (1, C, H, W), float64; returns a canvas."""
         ...
 
 
-class FromBicubic:
-    """Start of a splitting: the bicubic enlargement."""
-
-    def start(self, y: Tensor, kernel: Tensor, degradation: Degradation, noise_std: float) -> Tensor:
-        """Enlarge y, see `Splitting.start`."""
-        return bicubic(y, degradation.scale, degradation.alignment)
-
-
 @dataclass(frozen=True)
-class HalfQuadratic(FromBicubic):
+class HalfQuadratic(Splitting):
     """Half-quadratic splitting of the differences w_i = f_i ⊗ x of a `GradientPrior`, with β growing.
 
     Alternately, w by the prior's shrinkage of weight λ/β, x in closed form. At a fixed β both steps lower
@@ -101,7 +93,7 @@ class HalfQuadratic(FromBicubic):
 
 
 @dataclass(frozen=True)
-class PlugAndPlay:
+class PlugAndPlay(Splitting):
     """Plug-and-play splitting: the alternating direction method with a noise level that falls.
 
     With the assumed noise level a falling from `first` to `last` (times the scale) and β = λ/a², alternately
@@ -173,7 +165,7 @@ class PlugAndPlay:
 
 
 @dataclass(frozen=True)
-class Admm(FromBicubic):
+class Admm(Splitting):
     """The alternating direction method of multipliers, for any prior with a proximal map.
 
     With u the scaled multiplier, alternately z = prox(x + u; λ/β), u ← u + x − z, and x in closed form for z − u. For a

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import torch
 from torch import Tensor
@@ -23,7 +23,7 @@ from blindsr.samplers.hmc import HmcTransition
 from blindsr.samplers.metric import Metric
 from blindsr.samplers.request import Kept, Request
 from blindsr.samplers.sampler import Sampler
-from blindsr.samplers.tempered import Tempered, as_bayes, log_likelihood
+from blindsr.samplers.tempered import Tempered, log_likelihood
 
 ESS_SHARE = 0.5
 """Effective sample size of the weights of a stage, as a share of the particles."""
@@ -173,7 +173,7 @@ class Smc(Sampler):
 
     def run(self, target: Target, request: Request) -> Chains:
         """Carry populations from the prior to the posterior; those unfinished at the deadline are left out."""
-        began, bayes = time.perf_counter(), as_bayes(target)
+        began, bayes = time.perf_counter(), cast(BayesTarget, target)
         request = replace(request, warmup=0, thin=1)
         done: list[Population] = []
         for _ in range(request.chains):
