@@ -25,14 +25,6 @@ def as_path(path: str | os.PathLike[str]) -> Path:
         raise UserError(f"{type(path).__name__} is no path: give a str or a pathlib.Path") from None
 
 
-def check_file(path: Path, what: str) -> None:
-    """Raise UserError unless there is a file of that name; `what` is needed, with its article."""
-    if not path.exists():
-        raise UserError(f"{path}: no such file")
-    if path.is_dir():
-        raise UserError(f"{path}: is a folder, {what} is needed")
-
-
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; if the block succeeds, sync it and rename it to `path`.

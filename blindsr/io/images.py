@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from blindsr.errors import UserError
-from blindsr.io.files import as_path, atomic_path, check_file
+from blindsr.errors import UserError, check_file
+from blindsr.io.files import as_path, atomic_path
 from blindsr.io.picture import Picture, channels, from_array, from_pillow, upright
 from blindsr.io.tiff import ORIENTATION, read_tiff
 

@@ -12,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from blindsr.errors import UserError
-from blindsr.io.files import as_path, atomic_path, check_file
+from blindsr.errors import UserError, check_file
+from blindsr.io.files import as_path, atomic_path
 from blindsr.io.images import read_image
 
 MAT_KEYS = ("kernel", "k", "psf", "blur_kernel", "blurkernel", "blur", "ker", "h", "f")

@@ -122,20 +122,13 @@ class FixedImageTarget:
         """Kernels (n, 1, K, K) of positions (n, dim)."""
         return self.prior.kernel(z[:, : self.prior.dim])
 
-    def kernel_log_likelihood(self, kernels: Tensor, log_noise: Tensor | None = None) -> Tensor:
-        """Log p(y | x, k, σ), normalised over y: (n,), float64, differentiable.
-
-        Kernels are (n, 1, K, K); `log_noise` holds log σ (n,), and is None where σ is known.
-        """
-        return self._gaussian(self.form(kernels.double()), self.variance(log_noise))
-
     def _gaussian(self, error: Tensor, variance: Tensor) -> Tensor:
         return -0.5 * self.form.n * (error / variance + variance.log() + LOG_2PI)
 
     def log_likelihood(self, z: Tensor) -> Tensor:
         """Log likelihood of z (n, dim), normalised over y: (n,)."""
         z = z.double()
-        return _no_nan(self.kernel_log_likelihood(self.kernel(z), self._log_noise(z)))
+        return _no_nan(self._gaussian(self.form(self.kernel(z).double()), self.variance(self._log_noise(z))))
 
     def log_prior(self, z: Tensor) -> Tensor:
         """Normalised log prior of z (n, dim): (n,)."""

@@ -22,8 +22,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from blindsr.errors import UserError
-from blindsr.io.files import check_file
+from blindsr.errors import UserError, check_file
 from blindsr.operators.degradation import Degradation
 from blindsr.restorers.base import Restorer, count_parameters
 

@@ -173,10 +173,6 @@ def _projected(x: Tensor, y: Tensor, kernel: Tensor, degradation: Degradation, r
     valid = degradation.padding is Padding.VALID
     op = replace(degradation, padding=Padding.REPLICATE) if valid else degradation  # x is the picture without a border
     for _ in range(rounds):
-        x = (x + bicubic_residual(y - op(x, kernel), degradation)).clamp(0, 1)
+        residual = (y - op(x, kernel) + 1) / 2  # of 0..1, which `bicubic` clips to
+        x = (x + (2 * bicubic(residual, degradation.scale, degradation.alignment) - 1)).clamp(0, 1)
     return x.clamp(0, 1)
-
-
-def bicubic_residual(residual: Tensor, degradation: Degradation) -> Tensor:
-    """Enlarge a signed residual (1, C, h, w) of values in -1..1 on the degradation's grid."""
-    return 2 * bicubic((residual + 1) / 2, degradation.scale, degradation.alignment) - 1
