@@ -376,7 +376,7 @@ NAN = torch.tensor(float("nan"))
             "1 draws give no standard deviation",
         ),
         (lambda g: ConditionalGaussian(Y, K[:1], D, 0.0, Y.repeat(1, 1, 2, 2)), "noise level 0.0: a standard"),
-        (lambda g: sparsification(torch.zeros(60), torch.zeros(50)), "must agree"),
+        (lambda g: sparsification(torch.zeros(60), torch.zeros(50)), "must have the same shape"),
         (lambda g: sparsification(torch.zeros(20), torch.zeros(20)), "at least 50 pixels"),
         (lambda g: sparsification(torch.zeros(60), torch.zeros(60)), "zero in every pixel"),
         (lambda g: sparsification(NAN.expand(60), torch.ones(60)), "NaN or infinite"),

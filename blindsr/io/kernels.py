@@ -158,7 +158,19 @@ def _pad_even(a: NDArray[np.float64], scale: int) -> NDArray[np.float64]:
 def write_kernel(folder: Path, kernel: Tensor, alignment: str) -> None:
     """Write kernel.npy, kernel.mat (key `Kernel`) and kernel.png (peak white, enlarged, nearest) into a folder.
 
-    The .mat file also records the alignment, and that the kernel is applied by correlation.
+    Parameters
+    ----------
+    folder : Path
+        Where to write the files.
+    kernel : Tensor
+        (1, 1, K, K).
+    alignment : str
+        Recorded in the .mat file, with the fact that the kernel is applied by correlation.
+
+    Raises
+    ------
+    UserError
+        If a file cannot be written.
     """
     import scipy.io
     from PIL import Image

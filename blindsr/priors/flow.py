@@ -130,7 +130,13 @@ def flow_bytes(prior: FlowPrior) -> bytes:
 
 
 def read_flow(path: Path) -> FlowPrior:
-    """Read a flow's file; no code in it is run. UserError if it cannot be read or does not hold a flow."""
+    """Read a flow's file (.safetensors), without running any code in it.
+
+    Raises
+    ------
+    UserError
+        If the file cannot be read, or does not hold a flow.
+    """
     from safetensors import SafetensorError, safe_open
 
     check_file(path, "a flow's file")

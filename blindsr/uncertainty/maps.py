@@ -197,6 +197,13 @@ def sparsification(std: Tensor, error: Tensor) -> Sparsification:
 def save_uncertainty(folder: Path, found: UncertaintyMap) -> None:
     """Write uncertainty.npy (standard deviations, float32, (H, W) or (H, W, C), units of 0..1), .png and .json.
 
+    Parameters
+    ----------
+    folder : Path
+        Where to write the files.
+    found : UncertaintyMap
+        The map.
+
     Raises
     ------
     UserError
@@ -220,7 +227,15 @@ def save_uncertainty(folder: Path, found: UncertaintyMap) -> None:
 
 
 def draw_uncertainty(found: UncertaintyMap, truth: Tensor | None = None) -> Figure:
-    """Plot the image, its standard deviation and, if the truth is given, the absolute error of its luma."""
+    """Plot the image, its standard deviation and, if the truth is given, the absolute error of its luma.
+
+    Parameters
+    ----------
+    found : UncertaintyMap
+        The map.
+    truth : Tensor, optional
+        True image (1, C, H, W), values 0..1.
+    """
     picture = found.mean[0].permute(1, 2, 0).clamp(0, 1).cpu().numpy()
     maps = [("Standard deviation", 255 * found.std[0].double().square().mean(0).sqrt().cpu().numpy())]
     if truth is not None:
