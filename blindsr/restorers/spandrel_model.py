@@ -1,4 +1,4 @@
-"""Restorers from a bare file of weights, by way of spandrel, which tells the architecture from the tensors' names.
+"""Restorers from a bare file of weights, by spandrel, which recognises the architecture by the names of the tensors.
 
 spandrel (MIT) knows RCAN, ESRGAN and BSRGAN, SwinIR, HAT, DAT and some forty others. It needs torchvision, and is
 therefore an extra: pip install blindsr[spandrel].
@@ -38,12 +38,12 @@ def _spandrel(path: Path) -> Any:
 
 @dataclass(frozen=True)
 class SpandrelRestorer(Restorer):
-    """`Restorer` by a super-resolution network whose architecture spandrel knows; kernel and noise are left aside.
+    """Restorer by a super-resolution network whose architecture spandrel knows; it ignores kernel and noise level.
 
     Parameters
     ----------
     path : Path
-        State dict, .pth or .safetensors; no code in it is run.
+        State dict, .pth or .safetensors; it is read without running any code in it.
 
     Raises
     ------
