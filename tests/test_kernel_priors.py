@@ -15,7 +15,6 @@ from blindsr.priors.base import KernelDensity, KernelPrior
 from blindsr.priors.gaussian import GaussianKernelPrior, gaussian_kernel
 from blindsr.priors.motion import CameraShakePrior, LineKernelPrior, line_kernel, shake_trajectories, splat
 from blindsr.priors.parametric import Delta
-from blindsr.priors.pyro_model import pyro_model
 from blindsr.testing import check_kernel_density, check_kernel_prior
 
 PRIORS = {
@@ -430,21 +429,3 @@ def test_prior_is_a_term_of_a_pyro_model(pyro, prior):
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-3)
     (a,), (b,) = torch.autograd.grad(found, z), torch.autograd.grad(expected, z)
     torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
-
-
-@pytest.mark.parametrize("prior", [GaussianKernelPrior.truth(2), LineKernelPrior.protocol(2, jitter=0.5)])
-def test_pyro_models_have_the_prior_s_density_and_kernel(prior):
-    import pyro.poutine as poutine
-
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        trace = poutine.trace(pyro_model(prior)).get_trace()
-    sites = [trace.nodes[n]["value"] if n in trace.nodes else torch.tensor(p.value) for n, p in named_parts(prior)]
-    theta = torch.stack(sites)[None]
-    torch.testing.assert_close(trace.nodes["kernel"]["value"], prior.kernel_of(theta))
-    expected = sum(p.log_prob(v) for (_, p), v in zip(named_parts(prior), theta[0], strict=True) if hasattr(p, "low"))
-    torch.testing.assert_close(trace.log_prob_sum(), expected)
-
-
-def named_parts(prior):
-    return list(zip(prior.names, prior.parameters.parts, strict=True))

@@ -368,7 +368,7 @@ NAN = torch.tensor(float("nan"))
     [
         (lambda g: uncertainty_map(Y[0], K, repeat, D, 0.0, generator=g), r"the image has shape \(1, 8, 8\)"),
         (lambda g: uncertainty_map(Y, K[:1], repeat, D, 0.0, generator=g), r"\(n, 1, 3, 3\) with n >= 2"),
-        (lambda g: uncertainty_map(Y * NAN, K, repeat, D, 0.0, generator=g), "hold NaN"),
+        (lambda g: uncertainty_map(Y * NAN, K, repeat, D, 0.0, generator=g), "contain NaN"),
         (lambda g: uncertainty_map(Y, K, repeat, D, -1.0, generator=g), "noise level -1.0"),
         (lambda g: restoration_uncertainty(Y, K, D, 0.0, generator=g, image=Y), r"\(1, 1, 16, 16\) is needed"),
         (
@@ -376,9 +376,9 @@ NAN = torch.tensor(float("nan"))
             "1 draws give no standard deviation",
         ),
         (lambda g: ConditionalGaussian(Y, K[:1], D, 0.0, Y.repeat(1, 1, 2, 2)), "noise level 0.0: a standard"),
-        (lambda g: sparsification(torch.zeros(60), torch.zeros(50)), "must agree"),
+        (lambda g: sparsification(torch.zeros(60), torch.zeros(50)), "must have the same shape"),
         (lambda g: sparsification(torch.zeros(20), torch.zeros(20)), "at least 50 pixels"),
-        (lambda g: sparsification(torch.zeros(60), torch.zeros(60)), "zero throughout"),
+        (lambda g: sparsification(torch.zeros(60), torch.zeros(60)), "zero in every pixel"),
         (lambda g: sparsification(NAN.expand(60), torch.ones(60)), "NaN or infinite"),
         (lambda g: ensemble(Y, K, D, 0.0, generator=g, members=1), "at least 2 members"),
         (lambda g: LangevinSettings(steps=10, thin=10), "steps >= 2 thin"),

@@ -27,14 +27,21 @@ TAILS = (0.05, 0.95)
 
 @dataclass(frozen=True)
 class Group:
-    """Named arrays with named axes."""
+    """Named arrays with named axes.
+
+    Parameters
+    ----------
+    values : mapping
+        For each variable the names of its axes and the array.
+    coords : dict
+        Labels along the axes.
+    attrs : dict
+        Strings and numbers that describe the group.
+    """
 
     values: Mapping[str, tuple[tuple[str, ...], Array]]
-    """For each variable the names of its axes and the array."""
     coords: dict[str, Array] = field(default_factory=dict)
-    """Labels along the axes."""
     attrs: dict[str, Any] = field(default_factory=dict)
-    """Texts and numbers about the group."""
 
 
 def _arviz() -> Any:

@@ -40,23 +40,41 @@ Summaries = Callable[[Tensor, Tensor], Mapping[str, Tensor]]
 
 @dataclass(frozen=True)
 class Simulations:
-    """Parameters, and posterior draws given data that were simulated from each."""
+    """Parameters, and posterior draws given data that were simulated from each.
+
+    Attributes
+    ----------
+    truths : Tensor
+        (n, p), float64.
+    draws : Tensor
+        (n, L, p), float64, thinned.
+    names : tuple of str
+        Name of each of the p columns (parameters, then summaries).
+    sizes : Tensor
+        (n,) effective sample size of the original draws, the smallest over the columns. Below L, the draws of that
+        simulation are not independent, and its rank is 0 or L too often.
+    parameters : int
+        How many columns, counted from the first, are parameters.
+    """
 
     truths: Tensor
-    """(n, p), float64."""
     draws: Tensor
-    """(n, L, p), float64, thinned."""
     names: tuple[str, ...]
-    """Name of each of the p columns (parameters, then summaries)."""
     sizes: Tensor
-    """(n,) effective size of the original draws, the smallest over the columns. Below L, the draws of that simulation
-    are not independent, and its rank is 0 or L too often."""
     parameters: int
-    """How many columns, counted from the first, are parameters."""
 
     @classmethod
     def of(cls, truths: Tensor, draws: Tensor, names: Sequence[str]) -> Simulations:
-        """Use truths (n, p) and independent draws (n, L, p) that exist already.
+        """Use truths and independent posterior draws that exist already.
+
+        Parameters
+        ----------
+        truths : Tensor
+            (n, p), n at least 20.
+        draws : Tensor
+            (n, L, p), L at least 9.
+        names : sequence of str
+            Name of each of the p columns.
 
         Raises
         ------
@@ -198,16 +216,24 @@ class UniformityTest:
 
 @dataclass(frozen=True)
 class RankResult:
-    """Ranks, which are uniform if the posterior is right."""
+    """Ranks, which are uniform if the posterior is right.
+
+    Attributes
+    ----------
+    names : tuple of str
+        Names of the q columns.
+    ranks : Tensor
+        (n, q), int64, values 0..L.
+    draws : int
+        L.
+    simulations : Simulations
+        What was ranked.
+    """
 
     names: tuple[str, ...]
-    """Names of the q columns."""
     ranks: Tensor
-    """(n, q), int64, of 0..L."""
     draws: int
-    """L."""
     simulations: Simulations
-    """What was ranked."""
 
     def tests(self) -> tuple[UniformityTest, ...]:
         """Return the chi-square test on bins and the ECDF test of every column."""
@@ -250,6 +276,23 @@ def sbc(
     generator: torch.Generator,
     **options: Any,
 ) -> RankResult:
-    """Simulation-based calibration: `simulate_posteriors`, which has the same parameters and errors, then `rank`."""
+    """Simulation-based calibration: simulate posteriors, then rank the truths among the draws.
+
+    Parameters
+    ----------
+    draw_prior, simulate, infer : callable
+        See `DrawPrior`, `Simulate`, `Infer`.
+    n : int
+        Simulations, at least 20; a useful result takes 200 or more.
+    generator : torch.Generator
+        Source of all randomness; passed to the callables, and used to break ties.
+    **options
+        Further arguments of `simulate_posteriors`: names, draws, summaries, interrupt.
+
+    Raises
+    ------
+    ValueError
+        As `simulate_posteriors`.
+    """
     found = simulate_posteriors(draw_prior, simulate, infer, n, generator=generator, **options)
     return rank(found, generator=generator)

@@ -42,21 +42,31 @@ def central_interval(draws: Tensor, level: float) -> tuple[Tensor, Tensor]:
 
 @dataclass(frozen=True)
 class Coverage:
-    """Truths that are covered by intervals of one level."""
+    """Which truths are covered by intervals of one level.
+
+    Attributes
+    ----------
+    level : float
+        Nominal level, in (0, 1).
+    names : tuple of str
+        Names of the p columns.
+    inside : Tensor
+        (n, p), bool.
+    groups : tuple or None
+        n labels; cases of one group (such as one image) may fail together.
+    low, high : Tensor
+        (p,) ends of a confidence interval of the true coverage: by a bootstrap over groups, or exact without groups.
+    confidence : float
+        Level of that interval, in (0, 1).
+    """
 
     level: float
-    """Nominal."""
     names: tuple[str, ...]
-    """Of the p columns."""
     inside: Tensor
-    """(n, p), bool."""
     groups: tuple[Hashable, ...] | None
-    """n labels; cases of one group (such as one image) may fail together."""
     low: Tensor
     high: Tensor
-    """(p,) confidence interval of the true coverage: by a bootstrap over groups, or exact without groups."""
     confidence: float
-    """Of that interval."""
 
     @property
     def rate(self) -> Tensor:
@@ -163,7 +173,22 @@ class ExpectedCoverage:
 def expected_coverage(
     simulations: Simulations, levels: Sequence[float] = LEVELS, *, confidence: float = 0.95
 ) -> ExpectedCoverage:
-    """Return the coverage over simulations of each parameter's central intervals at `levels`."""
+    """Return the coverage over simulations of the central intervals of each parameter.
+
+    Parameters
+    ----------
+    simulations : Simulations
+        Truths and draws.
+    levels : sequence of float
+        Nominal levels (m,), in (0, 1).
+    confidence : float
+        Level of the binomial band, in (0, 1).
+
+    Raises
+    ------
+    ValueError
+        If a level is not between 0 and 1.
+    """
     _check_level(*levels, confidence)
     n = len(simulations.truths)
     counted = [coverage(simulations.truths, simulations.draws, v, names=simulations.names) for v in levels]
@@ -190,6 +215,16 @@ def tarp(simulations: Simulations, *, generator: torch.Generator, references: Te
     references : Tensor, optional
         (n, p), which may depend on the truth only through the data. Default: truths of other simulations, that is,
         draws from the prior.
+
+    Returns
+    -------
+    RankResult
+        Ranks (n, 1), uniform if the posterior is right.
+
+    Raises
+    ------
+    ValueError
+        If the references have another shape.
     """
     p, n = simulations.parameters, len(simulations.truths)
     truths, draws = simulations.truths[:, :p], simulations.draws[..., :p]

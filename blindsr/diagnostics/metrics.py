@@ -146,7 +146,17 @@ def ssim(image: Any, truth: Any, border: int = 0) -> float:
     window once its border is left out. Moments have divisor n, not n − 1 (Wang, Bovik, Sheikh, Simoncelli, "Image
     quality assessment: from error visibility to structural similarity", IEEE TIP 2004).
 
-    Parameters and errors are those of `psnr`.
+    Parameters
+    ----------
+    image, truth : array, tensor or PIL image
+        Of the same size and type, as for `luma`.
+    border : int
+        Pixels left out on each side.
+
+    Raises
+    ------
+    ValueError
+        As `psnr`.
     """
     from skimage.metrics import structural_similarity
 

@@ -67,15 +67,21 @@ class RunningMoments:
 
 @dataclass(frozen=True)
 class KernelMoments:
-    """Numbers of n kernels, and their mean and standard deviation."""
+    """Moments of n kernels, and the mean and standard deviation of their pixels.
+
+    Attributes
+    ----------
+    columns : dict of str to array
+        (n,) each, HR pixels: centroid_column, centroid_row (from index 0); width_1, width_2, the roots of the
+        covariance's eigenvalues, the larger first; orientation of the long axis, in radians from the column axis
+        towards the row axis, within π/2 of its circular mean, so that it does not jump.
+    mean, std : array
+        (K, K), over all n kernels.
+    """
 
     columns: dict[str, Array]
-    """(n,) each, HR pixels: centroid_column, centroid_row (from index 0); width_1, width_2, the roots of the
-    covariance's eigenvalues, the larger first; orientation of the long axis, in radians from the column axis towards
-    the row axis, within π/2 of its circular mean, so that it does not jump."""
     mean: Array
     std: Array
-    """(K, K) of all n kernels."""
 
 
 def principal_axes(kernels: Tensor) -> Tensor:

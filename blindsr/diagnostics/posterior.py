@@ -21,6 +21,7 @@ from blindsr.diagnostics.moments import KernelMoments, kernel_moments
 from blindsr.operators.degradation import Degradation
 from blindsr.posteriors.base import Target
 from blindsr.samplers.chains import Chains
+from blindsr.samplers.smc import systematic
 
 Array = NDArray[Any]
 Values = dict[str, tuple[tuple[str, ...], Array]]
@@ -36,27 +37,40 @@ VALUES = 2_500_000
 
 @dataclass(frozen=True)
 class PosteriorResult:
-    """The result of a sampler, with what is needed to interpret it."""
+    """The result of a sampler, with what is needed to interpret it.
+
+    Parameters
+    ----------
+    chains : Chains
+        The draws.
+    target : Target
+        The density. Its methods `kernel`, `sample_prior`, `predict`, `observed` and `pointwise_log_likelihood`, as far
+        as it has them, fill the groups.
+    kernel_coordinates : tuple of str
+        Names of the coordinates that determine the kernel; the others are nuisance parameters.
+    degradation : Degradation, optional
+        Recorded beside the draws.
+    truth : Tensor, optional
+        True kernel (1, 1, K, K), where it is known.
+    label : str
+        Which density it is: "spectral", "image", ...
+    draws_asked : int
+        Requested draws of each chain; fewer draws mean an incomplete run. 0: as many as there are.
+    prior_draws : int
+        Number of draws from the prior; 0 for none.
+    seed : int
+        Seed of the prior and predictive draws, and of the resampling of weighted draws.
+    """
 
     chains: Chains
-    """The draws."""
     target: Target
-    """The density. Its methods `kernel`, `sample_prior`, `predict`, `observed` and `pointwise_log_likelihood`, as far
-    as it has them, fill the groups."""
     kernel_coordinates: tuple[str, ...] = ()
-    """Names of the coordinates that determine the kernel; the others are nuisance parameters."""
     degradation: Degradation | None = None
-    """Recorded beside the draws."""
     truth: Tensor | None = None
-    """True kernel (1, 1, K, K), where it is known."""
     label: str = ""
-    """Which density it is: "spectral", "image", ..."""
     draws_asked: int = 0
-    """Requested draws of each chain; fewer draws mean an incomplete run. 0: as many as there are."""
     prior_draws: int = 1000
-    """Draws of the prior."""
     seed: int = 0
-    """Seed of the prior and predictive draws, and of the resampling of weighted draws."""
 
     @property
     def complete(self) -> bool:
@@ -112,12 +126,8 @@ def _equal_weights(chains: Chains, generator: torch.Generator) -> Tensor:
     """Draws (chains, draws, dim) of equal weight; each chain of weighted draws is resampled systematically."""
     if chains.weights is None:
         return chains.draws
-    n = chains.draws.shape[1]
-    rows = []
-    for draws, weights in zip(chains.draws, chains.weights.double(), strict=True):
-        comb = (torch.arange(n, dtype=torch.float64) + torch.rand(1, generator=generator, dtype=torch.float64)) / n
-        rows.append(draws[torch.searchsorted(weights.cumsum(0) / weights.sum(), comb).clamp_max(n - 1)])
-    return torch.stack(rows)
+    each = zip(chains.draws, chains.weights.double(), strict=True)
+    return torch.stack([draws[systematic(weights / weights.sum(), generator)] for draws, weights in each])
 
 
 def _indexed(chains: int, draws: Array) -> dict[str, Array]:

@@ -30,20 +30,29 @@ INDEPENDENT = ("smc",)
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether the draws can be trusted."""
+    """Whether the draws can be trusted.
+
+    Attributes
+    ----------
+    converged : bool
+        Whether there is no reason to doubt it.
+    reasons : tuple of str
+        The reasons to doubt it, worst first, each with what to do.
+    cautions : tuple of str
+        What else one should know.
+    rhat_max, ess_min : float
+        Worst values over all parameters; NaN if there are none.
+    rhat_of, ess_of : str
+        The parameters that have them.
+    """
 
     converged: bool
-    """Whether there is no reason to doubt it."""
     reasons: tuple[str, ...]
-    """The reasons, worst first, each with what to do."""
     cautions: tuple[str, ...]
-    """What else one should know."""
     rhat_max: float
     ess_min: float
-    """Worst values of all parameters; NaN if there are none."""
     rhat_of: str
     ess_of: str
-    """The parameters that have them."""
 
 
 def _attribute(data: Any, name: str, default: Any) -> Any:
@@ -69,6 +78,11 @@ def judge(data: Any, rows: list[Row]) -> Verdict:
         With the group `posterior`.
     rows : list of Row
         Its `summary.table`.
+
+    Raises
+    ------
+    ValueError
+        If there is no group `posterior`.
     """
     posterior = arviz_io.group(data, "posterior")
     if posterior is None:

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from blindsr.generators.base import Generator
+from blindsr.generators.pixels import Pixels
 from blindsr.priors.base import KernelDensity
 from blindsr.priors.gaussian import gaussian_kernel
 
@@ -121,7 +122,7 @@ def project_simplex(v: Tensor) -> Tensor:
     return F.relu(v - excess.gather(1, rho - 1) / rho)
 
 
-class SimplexKernel(Generator):
+class SimplexKernel(Pixels):
     """A free kernel: K² pixels kept on the simplex by projection after each step (Eqs. 4, 5).
 
     Parameters
@@ -133,10 +134,8 @@ class SimplexKernel(Generator):
     """
 
     def __init__(self, kernel_size: int, center: float, std: float = 2.0) -> None:
-        super().__init__()
-        var = torch.full((1,), std**2)
-        start = gaussian_kernel(kernel_size, var, var, torch.zeros(1), torch.full((1, 2), float(center)))
-        self.pixels = nn.Parameter(start)
+        var, middle = torch.full((1,), std**2), torch.full((1, 2), float(center))
+        super().__init__(gaussian_kernel(kernel_size, var, var, torch.zeros(1), middle))
 
     @classmethod
     def at(cls, kernel: Tensor) -> SimplexKernel:
@@ -144,10 +143,6 @@ class SimplexKernel(Generator):
         made = cls(kernel.shape[-1], 0.0)
         made.pixels.data.copy_(kernel)
         return made
-
-    def forward(self) -> Tensor:
-        """Return the kernel (1, 1, K, K)."""
-        return self.pixels
 
     @torch.no_grad()
     def retract_(self) -> None:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor, nn
 
-from blindsr.generators.base import Generator
+from blindsr.generators.kernel import ParametricKernel
 from blindsr.priors.base import KernelDensity
 
 
-class SphericalLatent(Generator):
+class SphericalLatent(ParametricKernel):
     """k = kernel(z), z on a sphere about 0; its parameter is z (Eqs. 9-11).
 
     White noise in d dimensions lies near the sphere of radius √d; FKP-DIP keeps its latent, d = K², at K - 1, a little
@@ -30,15 +29,9 @@ class SphericalLatent(Generator):
     """
 
     def __init__(self, family: KernelDensity, radius: float | None = None) -> None:
-        super().__init__()
-        self.family = family
+        super().__init__(family, torch.randn(family.dim))
         self.radius = math.sqrt(family.dim) - 1 if radius is None else radius
-        self.z = nn.Parameter(torch.randn(family.dim))
         self.retract_()
-
-    def forward(self) -> Tensor:
-        """Return the kernel (1, 1, K, K)."""
-        return self.family.kernel(self.z[None])
 
     @torch.no_grad()
     def retract_(self) -> None:

@@ -16,7 +16,7 @@ class Pixels(Generator):
         self.pixels = nn.Parameter(start.clone())
 
     def forward(self) -> Tensor:
-        """Return the image (1, C, H, W)."""
+        """Return the pixels."""
         return self.pixels
 
     @torch.no_grad()

@@ -1,8 +1,8 @@
-"""The image generator: the skip network of the deep image prior, with every setting of the paper.
+"""The image generator: the encoder-decoder of the deep image prior with skip connections and non-local blocks.
 
 References
 ----------
-Ulyanov, Vedaldi, Lempitsky, "Deep Image Prior", CVPR 2018 (the encoder-decoder with skip branches);
+Ulyanov, Vedaldi, Lempitsky, "Deep Image Prior", CVPR 2018 (the encoder-decoder with skip connections);
 Wang, Girshick, Gupta, He, "Non-local Neural Networks", CVPR 2018 (the embedded-Gaussian block);
 Xia et al., "Blind Super-Resolution via Meta-learning and Markov Chain Monte Carlo Simulation", 2024.
 """
@@ -17,31 +17,36 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 MIN_MAP = 4
-"""Smallest height or width of the deepest feature map; levels that would go below it are left out."""
+"""Smallest height or width of the deepest feature map; deeper levels are left out."""
 
 
 @dataclass(frozen=True)
 class SkipSettings:
-    """Size of the skip network; the defaults are the published ones.
+    """Architecture of the skip network; the defaults are the published ones.
 
     Parameters
     ----------
     channels : int
-        Feature channels on the way down and up.
+        Number of feature channels in the encoder and the decoder.
     skip_channels : int
-        Channels of the 1x1 skip branches.
+        Number of channels of the 1×1 skip connections.
     levels : int
-        Resolutions. A small image gets fewer (see `MIN_MAP`).
+        Number of resolutions; a small image gets fewer (see `MIN_MAP`).
     non_local_from : int or None
-        First level (counted from 1) that has a non-local block; None for no such block.
+        First level, counted from 1, with a non-local block; None for no such blocks.
     input_channels : int
-        Channels of the fixed input z_x.
+        Number of channels of the fixed input z_x.
     input_std : float
-        z_x is uniform on [0, `input_std`), or normal with this standard deviation.
+        z_x is uniform on [0, `input_std`), or normal with this standard deviation if `normal_input` is set.
     normal_input : bool
-        Whether z_x is normal: a latent with a prior, which `optimizers.em` samples.
+        Draw z_x from a normal distribution, which makes it a latent variable that `optimizers.em` samples.
     bf16 : bool
-        Run the convolutions in bfloat16 (mixed precision) where the device has it; parameters stay float32.
+        Use mixed precision (bfloat16) if the device supports it; parameters stay float32.
+
+    Raises
+    ------
+    ValueError
+        If a number of channels or levels is below 1.
     """
 
     channels: int = 128
@@ -67,9 +72,10 @@ def _block(c_in: int, c_out: int, size: int, stride: int = 1) -> nn.Sequential:
 
 
 class NonLocalBlock(nn.Module):
-    """Embedded-Gaussian non-local block: x + W softmax(theta(x)^T phi(x)) g(x), on features halved in channels.
+    """Embedded-Gaussian non-local block: x + W softmax(θ(x)ᵀ φ(x)) g(x), with half the channels inside.
 
-    The batch norm after W starts at zero, so that the block starts as the identity (Wang et al., Sec. 4.1).
+    The batch normalisation after W is initialised to zero, so that the block begins as the identity (Wang et al.,
+    Sec. 4.1).
     """
 
     def __init__(self, channels: int) -> None:
@@ -81,8 +87,8 @@ class NonLocalBlock(nn.Module):
         nn.init.zeros_(self.out[1].bias)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map features (B, C, H, W) to the same shape."""
-        # One head, (B, 1, H W, C/2): with the head axis torch takes its fused form and never holds the HW x HW matrix.
+        """Map features (B, C, H, W) to features of the same shape."""
+        # (B, 1, H W, C/2): with an axis for the heads torch takes its fused path and never stores the HW × HW matrix.
         q, k, v = (conv(x).flatten(2).transpose(1, 2).unsqueeze(1) for conv in (self.theta, self.phi, self.g))
         y = F.scaled_dot_product_attention(q, k, v, scale=1.0).squeeze(1)
         out: Tensor = x + self.out(y.transpose(1, 2).reshape(x.shape[0], -1, *x.shape[2:]))
@@ -90,7 +96,7 @@ class NonLocalBlock(nn.Module):
 
 
 class _Level(nn.Module):
-    """One resolution: skip branch beside (down, deeper levels, up), joined and convolved."""
+    """One resolution: a skip connection parallel to the deeper levels, concatenated and convolved."""
 
     def __init__(self, c_in: int, settings: SkipSettings, level: int, levels: int) -> None:
         super().__init__()
@@ -113,18 +119,18 @@ class _Level(nn.Module):
 
 
 def has_bf16(device: torch.device) -> bool:
-    """Whether a device computes in bfloat16 itself."""
+    """Whether a device has bfloat16 arithmetic, rather than emulating it."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported())
     if device.type != "cpu":
         return False
-    if platform.machine().lower() in ("x86_64", "amd64"):  # oneDNN alone says yes to plain AVX-512, and emulates
+    if platform.machine().lower() in ("x86_64", "amd64"):  # oneDNN also says yes on plain AVX-512, where it emulates
         return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def usable_levels(height: int, width: int, wanted: int) -> int:
-    """How many of the `wanted` levels an image of this size carries (at least 1)."""
+    """Number of levels, at least 1 and at most `wanted`, that an image of this size allows."""
     side, levels = min(height, width), 0
     while levels < wanted and -(-side // 2) >= MIN_MAP:
         side, levels = -(-side // 2), levels + 1
@@ -132,7 +138,7 @@ def usable_levels(height: int, width: int, wanted: int) -> int:
 
 
 class SkipNetwork(nn.Module):
-    """x = G_x(z_x, phi_x): an image from the network's weights and a fixed random input.
+    """x = G_x(z_x, φ_x): an image from the weights φ_x of the network and a fixed random input z_x.
 
     Parameters
     ----------
@@ -141,12 +147,11 @@ class SkipNetwork(nn.Module):
     height, width : int
         Size of the image in pixels.
     settings : SkipSettings
-        Network size.
+        Architecture; the default is `SkipSettings()`.
 
     Notes
     -----
-    Weights and z_x are drawn from torch's global random state: construct inside `blindsr.random.seeded`.
-    Output values lie in (0, 1).
+    Weights and z_x are drawn from torch's global random state; construct the network inside `blindsr.random.seeded`.
     """
 
     z: Tensor
@@ -163,7 +168,7 @@ class SkipNetwork(nn.Module):
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self) -> Tensor:
-        """Return the image, (1, C, H, W), values in (0, 1), float32."""
+        """Return the image (1, C, H, W), float32, values in (0, 1)."""
         device = self.z.device
         with torch.autocast(device.type, torch.bfloat16, enabled=self.settings.bf16 and has_bf16(device)):
             x = self.head(self.body(self.z))

@@ -35,8 +35,7 @@ def load(path: Path, settings: dict[str, Any]) -> dict[str, Any]:
     settings.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings(action="ignore"):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
@@ -44,8 +43,7 @@ def load(path: Path, settings: dict[str, Any]) -> dict[str, Any]:
         raise UserError(f"{path}: not a blindsr checkpoint, or damaged; delete it to start anew") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise UserError(f"{path}: not a checkpoint of this version of blindsr; delete it to start anew")
-    old = content.get("settings")
-    state = content.get("state")
+    old, state = content.get("settings"), content.get("state")
     if not isinstance(old, dict) or not isinstance(state, dict):
         raise UserError(f"{path}: not a blindsr checkpoint, or damaged; delete it to start anew")
     for name in [*settings, *sorted(str(n) for n in old if n not in settings)]:

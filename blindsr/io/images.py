@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from blindsr.errors import UserError
+from blindsr.errors import UserError, check_file
 from blindsr.io.files import as_path, atomic_path
 from blindsr.io.picture import Picture, channels, from_array, from_pillow, upright
 from blindsr.io.tiff import ORIENTATION, read_tiff
@@ -46,10 +46,7 @@ def read_image(path: str | os.PathLike[str], *, min_side: int = 1) -> Picture:
     """
     path = as_path(path)
     try:
-        if not path.exists():
-            raise UserError(f"{path}: no such file")
-        if path.is_dir():
-            raise UserError(f"{path}: is a folder, a picture is needed")
+        check_file(path, "a picture")
         if path.stat().st_size == 0:
             raise UserError(f"{path}: the file is empty")
         with _quiet():
@@ -81,8 +78,7 @@ def _quiet() -> Iterator[None]:
     old = logger.disabled
     logger.disabled = True
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings(action="ignore"):
             yield
     finally:
         logger.disabled = old

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from blindsr.errors import UserError
+from blindsr.errors import UserError, check_file
 from blindsr.io.files import as_path, atomic_path
 from blindsr.io.images import read_image
 
@@ -50,10 +50,7 @@ def read_kernel(path: str | os.PathLike[str], *, scale: int | None = None) -> Lo
     """
     path = as_path(path)
     try:
-        if not path.exists():
-            raise UserError(f"{path}: no such file")
-        if path.is_dir():
-            raise UserError(f"{path}: is a folder, a kernel file is needed")
+        check_file(path, "a kernel file")
         a, exact = _read(path)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or 'damaged file'})") from error
@@ -74,8 +71,7 @@ def _read(path: Path) -> tuple[NDArray[np.float64], bool]:
             a = _read_mat(path)
         case ".txt":
             try:
-                with warnings.catch_warnings():
-                    warnings.simplefilter("ignore")
+                with warnings.catch_warnings(action="ignore"):
                     a = np.loadtxt(path, delimiter="," if "," in path.read_text() else None, ndmin=2)
             except ValueError as error:
                 raise UserError(f"{path}: not a table of numbers") from error
@@ -94,8 +90,7 @@ def _read_mat(path: Path) -> NDArray[np.generic]:
     from scipy.io import loadmat
 
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings(action="ignore"):
             content = loadmat(path)
     except OSError:
         raise
@@ -163,7 +158,19 @@ def _pad_even(a: NDArray[np.float64], scale: int) -> NDArray[np.float64]:
 def write_kernel(folder: Path, kernel: Tensor, alignment: str) -> None:
     """Write kernel.npy, kernel.mat (key `Kernel`) and kernel.png (peak white, enlarged, nearest) into a folder.
 
-    The .mat file also records the alignment, and that the kernel is applied by correlation.
+    Parameters
+    ----------
+    folder : Path
+        Where to write the files.
+    kernel : Tensor
+        (1, 1, K, K).
+    alignment : str
+        Recorded in the .mat file, with the fact that the kernel is applied by correlation.
+
+    Raises
+    ------
+    UserError
+        If a file cannot be written.
     """
     import scipy.io
     from PIL import Image

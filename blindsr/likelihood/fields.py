@@ -19,9 +19,19 @@ def random_field(
 ) -> Tensor:
     """Draw a stationary Gaussian field on a torus: (1, 1, *shape), float64, mean zero.
 
-    `theta` holds the coefficients of the log spectrum, whose terms are named as in `content.BASIS`. The scale s sets
-    the unit of frequency; values are such that the periodogram of every s-th pixel is the sum over the aliases of exp(Σ
-    θ_t B_t).
+    Parameters
+    ----------
+    theta : Tensor
+        (terms,) coefficients θ_t of the log spectrum, float64.
+    terms : tuple of str
+        Names of the terms B_t, keys of `content.BASIS`.
+    shape : (int, int)
+        Height and width in HR pixels.
+    scale : int
+        s, which sets the unit of frequency: the expected periodogram of every s-th pixel is the sum of exp(Σ θ_t B_t)
+        over the aliases.
+    generator : torch.Generator
+        Source of the white noise.
     """
     rows, cols = (torch.fft.fftfreq(n, dtype=torch.float64) for n in shape)
     fy, fx = torch.broadcast_tensors(rows[:, None], cols[None, :])
@@ -43,7 +53,21 @@ def degraded_field(
     *,
     generator: torch.Generator,
 ) -> Tensor:
-    """Draw y (1, 1, *shape), float64: a random field, blurred by kernel (1, 1, K, K), subsampled, with noise."""
+    """Draw y (1, 1, *shape), float64: a random field, blurred, subsampled, with noise.
+
+    Parameters
+    ----------
+    theta, terms, generator
+        As for `random_field`; the generator also draws the noise.
+    kernel : Tensor
+        (1, 1, K, K).
+    noise_std : float
+        Standard deviation of the noise, in units of the field.
+    shape : (int, int)
+        Height and width of y.
+    degradation : Degradation
+        Scale and alignment.
+    """
     s = degradation.scale
     big = (2 * s * shape[0], 2 * s * shape[1])
     x = random_field(theta, terms, big, s, generator=generator)

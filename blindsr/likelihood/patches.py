@@ -12,11 +12,11 @@ from torch.nn import functional as F
 from blindsr.operators.degradation import Degradation, Padding
 
 _PATCH_VALUES, _BLOCK = 2**17, 128
-"""Values of patches held at a time (1 MiB); columns of A computed at a time."""
+"""Number of patch values held in memory at a time (1 MiB), and of columns of the Gram matrix computed at a time."""
 
 
 def _fft_size(n: int) -> int:
-    """Return the smallest number from n on with no prime factor above 17: an FFT of such a length is much faster."""
+    """Return the smallest length from n on without a prime factor above 17, for which the FFT is much faster."""
     while True:
         rest = n
         for prime in (2, 3, 5, 7, 11, 13, 17):
@@ -28,7 +28,7 @@ def _fft_size(n: int) -> int:
 
 
 def periodic_size(degradation: Degradation, h: int, w: int) -> tuple[int, int]:
-    """(h', w') in LR pixels: (h, w) where the image is periodic, else room for the border of the last patch."""
+    """Period (h', w') in LR pixels: (h, w) if the image is periodic, else enough for the last patch as well."""
     if degradation.padding is Padding.CIRCULAR:
         return h, w
     more = -(-degradation.kernel_size // degradation.scale) - 1
@@ -36,7 +36,7 @@ def periodic_size(degradation: Degradation, h: int, w: int) -> tuple[int, int]:
 
 
 def periodic_image(degradation: Degradation, x: Tensor, h: int, w: int) -> Tensor:
-    """Planes (P, H, W) as periodic ones (P, s h', s w') whose patches at u < (h, w) are those of the extended image."""
+    """Make planes (P, H, W) periodic, (P, s h', s w'), such that their patches at u < (h, w) stay the same."""
     s, k = degradation.scale, degradation.kernel_size
     if degradation.padding is Padding.CIRCULAR:
         before = degradation.margins[0]
@@ -47,7 +47,7 @@ def periodic_image(degradation: Degradation, x: Tensor, h: int, w: int) -> Tenso
 
 
 def _patches(degradation: Degradation, periodic: Tensor) -> Tensor:
-    """All patches (P, h', w', K, K) of periodic planes, a view of a slightly larger copy."""
+    """All patches (P, h', w', K, K) of periodic planes, as a view of a slightly larger copy."""
     s, k = degradation.scale, degradation.kernel_size
     for axis in (-2, -1):
         n = periodic.shape[axis]
@@ -65,17 +65,17 @@ def gram_of(patches: Tensor, weight: Tensor) -> Tensor:
         for part, v in zip(plane.split(rows), w.split(rows), strict=True):
             p = part.reshape(-1, k2)
             left = (p * v.reshape(-1, 1)).T
-            for i in range(0, k2, _BLOCK):  # the rest, below the diagonal blocks, follows by symmetry
+            for i in range(0, k2, _BLOCK):  # the blocks below the diagonal follow by symmetry
                 total[i : i + _BLOCK, i:] += left[i : i + _BLOCK] @ p[:, i:]
     whole: Tensor = total.triu() + total.triu(1).T
     return whole
 
 
 def _correlations(left: Tensor, spectra: Tensor, size: tuple[int, int], reach: int) -> Tensor:
-    """Periodic correlations Σ_{P, u} left(u) phase(u + d) with m phases, for all lags |d| <= reach on both axes.
+    """Periodic correlations Σ_{P, u} left(u) phase(u + d) with m phases, for all lags |d| ≤ reach on both axes.
 
-    From spectra by `rfft2` of `left` (P, h', w'//2 + 1) and of the phases (m, P, h', w'//2 + 1), size = (h', w');
-    returns (m, 2 reach + 1, 2 reach + 1).
+    `left` (P, h', w'//2 + 1) and `spectra` (m, P, h', w'//2 + 1) are `rfft2` spectra of planes of `size` (h', w'). The
+    result is (m, 2 reach + 1, 2 reach + 1).
     """
     conj = left.conj().resolve_conj()
     cross = conj[0] * spectra[:, 0]
@@ -97,9 +97,16 @@ def _spread(table: Tensor, scale: int, size: int) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class Patches:
-    """The patches p'(u) of one image, and the sums over them; planes are batch times channels.
+    """The patches p'(u) of an image, and sums over them.
 
-    `periodic` holds centred planes (P, s h', s w') as `periodic_image` makes them; `shape` is the LR size (h, w).
+    Parameters
+    ----------
+    degradation : Degradation
+        Scale s, kernel size K, alignment, padding.
+    periodic : Tensor
+        Centred planes (P, s h', s w') from `periodic_image`; P is the batch size times the number of channels.
+    shape : (int, int)
+        LR size (h, w) in pixels.
     """
 
     degradation: Degradation
@@ -108,7 +115,7 @@ class Patches:
 
     @cached_property
     def size(self) -> tuple[int, int]:
-        """(h', w')."""
+        """Period (h', w') in LR pixels."""
         s = self.degradation.scale
         return self.periodic.shape[-2] // s, self.periodic.shape[-1] // s
 
@@ -127,7 +134,7 @@ class Patches:
     def against(self, image: Tensor) -> Tensor:
         """Σ_u f(u) p'(u) (K²,) for LR planes f (P, h, w)."""
         s, k, q = self.degradation.scale, self.degradation.kernel_size, self.reach + 1
-        spectrum = torch.fft.rfft2(image, s=self.size)  # zeros at the end, where no patch is to be counted
+        spectrum = torch.fft.rfft2(image, s=self.size)  # padded with zeros, so that no other patch counts
         found = _correlations(spectrum, self.spectra, self.size, self.reach)[:, self.reach :, self.reach :]
         return F.pixel_shuffle(found.reshape(s * s, q, q), s)[0, :k, :k].reshape(k * k)
 
@@ -137,7 +144,7 @@ class Patches:
         return gram_of(_patches(self.degradation, self.periodic)[:, :h, :w], weight)
 
     def stationary_gram(self, weight: Tensor) -> Tensor:
-        """The same for weights (P,), one for each plane: the FFT of the periodic sum, less the patches outside."""
+        """The same for one weight per plane (P,): the sum over all patches by FFT, minus the patches outside (h, w)."""
         spectra, d, (h, w) = self.spectra, self.degradation, self.shape
         m, lags = len(spectra), 2 * self.reach + 1
         table = self.periodic.new_empty(m, m, lags, lags)

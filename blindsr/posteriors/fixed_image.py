@@ -49,6 +49,13 @@ class FixedImageTarget:
     noise_prior : LogNoisePrior, optional
         Prior of log σ, if σ is unknown.
 
+    Attributes
+    ----------
+    names : tuple of str
+        Coordinates: those of the prior, then "log_noise" (σ in units of 0..1) if the noise level is unknown.
+    dim : int
+        Number of coordinates.
+
     Raises
     ------
     ValueError
@@ -86,28 +93,17 @@ class FixedImageTarget:
         self.noise_std, self.model_error = noise_std, model_error
         self.noise_prior = noise_prior or LogNoisePrior()
         names = coordinate_names(prior)
-        self._names = names if noise_std is not None else (*names, "log_noise")
-        if not self._names:
+        self.names = names if noise_std is not None else (*names, "log_noise")
+        self.dim = len(self.names)
+        if not self.names:
             raise ValueError(
                 "fixed image: the kernel and the noise level are both fixed, so there is nothing to sample"
             )
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Coordinates: those of the prior, then "log_noise" (σ in units of 0..1) if the noise level is unknown."""
-        return self._names
-
-    @property
-    def dim(self) -> int:
-        """Number of coordinates."""
-        return len(self._names)
 
     def given(self, y: Tensor) -> FixedImageTarget:
         """Return the same model for another y."""
         parts = (self.x, y, self.degradation, self.prior, self.noise_std)
         return FixedImageTarget(*parts, model_error=self.model_error, noise_prior=self.noise_prior)
-
-    # --- the density ----------------------------------------------------------------------------------------------
 
     def _log_noise(self, z: Tensor) -> Tensor | None:
         return z[:, self.prior.dim] if self.noise_std is None else None
@@ -126,20 +122,13 @@ class FixedImageTarget:
         """Kernels (n, 1, K, K) of positions (n, dim)."""
         return self.prior.kernel(z[:, : self.prior.dim])
 
-    def kernel_log_likelihood(self, kernels: Tensor, log_noise: Tensor | None = None) -> Tensor:
-        """Log p(y | x, k, σ), normalised over y: (n,), float64, differentiable.
-
-        Kernels are (n, 1, K, K); `log_noise` holds log σ (n,), and is None where σ is known.
-        """
-        return self._gaussian(self.form(kernels.double()), self.variance(log_noise))
-
     def _gaussian(self, error: Tensor, variance: Tensor) -> Tensor:
         return -0.5 * self.form.n * (error / variance + variance.log() + LOG_2PI)
 
     def log_likelihood(self, z: Tensor) -> Tensor:
         """Log likelihood of z (n, dim), normalised over y: (n,)."""
         z = z.double()
-        return _no_nan(self.kernel_log_likelihood(self.kernel(z), self._log_noise(z)))
+        return _no_nan(self._gaussian(self.form(self.kernel(z).double()), self.variance(self._log_noise(z))))
 
     def log_prior(self, z: Tensor) -> Tensor:
         """Normalised log prior of z (n, dim): (n,)."""
@@ -167,8 +156,6 @@ class FixedImageTarget:
             slope = self.form.n * (error / variance - 1) * (2 * log_noise).exp() / variance
             gradient[:, self.prior.dim] += slope
         return _no_nan(log_prior.detach() + self._gaussian(error, variance)), gradient
-
-    # --- draws and starts -----------------------------------------------------------------------------------------
 
     def sample_prior(self, n: int, *, generator: torch.Generator) -> Tensor:
         """Draw n positions (n, dim) from the prior, float64."""
@@ -215,8 +202,6 @@ class FixedImageTarget:
         hessian = torch.autograd.functional.hessian(self._energy, mode)
         values, vectors = torch.linalg.eigh(0.5 * (hessian + hessian.T))
         return mode, (vectors / values.clamp_min(1e-3)) @ vectors.T
-
-    # --- data -----------------------------------------------------------------------------------------------------
 
     def observed(self) -> dict[str, Tensor]:
         """Return the observed data: {"lr_image": (C, h, w)}."""

@@ -29,11 +29,17 @@ Model = Callable[..., Tensor]
 def fixed_image_model(target: FixedImageTarget, *, pixels: bool = False) -> Model:
     """Return a Pyro model of p(z, σ | y, x), a function `model(predict=False)` that returns the kernel (1, 1, K, K).
 
-    Its sites are the kernel's, "log_noise" if the noise level is unknown, "kernel", and the likelihood. By default that
-    is a factor, computed by the exact quadratic form, whose cost does not grow with the image. With `pixels` it is a
-    site "lr_image" of independent normals, observed at y: the same log density, at the cost of a convolution per
-    evaluation. `model(predict=True)` observes nothing and draws "lr_image" (C, h, w): `Predictive(model,
-    samples)(predict=True)`.
+    Its sites are the kernel's, "log_noise" if the noise level is unknown, "kernel", and the likelihood.
+    `model(predict=True)` observes nothing and draws "lr_image" (C, h, w): `Predictive(model, samples)(predict=True)`.
+
+    Parameters
+    ----------
+    target : FixedImageTarget
+        The posterior.
+    pixels : bool
+        By default the likelihood is a factor, computed by the exact quadratic form, whose cost does not grow with the
+        image. With `pixels` it is a site "lr_image" of independent normals, observed at y: the same log density, at the
+        cost of a convolution per evaluation.
     """
 
     def model(predict: bool = False) -> Tensor:

@@ -153,7 +153,15 @@ class Transport:
 
 @dataclass(frozen=True)
 class Transported:
-    """A target in the coordinates w of a transport map."""
+    """A target in the coordinates w of a transport map.
+
+    Parameters
+    ----------
+    target : Target
+        The density over z (n, dim).
+    transport : Transport
+        The map z = T(w), of the same dimension.
+    """
 
     target: Target
     transport: Transport

@@ -107,7 +107,13 @@ ALIASES = {"mcmc": "gaussian"}
 
 
 def kernel_family(name: str) -> KernelFamily:
-    """Return the family of a name or alias; UserError if there is none."""
+    """Return the family of a name or alias.
+
+    Raises
+    ------
+    UserError
+        If there is none of that name.
+    """
     family = FAMILIES.get(ALIASES.get(name, name))
     if family is None:
         raise UserError(

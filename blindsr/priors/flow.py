@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from blindsr.errors import UserError
+from blindsr.errors import UserError, check_file
 from blindsr.operators.degradation import Degradation
 from blindsr.priors.base import standard_normal
 from blindsr.random import seeded
@@ -130,11 +130,16 @@ def flow_bytes(prior: FlowPrior) -> bytes:
 
 
 def read_flow(path: Path) -> FlowPrior:
-    """Read a flow's file; no code in it is run. UserError if it cannot be read or does not hold a flow."""
+    """Read a flow's file (.safetensors), without running any code in it.
+
+    Raises
+    ------
+    UserError
+        If the file cannot be read, or does not hold a flow.
+    """
     from safetensors import SafetensorError, safe_open
 
-    if not path.is_file():
-        raise UserError(f"{path}: no such file")
+    check_file(path, "a flow's file")
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}

@@ -105,6 +105,6 @@ class GaussianKernelPrior(ParametricKernels):
         λ ~ U[0.175 s + 3 + (s - 4), min(2.5 s, 10) + 10 + (s - 4)] HR pixels², centre (K - s)/2.
         """
         k = kernel_size or default_kernel_size(scale)
-        low = 0.175 * scale + 3 + (scale - 4)
-        high = min(2.5 * scale, 10.0) + 10 + (scale - 4)
+        low, high = protocol_variances(scale)
+        low, high = low + 3 + (scale - 4), high + 10 + (scale - 4)
         return cls.uniform(k, low, high, (k - scale) / 2, isotropic=isotropic, jitter=jitter)

@@ -48,7 +48,13 @@ def covariance_of(z: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class SmoothKernels:
-    """Base of the smooth families: independent normal priors on z, kernels of side K centred at (K - s)/2."""
+    """Base of the smooth families: independent normal priors on z, kernels of side K centred at (K - s)/2.
+
+    Parameters
+    ----------
+    kernel_size, scale : int
+        K, in HR pixels, and s.
+    """
 
     kernel_size: int
     scale: int

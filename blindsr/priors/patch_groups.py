@@ -1,9 +1,10 @@
-"""Non-local self-similarity of an image as a prior: similar patches differ from their mean in few pixels and few ways.
+"""Non-local self-similarity of an image as a prior: sparse deviations of similar patches from their mean.
 
-Around each reference patch the N patches most like it are collected. Their deviations from the mean patch, an (N, p²)
-matrix D, are turned by the eigenvectors U of D Dᵀ, and the coefficients C = Uᵀ D are to be few: group sparsity as in
-BM3D (Dabov et al. 2007), but with a basis across patches learned from the group (as in NCSR, Dong et al. 2013) and,
-within a patch, the pixels themselves, in which an edge that moves is sparse.
+The N patches that are most similar to each reference patch form a group. Their deviations from the mean patch, an
+(N, p²) matrix D, are rotated by the eigenvectors U of D Dᵀ, and the coefficients C = Uᵀ D are assumed to be sparse.
+This is the group sparsity of BM3D (Dabov et al. 2007), but with a basis across the patches that is learned from the
+group (as in NCSR, Dong et al. 2013); within a patch the basis is the pixels themselves, in which a moving edge is
+sparse.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 _CHUNK = 4096
-"""Groups processed at a time, which bounds the memory."""
+"""Number of groups processed at a time, which bounds the memory."""
 
 
 @dataclass(frozen=True)
@@ -29,25 +30,26 @@ class PatchGroups:
 
         Ω(x) = Σ_groups Σ min(C², t² a²) / (2 a² m),
 
-    m being the mean number of patches that cover a pixel. It is the Moreau envelope, for noise of variance a², of the
-    penalty t²/2 on each coefficient that is not zero, so a gradient step of length a² on a group's term sets the
-    coefficients below t a to zero and leaves the rest. `prox` makes that step for all groups, with a² = step, and
-    averages the patches, groups that need fewer coefficients counting more. It is a denoiser that takes the place of a
-    proximal map in plug-and-play splitting, not the exact minimiser. Groups and bases are those of the image at hand,
-    and are held fixed in the gradient.
+    where m is the mean number of patches that cover a pixel. It is the Moreau envelope, for noise of variance a², of
+    the penalty t²/2 on each non-zero coefficient, so a gradient step of length a² on a group's term sets coefficients
+    below t a to zero and leaves the others unchanged. `prox` makes that step for all groups, with a² = step, and
+    averages the patches, where groups with fewer non-zero coefficients have larger weights. It is a denoiser in place
+    of a proximal map, for plug-and-play splitting, and not the exact minimiser. Groups and bases are computed from the
+    given image, and are held fixed in the gradient.
 
     Parameters
     ----------
     patch, stride : int
-        Side p of a patch and distance of the reference patches, in HR pixels.
+        Side p of a patch, and distance between reference patches, in HR pixels; 1 ≤ stride ≤ patch.
     radius : int
-        Similar patches are searched for up to this many pixels away, on each axis.
+        Similar patches are searched for within this many pixels on each axis, at least 1.
     members : int
-        Patches in a group, N.
+        Number N of patches in a group, from 2 to (radius + 1)².
     threshold : float
-        t.
+        Threshold t, at least 0, in units of the noise level.
     level : float
-        a of the energy, units of 0..1; `prox` has its own. Default: that of the last step of the MAP image at scale 4.
+        Noise level a of the energy, in units of 0..1; `prox` derives its own from its step. The default is that of the
+        last step of the MAP image at scale 4.
 
     Raises
     ------
@@ -78,7 +80,7 @@ class PatchGroups:
             raise ValueError("patch groups: need a threshold of at least 0 and a noise level above 0")
 
     def at(self, x: Tensor) -> GroupedPrior:
-        """Return the prior with the groups and bases of images x (B, C, H, W), for images that are like them."""
+        """Return the prior with the groups and bases of images x (B, C, H, W), for use on similar images."""
         return GroupedPrior([Groups(plane, self) for plane in x.detach().flatten(0, 1)], self.level)
 
     def energy(self, x: Tensor) -> Tensor:
@@ -110,10 +112,10 @@ class GroupedPrior:
 
 
 def similar(image: Tensor, prior: PatchGroups) -> Tensor:
-    """Find the patches nearest in squared difference to each reference patch of an image (H, W).
+    """Find the patches that are nearest, in squared difference, to each reference patch of an image (H, W).
 
-    H − p and W − p must be multiples of the stride. The result (n, N) holds indices of top left pixels in the flat
-    image, the reference itself first; in an image too small for N patches within reach, as many as there are.
+    H − p and W − p must be multiples of the stride. The result (n, N) holds the indices of the top left pixels in
+    the flattened image, that of the reference first; if fewer than N patches are within reach, it holds those.
     """
     (h, w), p, r = image.shape, prior.patch, prior.radius
     padded = F.pad(image[None, None], (r, r, r, r), value=1e3)[0, 0]
@@ -136,7 +138,7 @@ def similar(image: Tensor, prior: PatchGroups) -> Tensor:
 
 
 class Groups:
-    """Groups of similar patches of one plane (H, W), with their bases, as the settings of `PatchGroups` say."""
+    """Groups of similar patches of one plane (H, W), with their bases, under the settings of `PatchGroups`."""
 
     def __init__(self, image: Tensor, prior: PatchGroups) -> None:
         self.prior, self.shape = prior, image.shape
@@ -193,7 +195,7 @@ class Groups:
         return self._averaged(image, variances).sqrt()
 
     def _averaged(self, image: Tensor, per_group: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]) -> Tensor:
-        """Put what a function makes of each group, patches (n, N, p²) and weights (n,), back and average it."""
+        """Apply a function to each group, and average the patches (n, N, p²) that it returns with its weights (n,)."""
         padded = self._pad(image)
         total, weight = torch.zeros_like(padded).reshape(-1), torch.zeros_like(padded).reshape(-1)
         for index, basis in zip(self.index.split(_CHUNK), self.basis.split(_CHUNK), strict=True):

@@ -1,4 +1,4 @@
-"""What a restorer must offer: a known kernel in, an image out."""
+"""The interface of restorers: non-blind super-resolution with a known kernel."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Restorer(ABC):
 
     @property
     def needs_kernel(self) -> bool:
-        """Whether it is of no use without the kernel."""
+        """Whether it requires the kernel."""
         return True
 
     @property
@@ -28,11 +28,11 @@ class Restorer(ABC):
 
     @property
     def parameters(self) -> int | None:
-        """Number of trained weights that it brings along; None where it is not known."""
+        """Number of trained weights; None if it is unknown."""
         return 0
 
     def with_seed(self, seed: int) -> Self:
-        """Return the same restorer with another seed; itself where it draws no random numbers."""
+        """Return the same restorer with another seed, or the restorer itself if it draws no random numbers."""
         return self
 
     @abstractmethod

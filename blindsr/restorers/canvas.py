@@ -12,10 +12,10 @@ with M diagonal in the Fourier domain: μ for a penalty μ‖x − z‖² (then 
 and under circular borders A M⁻¹ Aᴴ is a convolution at low resolution whose spectrum is the mean of |K|²/M over the s²
 frequencies that alias there (Zhao et al. 2016, "Fast single image super-resolution using a new analytical solution").
 
-Other border rules: x is a part of a larger circular canvas, y a part of the canvas's low-resolution samples, and the
-system for q is solved on those by conjugate gradients, one low-resolution convolution a step. What lies over the border
-is then found like the rest of the image, as `Padding.VALID` has it. REFLECT and REPLICATE are treated in the same way:
-what they assume of the border goes unused.
+Under other border rules x is a part of a larger circular canvas, y is a part of its low-resolution samples, and
+the system for q is solved on those by conjugate gradients, with one low-resolution convolution in each step. The pixels
+beyond the border are then estimated like the rest of the image, as `Padding.VALID` requires. REFLECT and REPLICATE are
+treated in the same way; their assumptions about the border are not used.
 """
 
 from __future__ import annotations

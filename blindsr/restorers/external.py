@@ -1,12 +1,12 @@
-"""Restorers made elsewhere: a TorchScript or ONNX file, or a Python function of your own.
+"""External restorers: a TorchScript or ONNX file, or a Python function of your own.
 
-A model in a file receives as many of these inputs as it has, in this order:
+A model in a file receives as many of these tensors as it has inputs, in this order:
 
     y (1, C, h, w)    kernel (1, 1, K, K)    noise_std (1,)          all float32; y and noise_std in units of 0..1
 
-that is y alone for a model of one input, y and the kernel for two, all three for three. It returns (1, C, s h, s w).
-The kernel is as `Degradation` applies it: by correlation, with its nominal centre of mass at (K - s)/2. A model with
-another convention (USRNet's own flips the kernel) must flip the kernel itself.
+A model with one input receives y alone, one with two inputs y and the kernel. The result is (1, C, s h, s w). The
+kernel is meant as in `Degradation`: it is applied by correlation, with its nominal centre of mass at (K - s)/2. A model
+with another convention (USRNet's flips the kernel) must convert the kernel itself.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from blindsr.errors import UserError
+from blindsr.errors import UserError, check_file
 from blindsr.operators.degradation import Degradation
 from blindsr.restorers.base import Restorer, count_parameters
 
@@ -31,7 +31,7 @@ ONNX_SUFFIXES = (".onnx",)
 
 
 def one_line(error: BaseException) -> str:
-    """Kind and text of an error, at most 300 characters; of an error from inside a TorchScript model the last line."""
+    """Type and text (at most 300 characters) of an error; the last line alone if a TorchScript model raised it."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     if any("TorchScript" in line for line in lines[:2]):
         text = lines[-1].removeprefix("RuntimeError: ")
@@ -41,10 +41,10 @@ def one_line(error: BaseException) -> str:
 
 
 def check_output(x: Any, y: Tensor, degradation: Degradation, name: str) -> Tensor:
-    """Check what a foreign restorer returns for an LR image y (1, C, h, w), and clip it to 0..1.
+    """Check the result x of an external restorer for an LR image y (1, C, h, w), and clip it to 0..1.
 
-    The result is (1, C, s h, s w), float32, without a gradient, on the device of y. A UserError, which begins with
-    `name`, tells if x is no floating-point tensor, has another shape, holds NaN or infinite values, or is clearly not
+    The image returned is (1, C, s h, s w), float32, detached, on the device of y. A UserError that begins with `name`
+    is raised if x is not a floating-point tensor, has another shape, contains NaN or infinite values, or is clearly not
     in units of 0..1 (its mean lies outside -1..2).
     """
     if not isinstance(x, Tensor):
@@ -63,14 +63,6 @@ def check_output(x: Any, y: Tensor, degradation: Degradation, name: str) -> Tens
     return image.clamp(0, 1)
 
 
-def check_file(path: Path) -> None:
-    """Raise UserError unless there is a file of that name."""
-    if not path.exists():
-        raise UserError(f"{path}: no such file")
-    if not path.is_file():
-        raise UserError(f"{path}: is a folder, a model is needed")
-
-
 def _check_count(n: int, name: str) -> int:
     if not 1 <= n <= 3:
         raise UserError(f"{name}: the model takes {n} inputs; (y), (y, kernel) or (y, kernel, noise_std) are needed")
@@ -78,21 +70,17 @@ def _check_count(n: int, name: str) -> int:
 
 
 def _torchscript_inputs(model: Any) -> int:
-    """Inputs to give: up to three, as far as the model has them; all that it has no default for count."""
+    """Number of inputs to give: at most three, or as many as have no default."""
     arguments = model.forward.schema.arguments[1:]  # without self
     required = sum(not a.has_default_value() for a in arguments)
     return max(required, min(len(arguments), 3))
 
 
 class _FileRestorer(Restorer):
-    """A model in a file, which is called with as many of y, kernel and noise level as it has inputs."""
+    """A model in a file, which receives as many of y, kernel and noise level as it has inputs."""
 
     path: Path
-
-    @property
-    @abstractmethod
-    def n_inputs(self) -> int:
-        """Number of inputs, 1 to 3."""
+    n_inputs: int
 
     @abstractmethod
     def _apply(self, given: tuple[Tensor, ...]) -> Any:
@@ -111,11 +99,10 @@ class _FileRestorer(Restorer):
     def __call__(self, y: Tensor, kernel: Tensor, degradation: Degradation, noise_std: float) -> Tensor:
         """Restore an image, as `Restorer` says; UserError if the model fails or its output is refused."""
         tensors = (y, kernel, torch.tensor([noise_std], device=y.device))[: self.n_inputs]
-        # Copies, so that no model can change the caller's.
+        # Copies, so that a model cannot modify the tensors of the caller.
         given = tuple(t.detach().to(torch.float32, copy=True).contiguous() for t in tensors)
         try:
-            with warnings.catch_warnings(), torch.no_grad():
-                warnings.simplefilter("ignore")
+            with warnings.catch_warnings(action="ignore"), torch.no_grad():
                 x = self._apply(given)
         except Exception as error:
             raise UserError(f"{self.path}: the model fails ({one_line(error)})") from error
@@ -124,16 +111,16 @@ class _FileRestorer(Restorer):
 
 @dataclass(frozen=True)
 class TorchScriptRestorer(_FileRestorer):
-    """`Restorer` by a TorchScript file (`torch.jit.save`), called as the head of this module says.
+    """Restorer from a TorchScript file (`torch.jit.save`); for its inputs see the head of this module.
 
-    A TorchScript file is a program. It has no access to Python, but open only what you trust.
+    A TorchScript file is a program. It has no access to Python, but open only files that you trust.
 
     Parameters
     ----------
     path : Path
         The file.
     device : str or torch.device
-        Where to run the model; the result comes back to the device of y.
+        Where to run the model; the result is moved to the device of y.
 
     Raises
     ------
@@ -144,13 +131,12 @@ class TorchScriptRestorer(_FileRestorer):
     path: Path
     device: str | torch.device = "cpu"
     model: Any = field(init=False, repr=False, compare=False)
-    inputs: int = field(init=False, repr=False, compare=False)
+    n_inputs: int = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        check_file(self.path)
+        check_file(self.path, "a model")
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # torch calls TorchScript deprecated; the files are there
+            with warnings.catch_warnings(action="ignore"):  # torch calls TorchScript deprecated; the files are there
                 model = torch.jit.load(str(self.path), map_location=self.device).eval()
                 inputs = _torchscript_inputs(model)
         except Exception as error:  # the reader raises many kinds on damaged and crafted files
@@ -159,12 +145,7 @@ class TorchScriptRestorer(_FileRestorer):
                 f"device {self.device}"
             ) from error
         object.__setattr__(self, "model", model)
-        object.__setattr__(self, "inputs", _check_count(inputs, str(self.path)))
-
-    @property
-    def n_inputs(self) -> int:
-        """Number of inputs, 1 to 3."""
-        return self.inputs
+        object.__setattr__(self, "n_inputs", _check_count(inputs, str(self.path)))
 
     @property
     def parameters(self) -> int:
@@ -177,10 +158,10 @@ class TorchScriptRestorer(_FileRestorer):
 
 @dataclass(frozen=True)
 class OnnxRestorer(_FileRestorer):
-    """`Restorer` by an ONNX file, run by onnxruntime on the CPU, called as the head of this module says.
+    """Restorer from an ONNX file, run by onnxruntime on the CPU; for its inputs see the head of this module.
 
-    Inputs are given by position, whatever their names; the first output is the image. (An exporter may leave out an
-    input that the model does not use: count them in the file.)
+    Inputs are passed by position, whatever their names; the first output is the image. (An exporter may drop an input
+    that the model does not use, so check the inputs of the file.)
 
     Parameters
     ----------
@@ -196,10 +177,10 @@ class OnnxRestorer(_FileRestorer):
 
     path: Path
     session: Any = field(init=False, repr=False, compare=False)
-    inputs: tuple[str, ...] = field(init=False, repr=False, compare=False)
+    n_inputs: int = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        check_file(self.path)
+        check_file(self.path, "a model")
         try:
             runtime = importlib.import_module("onnxruntime")
         except ImportError as error:
@@ -207,32 +188,26 @@ class OnnxRestorer(_FileRestorer):
         try:
             options = runtime.SessionOptions()
             options.intra_op_num_threads = torch.get_num_threads()
-            options.log_severity_level = 4  # its errors come as exceptions; none are to be printed as well
+            options.log_severity_level = 4  # its errors come as exceptions and need not be printed as well
             session = runtime.InferenceSession(str(self.path), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # kinds of its own
             raise UserError(f"{self.path}: not an ONNX model that onnxruntime can run ({one_line(error)})") from error
-        names = tuple(i.name for i in session.get_inputs())
-        _check_count(len(names), str(self.path))
         object.__setattr__(self, "session", session)
-        object.__setattr__(self, "inputs", names)
-
-    @property
-    def n_inputs(self) -> int:
-        """Number of inputs, 1 to 3."""
-        return len(self.inputs)
+        object.__setattr__(self, "n_inputs", _check_count(len(session.get_inputs()), str(self.path)))
 
     @property
     def parameters(self) -> None:
-        """Not known: onnxruntime does not tell."""
+        """Unknown: onnxruntime does not report it."""
 
     def _apply(self, given: tuple[Tensor, ...]) -> Any:
-        feed = {name: t.cpu().numpy() for name, t in zip(self.inputs, given, strict=True)}
+        names = [i.name for i in self.session.get_inputs()]
+        feed = {name: t.cpu().numpy() for name, t in zip(names, given, strict=True)}
         return torch.from_numpy(self.session.run(None, feed)[0].copy())
 
 
 @dataclass(frozen=True)
 class CallableRestorer(Restorer):
-    """`Restorer` by a Python function of your own.
+    """Restorer from a Python function of your own.
 
     Parameters
     ----------
@@ -240,7 +215,7 @@ class CallableRestorer(Restorer):
         restore(y, kernel, degradation, noise_std), with the arguments and the result of `Restorer`. It may use
         gradients.
     name : str
-        Where it comes from, such as my_file.py:restore; named in every message.
+        Where it comes from, such as my_file.py:restore, for messages.
 
     Raises
     ------
@@ -251,7 +226,7 @@ class CallableRestorer(Restorer):
     function: Callable[[Tensor, Tensor, Degradation, float], Any]
     name: str
     needs_kernel: ClassVar[bool] = False
-    """Whether it uses the kernel is not known, nor is the number of its weights."""
+    """Unknown, as is the number of weights: the function is given the kernel in any case."""
     parameters: ClassVar[None] = None
 
     def __post_init__(self) -> None:

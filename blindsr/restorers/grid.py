@@ -1,4 +1,4 @@
-"""A restorer that was made for another pixel grid than the run's: its result is moved onto the run's grid.
+"""Restorers that were made for another pixel grid than that of the run: their result is shifted onto the run's grid.
 
 Where an LR pixel u lies on the HR grid of a result, in HR pixels:
 
@@ -6,7 +6,7 @@ Where an LR pixel u lies on the HR grid of a result, in HR pixels:
     corner      s u               a kernel centred on its middle pixel, then every s-th pixel from 0
     centered    s u + (s−1)/2     pixel centres aligned: bicubic resizing, most networks (`Alignment.CENTERED`)
 
-A result read on the wrong one is off by up to s − 1 pixels, which costs several decibels.
+A result on the wrong grid is shifted by up to s − 1 pixels, which costs several decibels.
 """
 
 from __future__ import annotations
@@ -41,19 +41,19 @@ MARGIN = 4
 
 @dataclass(frozen=True)
 class OnGrid(Restorer):
-    """`Restorer` that calls another one, made for `grid`, and moves its result onto the grid of the degradation.
+    """Call a restorer that was made for `grid`, and shift its result onto the grid of the degradation.
 
-    The result at p is the other's at p + (its position of an LR pixel) − (that of the degradation). On the grids fkp
-    and centered the difference is whole pixels, s − 1, and nothing is interpolated; to or from corner, (s−1)/2, it is
-    read by quintic splines where that is half a pixel. What lies beyond the border of y comes from `MARGIN` LR pixels
-    more, wrapped round under CIRCULAR, else the edge repeated.
+    The shift is the position of an LR pixel on `grid` minus that on the grid of the degradation. Between fkp and
+    centered it is s − 1 whole pixels, and nothing is interpolated; to or from corner it is (s−1)/2, and half pixels are
+    interpolated by quintic splines. Pixels beyond the border of y come from an extension of y by `MARGIN` LR pixels,
+    which is circular under CIRCULAR and else repeats the edge.
 
     Parameters
     ----------
     restorer : Restorer
         The restorer that is called.
     grid : Grid
-        What it was made for. Where it uses the kernel, a kernel of the run is that of its grid too.
+        The grid that it was made for. A restorer that uses the kernel is given that of the run unchanged.
     """
 
     restorer: Restorer
@@ -61,21 +61,21 @@ class OnGrid(Restorer):
 
     @property
     def needs_kernel(self) -> bool:
-        """Whether the other one uses the kernel."""
+        """Whether the other restorer requires the kernel."""
         return self.restorer.needs_kernel
 
     @property
     def needs_noise(self) -> bool:
-        """Whether the other one uses the noise level."""
+        """Whether the other restorer uses the noise level."""
         return self.restorer.needs_noise
 
     @property
     def parameters(self) -> int | None:
-        """Trained weights of the other one."""
+        """Number of trained weights of the other restorer."""
         return self.restorer.parameters
 
     def with_seed(self, seed: int) -> Self:
-        """Return the other one with another seed, on the same grid."""
+        """Return the same with another seed of the other restorer."""
         return replace(self, restorer=self.restorer.with_seed(seed))
 
     def __call__(self, y: Tensor, kernel: Tensor, degradation: Degradation, noise_std: float) -> Tensor:
@@ -99,7 +99,7 @@ class OnGrid(Restorer):
 
 
 def half_pixel_on(x: Tensor) -> Tensor:
-    """Read an image (1, C, H, W), values 0..1, half a pixel down and right, by quintic splines, edges repeated."""
+    """Shift an image (1, C, H, W), values 0..1, by half a pixel up and left, by quintic splines with repeated edges."""
     from scipy.ndimage import shift
 
     moved = shift(x.double().cpu().numpy(), (0, 0, -0.5, -0.5), order=5, mode="nearest")

@@ -1,4 +1,4 @@
-"""Restorers from a bare file of weights, by way of spandrel, which tells the architecture from the tensors' names.
+"""Restorers from a bare file of weights, by spandrel, which recognises the architecture by the names of the tensors.
 
 spandrel (MIT) knows RCAN, ESRGAN and BSRGAN, SwinIR, HAT, DAT and some forty others. It needs torchvision, and is
 therefore an extra: pip install blindsr[spandrel].
@@ -15,10 +15,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from blindsr.errors import UserError
+from blindsr.errors import UserError, check_file
 from blindsr.operators.degradation import Degradation
 from blindsr.restorers.base import Restorer, count_parameters
-from blindsr.restorers.external import check_file, check_output, one_line
+from blindsr.restorers.external import check_output, one_line
 
 SPANDREL_SUFFIXES = (".pth", ".safetensors")
 
@@ -26,8 +26,7 @@ SPANDREL_SUFFIXES = (".pth", ".safetensors")
 def _spandrel(path: Path) -> Any:
     """Import spandrel."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings(action="ignore"):
             return importlib.import_module("spandrel")
     except ImportError as error:
         raise UserError(f"{path}: a bare file of weights needs spandrel: pip install blindsr[spandrel]") from error
@@ -39,12 +38,12 @@ def _spandrel(path: Path) -> Any:
 
 @dataclass(frozen=True)
 class SpandrelRestorer(Restorer):
-    """`Restorer` by a super-resolution network whose architecture spandrel knows; kernel and noise are left aside.
+    """Restorer by a super-resolution network whose architecture spandrel knows; it ignores kernel and noise level.
 
     Parameters
     ----------
     path : Path
-        State dict, .pth or .safetensors; no code in it is run.
+        State dict, .pth or .safetensors; it is read without running any code in it.
 
     Raises
     ------
@@ -58,11 +57,10 @@ class SpandrelRestorer(Restorer):
     needs_noise: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        check_file(self.path)
+        check_file(self.path, "a model")
         spandrel = _spandrel(self.path)
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
+            with warnings.catch_warnings(action="ignore"):
                 model = spandrel.ModelLoader(device="cpu").load_from_file(str(self.path))
         except Exception as error:  # kinds of its own, and what the readers raise on damaged files
             raise UserError(f"{self.path}: no network that spandrel knows ({one_line(error)})") from error

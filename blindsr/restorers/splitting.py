@@ -1,8 +1,8 @@
-"""MAP restoration under a known kernel by splitting: the image prior's step against the data's, in turn.
+"""MAP restoration under a known kernel by variable splitting, which alternates prior steps and data steps.
 
-Minimising ‖y − (x ⊗ k)↓s‖²/(2σ²) + λ Ω(x) is hard because of the sum. A second variable takes the place of x (or of
-its differences) in Ω, and a quadratic penalty of weight β ties the two together. Then x has the closed form of
-`Canvas.solve`, and the second variable that of the prior, its proximal map or its shrinkage.
+To minimise ‖y − (x ⊗ k)↓s‖²/(2σ²) + λ Ω(x), a second variable replaces x (or its differences) in Ω, and a quadratic
+penalty of weight β couples the two. The minimum over x then has the closed form of `Canvas.solve`, and the minimum over
+the second variable is the proximal map or the shrinkage of the prior.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from blindsr.restorers.bicubic import bicubic
 from blindsr.restorers.canvas import Canvas, difference_filters
 
 QUANTISATION_STD = 0.3 / 255
-"""Standard deviation of rounding to 8 bits, 1/sqrt(12) grey levels: the least noise that a restorer assumes."""
+"""Standard deviation of rounding to 8 bits, 1/sqrt(12) grey levels: the smallest noise that a restorer assumes."""
 
 _ANCHOR = 1e-6
 
 
 class Solution(NamedTuple):
-    """A restored image, and what a next call may start from."""
+    """A restored image, and what a later call may start from."""
 
     image: Tensor  # The picture (1, C, s h, s w), not clipped
     canvas: Tensor
@@ -39,36 +39,29 @@ class Solution(NamedTuple):
 
 
 class Splitting(Protocol):
-    """How the prior's step and the data's take turns."""
+    """A scheme that alternates prior steps and data steps; subclasses start from the bicubic image by default."""
 
     def start(self, y: Tensor, kernel: Tensor, degradation: Degradation, noise_std: float) -> Tensor:
-        """Image (1, C, s h, s w), or canvas, to start from where none is given."""
-        ...
+        """Image (1, C, s h, s w), or canvas, to start from where none is given: by default the bicubic enlargement."""
+        return bicubic(y, degradation.scale, degradation.alignment)
 
     def minimise(self, canvas: Canvas, x: Tensor, prior: Any, weight: float, noise_std: float) -> Tensor:
         """Minimise ‖y − A x‖²/(2σ²) + λ Ω(x) from a canvas x (1, C, H, W), float64; returns a canvas."""
         ...
 
 
-class FromBicubic:
-    """Start of a splitting: the bicubic enlargement."""
-
-    def start(self, y: Tensor, kernel: Tensor, degradation: Degradation, noise_std: float) -> Tensor:
-        """Enlarge y, see `Splitting.start`."""
-        return bicubic(y, degradation.scale, degradation.alignment)
-
-
 @dataclass(frozen=True)
-class HalfQuadratic(FromBicubic):
-    """Half-quadratic splitting of the differences w_i = f_i ⊗ x of a `GradientPrior`, with β growing.
+class HalfQuadratic(Splitting):
+    """Half-quadratic splitting of the differences w_i = f_i ⊗ x of a `GradientPrior`, with increasing β.
 
-    Alternately, w by the prior's shrinkage of weight λ/β, x in closed form. At a fixed β both steps lower
-    ‖y − A x‖²/(2σ²) + λ Σ φ(w) + (β/2) Σ_i ‖f_i ⊗ x − w_i‖². Differences wrap round at the border of the canvas.
+    The steps alternate between w, by the prior's shrinkage of weight λ/β, and x, in closed form. At a fixed β both
+    decrease ‖y − A x‖²/(2σ²) + λ Σ φ(w) + (β/2) Σ_i ‖f_i ⊗ x − w_i‖². Differences are circular on the canvas.
 
     Parameters
     ----------
     first, growth, steps : float, float, int
-        Continuation: β starts at `first` λ and grows by `growth` at each of `steps` steps.
+        Continuation: β starts at `first` λ, above 0, and is multiplied by `growth`, at least 1, after each of the
+        `steps` steps.
 
     Raises
     ------
@@ -93,7 +86,7 @@ class HalfQuadratic(FromBicubic):
             spectrum = torch.fft.fft2(x)
             g = torch.stack([torch.fft.ifft2(f * spectrum).real for f in filters])
             w = torch.fft.fft2(prior.shrink(g, weight / beta))
-            # _ANCHOR β ‖x − x_old‖² fixes the mean, which differences do not see
+            # _ANCHOR β ‖x − x_old‖² determines the mean, on which differences do not depend
             target = sum((f.conj() * v for f, v in zip(filters, w, strict=True)), _ANCHOR * spectrum)
             x = canvas.solve(beta * power, beta * target, variance)
             beta *= self.growth
@@ -101,30 +94,29 @@ class HalfQuadratic(FromBicubic):
 
 
 @dataclass(frozen=True)
-class PlugAndPlay:
-    """Plug-and-play splitting: the alternating direction method with a noise level that falls.
+class PlugAndPlay(Splitting):
+    """Plug-and-play splitting: the alternating direction method with a decreasing noise level.
 
-    With the assumed noise level a falling from `first` to `last` (times the scale) and β = λ/a², alternately
+    The assumed noise level a decreases from `first` to `last` (times the scale), β = λ/a², and the steps are
 
         z = prox(x + m (x − x_old) + u; a²)        (a denoiser for the noise level a)
         u = x + m (x − x_old) + u − z
         x = argmin ‖y − A x‖²/σ² + β ‖x − (z − u)‖²        (`Canvas.solve`).
 
-    No energy is promised to fall. It starts from the image of total variation. A prior with a method `at`
-    (`PatchGroups`) is given the current image by it from time to time.
+    No energy is guaranteed to decrease. The start is the image under total variation. A prior with a method `at`
+    (`PatchGroups`) is updated to the current image every `regroup` steps.
 
     Parameters
     ----------
     first, last : float
-        Assumed noise levels of the first and the last step (geometric between), in units of 0..1, for each unit of the
-        scale: at scale 4, four times as much. The last one is raised to the noise level times `noise_gain` if that is
-        more.
+        Assumed noise levels of the first and the last step, with a geometric sequence between them, in units of 0..1
+        for each unit of the scale. The last one is raised to `noise_gain` times the noise level if that is larger.
     noise_gain : float
         See `last`.
     steps, regroup : int
-        Number of steps, and after how many of them the prior is given the image anew.
+        Number of steps, and number of steps between updates of the prior; at least 1 each.
     momentum : float
-        m, extrapolation of x between regroupings, in [0, 1).
+        Extrapolation m of x between updates of the prior, in [0, 1).
 
     Raises
     ------
@@ -173,7 +165,7 @@ class PlugAndPlay:
 
 
 @dataclass(frozen=True)
-class Admm(FromBicubic):
+class Admm(Splitting):
     """The alternating direction method of multipliers, for any prior with a proximal map.
 
     With u the scaled multiplier, alternately z = prox(x + u; λ/β), u ← u + x − z, and x in closed form for z − u. For a

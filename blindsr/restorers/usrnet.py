@@ -27,8 +27,7 @@ from blindsr.restorers.usrnet_net import UsrNet
 def _state_dict(path: Path) -> Mapping[str, Tensor]:
     """Read the tensors of a weight file, bare or as the entry of a dict; no code in it is run."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings(action="ignore"):
             content: Any = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error

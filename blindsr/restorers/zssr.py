@@ -1,8 +1,8 @@
 """ZSSR: a small network trained on the LR image itself, under the given kernel.
 
-Patterns that recur across the scales of an image show how to undo its own degradation: y and crops of it are the
-"fathers", their degradations by the kernel the "sons", and the network learns to predict the father from the son. It is
-then applied to y in place of a son.
+Patterns that recur across the scales of an image teach a network to invert its degradation: y and crops of it are the
+"fathers", their versions degraded by the kernel are the "sons", and the network learns to predict a father from its
+son. It is then applied to y itself.
 
 References
 ----------
@@ -36,25 +36,26 @@ NOISY = 0.0125
 
 @dataclass(frozen=True)
 class ZssrRestorer(Restorer):
-    """`Restorer` by zero-shot super-resolution, in a single step (the paper's gradual mode is not implemented).
+    """Zero-shot super-resolution in a single step (the gradual mode of the paper is not implemented).
 
-    The network maps the bicubic enlargement to a residual on it: 3x3 convolutions with ReLU, no biases. L1 loss, Adam;
-    the rate falls where the error of y from its own son has stopped falling. The result is the median over the flips
-    and quarter turns that leave the kernel as it is (all eight for a round one), each projected back onto y.
+    The network predicts the residual of the bicubic enlargement by 3x3 convolutions with ReLU and without biases. It is
+    trained with the L1 loss and Adam; the learning rate falls when the error of y as predicted from its own son no
+    longer decreases. The result is the median over the flips and quarter turns that leave the kernel unchanged (all
+    eight for a round one), each back-projected onto y.
 
     Parameters
     ----------
     steps : int
-        Training steps, at most; it ends sooner where the error has stopped falling. Published: 3000.
+        Largest number of training steps; training ends sooner if the error no longer decreases. Published: 3000.
     crop : int
-        Side of a father, pixels; of a smaller y all but s - 1 pixels, so that sons of every phase are seen.
+        Side of a father in pixels; for a smaller y it is that of y minus s - 1, so that sons of every phase occur.
     width, depth : int
-        Channels and convolutions.
+        Number of channels and of convolutions.
     rate : float
         First learning rate.
     back_projections : int
-        Steps x ← x + bicubic(y − (x ⊗ k)↓s), for each flip and again for the median. Published: 2 where the kernel
-        is given, none under noise (`NOISY`).
+        Number of steps x ← x + bicubic(y − (x ⊗ k)↓s), for each flip and again for the median. Published: 2 if the
+        kernel is given, none under noise (`NOISY`).
     seed : int
         Seed of the weights, crops and noise.
 
@@ -173,10 +174,6 @@ def _projected(x: Tensor, y: Tensor, kernel: Tensor, degradation: Degradation, r
     valid = degradation.padding is Padding.VALID
     op = replace(degradation, padding=Padding.REPLICATE) if valid else degradation  # x is the picture without a border
     for _ in range(rounds):
-        x = (x + bicubic_residual(y - op(x, kernel), degradation)).clamp(0, 1)
+        residual = (y - op(x, kernel) + 1) / 2  # of 0..1, which `bicubic` clips to
+        x = (x + (2 * bicubic(residual, degradation.scale, degradation.alignment) - 1)).clamp(0, 1)
     return x.clamp(0, 1)
-
-
-def bicubic_residual(residual: Tensor, degradation: Degradation) -> Tensor:
-    """Enlarge a signed residual (1, C, h, w) of values in -1..1 on the degradation's grid."""
-    return 2 * bicubic((residual + 1) / 2, degradation.scale, degradation.alignment) - 1

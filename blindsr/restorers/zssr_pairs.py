@@ -1,4 +1,4 @@
-"""The training pairs of ZSSR: pieces of the LR image, and what its own degradation makes of them."""
+"""The training pairs of ZSSR (Shocher, Cohen, Irani, CVPR 2018): crops of the LR image and their degraded versions."""
 
 from __future__ import annotations
 
@@ -15,19 +15,32 @@ from blindsr.operators.degradation import Degradation, Padding
 Flip = Callable[[Tensor], Tensor]
 
 AS_IS, UNTOUCHED = 0.05, 0.5
-"""Shares of fathers that are a plain crop, and a plain or flipped one; the rest is warped."""
+"""Probabilities that a father is an unchanged crop, and that it is an unchanged or flipped one; the rest is warped."""
 LEAST_SCALE, STRETCH, SHEAR = 0.5, 0.25, 0.1
-"""Warps: smallest scale; standard deviations of the scales' difference between the axes and of the shear."""
+"""Warps: smallest scale; standard deviations of the difference in scale between the axes, and of the shear."""
 SYMMETRIC = 0.1
-"""Share of a kernel's mass that a flip may move for the kernel to count as symmetric under it."""
+"""Largest fraction of a kernel's mass that a flip may move if the kernel is to count as symmetric under it."""
 LEAST_SON = 4
-"""Smallest side of a son, LR pixels of it, where nothing is assumed of its border."""
+"""Smallest side of a son in pixels if its degradation uses no padding."""
 
 
 class Fathers:
-    """Pieces of y (1, C, h, w), and what the degradation makes of them; every random draw comes from `source`.
+    """Random crops of an LR image, and their degradation.
 
-    A piece has sides of at most `crop`. Nothing is assumed beyond its border where its size allows that.
+    The degradation of a crop uses no padding if the crop is large enough (see `LEAST_SON`), else it repeats the border.
+
+    Parameters
+    ----------
+    y : Tensor
+        LR image (1, C, h, w), values 0..1.
+    kernel : Tensor
+        Blur kernel (1, 1, K, K).
+    degradation : Degradation
+        Scale, kernel size, alignment, padding.
+    crop : int
+        Largest side of a crop, in pixels of y.
+    source : torch.Generator
+        Source of all randomness.
     """
 
     def __init__(self, y: Tensor, kernel: Tensor, degradation: Degradation, crop: int, source: torch.Generator) -> None:
@@ -41,13 +54,13 @@ class Fathers:
         self.flips = [there for there, _ in symmetries(kernel, degradation)]
 
     def son_and_father(self, piece: Tensor) -> tuple[Tensor, Tensor]:
-        """Degrade a piece (1, C, H, W), cut to a size that fits; return the son and the part of the piece it shows."""
+        """Cut a crop (1, C, H, W) to a size that fits and degrade it; return the son and the region that it shows."""
         h, w = self.part.hr_shape(*self.part.lr_shape(*piece.shape[-2:]))
         piece = piece[..., :h, :w]
         return self.part(piece, self.kernel), self.part.crop(piece)
 
     def draw(self) -> Tensor:
-        """A random piece."""
+        """Draw a father (1, C, H, W)."""
         chance, flip = (float(u) for u in torch.rand(2, generator=self.source))
         if chance < UNTOUCHED:
             piece = self._cut()
@@ -62,7 +75,7 @@ class Fathers:
         return self.y[..., top : top + height, left : left + width]
 
     def _warped(self, turned: bool) -> Tensor:
-        """A piece scaled down, stretched, sheared, and turned if so asked."""
+        """A crop under a random affine map: scaled down, stretched, sheared and, if `turned`, rotated."""
         u = torch.rand(4, generator=self.source, dtype=torch.float64)
         stretch, *shears = torch.randn(3, generator=self.source, dtype=torch.float64)
         scale = LEAST_SCALE + (1 - LEAST_SCALE) * u[0]
@@ -82,9 +95,9 @@ class Fathers:
 
 
 def warp(image: Tensor, matrix: Tensor, center: tuple[float, float], size: tuple[int, int]) -> Tensor:
-    """Read an image (1, C, h, w) at positions matrix · u + center, u (row, column) about the middle of the result.
+    """Sample an image (1, C, h, w) at matrix · u + center, where u is (row, column) from the middle of the result.
 
-    Bicubic, mirrored beyond the border, clipped to 0..1; the result is (1, C, *size).
+    The interpolation is bicubic with reflection at the border, clipped to 0..1; the result is (1, C, *size).
     """
     h, w = image.shape[-2:]
     rows, columns = (torch.arange(n, dtype=torch.float64) - (n - 1) / 2 for n in size)
@@ -95,9 +108,9 @@ def warp(image: Tensor, matrix: Tensor, center: tuple[float, float], size: tuple
 
 
 def symmetries(kernel: Tensor, degradation: Degradation) -> list[tuple[Flip, Flip]]:
-    """Flips and quarter turns (there, back) that leave a kernel (1, 1, K, K) as it is, the identity first.
+    """Flips and quarter turns about (K - s)/2, each with its inverse, that leave a kernel (1, 1, K, K) unchanged.
 
-    About the nominal centre (K - s)/2; `SYMMETRIC` says how much of the kernel may move.
+    The identity comes first; `SYMMETRIC` says how much of the kernel's mass may move.
     """
     n = degradation.kernel_size - degradation.scale + 1  # rows and columns 0 .. K - s lie about the centre
     middle = kernel[..., : max(n, 0), : max(n, 0)]

@@ -1,7 +1,7 @@
 """What a warm-up learns: step sizes and the covariance of the target.
 
-All rules are pure updates of small records, over one or several blocks of chains (in tempering one block for each
-temperature).
+Every rule updates a small immutable record for one or several blocks of chains; parallel tempering has one block for
+each temperature.
 """
 
 from __future__ import annotations
@@ -17,26 +17,35 @@ from blindsr.samplers.metric import Metric
 
 @dataclass(frozen=True)
 class DualAveraging:
-    """Step sizes by dual averaging (Nesterov 2009; Hoffman and Gelman 2014, Algorithm 5)."""
+    """Step sizes by dual averaging (Nesterov 2009; Hoffman and Gelman 2014, Algorithm 5, with its constants).
 
-    # log_step, log_mean: Logarithm of the step size to try next, and of the averaged one that is kept; one value for
-    # each block
+    Attributes
+    ----------
+    log_step, log_mean : Tensor
+        (blocks,) logarithms of the step size to try next, and of the averaged one that is kept in the end.
+    centre, error : Tensor
+        (blocks,) the value that log steps are shrunk towards, and the running mean of `target` minus the acceptance.
+    target : float
+        Acceptance rate to aim at, in (0, 1).
+    count : int
+        Number of updates so far.
+    """
+
     log_step: Tensor
     log_mean: Tensor
-    # centre, error: The value that log steps shrink towards, and the running error of the acceptance
     centre: Tensor
     error: Tensor
-    target: float  # Acceptance rate to aim at
-    count: int = 0  # Updates so far
+    target: float
+    count: int = 0
 
     @classmethod
     def begin(cls, step: Tensor, target: float) -> DualAveraging:
-        """Begin at a step size, one for each block."""
+        """Start from one step size for each block, (blocks,)."""
         log_step = step.log()
         return cls(log_step, log_step, log_step + math.log(2), torch.zeros_like(step), target)
 
     def update(self, acceptance: Tensor) -> DualAveraging:
-        """Learn from the mean acceptance of each block."""
+        """Update from the mean acceptance (blocks,) of the last transition."""
         count = self.count + 1
         share = 1 / (count + 10)
         error = (1 - share) * self.error + share * (self.target - acceptance)
@@ -49,36 +58,49 @@ class DualAveraging:
 def harmonic_mean(acceptance: Tensor) -> Tensor:
     """Harmonic mean over the last axis, which protects the slowest chains (Hoffman, Radul and Sountsov 2021).
 
-    Values are clamped at 0.02 from below first; otherwise a single bad proposal would dominate the mean.
+    Values below 0.02 are first raised to it; otherwise a single bad proposal would dominate the mean.
     """
     return 1 / acceptance.clamp_min(0.02).reciprocal().mean(-1)
 
 
 @dataclass(frozen=True)
 class Moments:
-    """Running first and second moments of blocks of chains, with the autocorrelation of squares at lag one."""
+    """Running moments of blocks of chains, and the lag-one autocorrelation of their squares.
 
-    origin: Tensor  # (blocks, 1, dim) point the moments are taken about
-    last: Tensor | None  # (blocks, chains, dim) positions at the last update, less the origin
-    count: int  # Draws of each block
-    # first, square, fourth, lagged: Sums of the positions, their squares and fourth powers, and of squares times the
-    # last ones: (blocks, dim)
+    Attributes
+    ----------
+    origin : Tensor
+        (blocks, 1, dim), the point about which the moments are taken.
+    last : Tensor or None
+        (blocks, chains, dim), the positions at the last update minus the origin.
+    count : int
+        Number of draws in each block.
+    first, square, fourth, lagged : Tensor
+        (blocks, dim), sums of the positions, of their squares and fourth powers, and of each square times the one
+        before it.
+    product : Tensor or None
+        (blocks, dim, dim), sum of outer products, for a dense metric.
+    """
+
+    origin: Tensor
+    last: Tensor | None
+    count: int
     first: Tensor
     square: Tensor
     fourth: Tensor
     lagged: Tensor
-    product: Tensor | None  # (blocks, dim, dim) sum of outer products, for a dense metric
+    product: Tensor | None
 
     @classmethod
     def begin(cls, position: Tensor, *, dense: bool) -> Moments:
-        """Begin, with nothing counted, about the mean of positions (blocks, chains, dim)."""
+        """Start without draws; the origin is the mean of the positions (blocks, chains, dim)."""
         origin = position.mean(1, keepdim=True)
         zero = torch.zeros_like(origin[:, 0])
         product = zero.new_zeros(*zero.shape, zero.shape[-1]) if dense else None
         return cls(origin, None, 0, zero, zero, zero, zero, product)
 
     def update(self, position: Tensor) -> Moments:
-        """Count positions (blocks, chains, dim)."""
+        """Add the positions (blocks, chains, dim)."""
         x = position - self.origin
         lagged = self.lagged if self.last is None else self.lagged + (x * self.last).square().sum(1)
         product = None if self.product is None else self.product + x.mT @ x
@@ -93,9 +115,10 @@ class Moments:
         return self.origin + (self.first / self.count)[:, None]
 
     def effective_draws(self) -> Tensor:
-        """Independent draws of each block (blocks,), for squares: n (1 - ρ)/(1 + ρ), ρ their mean lag-one correlation.
+        """Effective sample size of the squares in each block (blocks,): n (1 - ρ)/(1 + ρ).
 
-        A covariance is made of products; where a trajectory of half a period takes w to -w, they repeat.
+        ρ is the mean lag-one autocorrelation of the squares. Squares count because a covariance is a mean of products:
+        a trajectory of half a period takes w to -w, which changes the draw but not its products.
         """
         mean = self.square / self.count
         spread = (self.fourth / self.count - mean.square()).clamp_min(1e-300)
@@ -104,11 +127,11 @@ class Moments:
         return (self.count * (1 - rho) / (1 + rho)).clamp_min(1.0)
 
     def metric(self, frame: Metric, *, weight: float = 5.0) -> Metric:
-        """Metric from these moments, shrunk in the coordinates that `frame` whitens.
+        """Estimate a metric from these moments, with shrinkage in the coordinates that `frame` whitens.
 
-        Variances are shrunk towards the frame's (as if it held `weight` independent draws, in the logarithm),
-        correlations towards none with the weight of Schäfer and Strimmer 2005, λ = Σ Var(r_ij) / Σ r_ij², at the
-        effective draws, or with that of the frame where it is more.
+        Logarithms of variances are shrunk towards those of the frame, which counts as `weight` independent draws.
+        Correlations are shrunk towards zero with the intensity λ = Σ Var(r_ij) / Σ r_ij² of Schäfer and Strimmer 2005,
+        taken at the effective sample size, or with the weight of the frame if that is larger.
         """
         n = self.effective_draws()
         mean = self.first / self.count
@@ -134,6 +157,6 @@ class Moments:
 
 
 def _shrunk_scale(variance: Tensor, trust: Tensor) -> Tensor:
-    """Standard deviations in the frame's units, their logarithm shrunk towards zero; 1 where nothing has moved."""
+    """Standard deviations in the frame's units with their logarithms shrunk towards zero; 1 where no chain moved."""
     moved = torch.where(variance > 1e-24, variance, 1.0)
     return (0.5 * trust * moved.log()).exp()

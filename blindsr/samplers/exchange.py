@@ -68,7 +68,9 @@ class TemperingTransition:
     def advance(self, state: State, generator: torch.Generator) -> tuple[State, Info, Tensor]:
         """Return the new state, info on the moving rungs ((rungs - 1) x chains), and rejection rates (rungs - 1,)."""
         chains = len(state.position) // self.rungs
-        moved, info = self._inner(chains).step(_rows(state, 0, -chains), generator)
+        assert state.gradient is not None
+        warm = State(state.position[:-chains], state.log_prob[:-chains], state.gradient[:-chains])
+        moved, info = self._inner(chains).step(warm, generator)
         fresh = self.target.sample_prior(chains, generator=generator).to(moved.position)
         position = torch.cat([moved.position, fresh])
         with torch.enable_grad():
@@ -114,8 +116,3 @@ class TemperingTransition:
         step = self.step_size.repeat_interleave(chains)[:, None]
         length = self.length * float(self.step_size.mean() / self.step_size[0])
         return HmcTransition(density, self.metric, step, length, self.max_steps)
-
-
-def _rows(state: State, begin: int, end: int) -> State:
-    gradient = None if state.gradient is None else state.gradient[begin:end]
-    return State(state.position[begin:end], state.log_prob[begin:end], gradient)

@@ -2,10 +2,11 @@
 
     z ← z − (δ²/2) c ∇U(z) + δ c ξ,      U(z) = −log p(y | z) + ‖z‖²/2,  ξ ~ N(0, I),  c = min(1, limit / ‖∇U‖)
 
-Without a limit (c = 1) this is the unadjusted Langevin algorithm, as in the paper; for small δ its law is close to the
-posterior of z. The published code, and the defaults here, limit the gradient's length to 1, scale the noise by the same
-c, and leave the noise out of the later steps. At an image's dimension c is so small that this is a short descent with a
-trace of noise, and no sampler: with no data at all its variance in d dimensions is about d^(-1/3), not 1.
+Without a limit (c = 1) this is the unadjusted Langevin algorithm of the paper, whose stationary distribution approaches
+the posterior of z as δ goes to zero. The published code, and the defaults here, clip the norm of the gradient at 1,
+scale the noise by the same c, and add noise in the first steps only. In the dimension of an image c is so small that
+this amounts to a short gradient descent with little noise rather than to sampling: without any data its variance in d
+dimensions is about d^(-1/3) instead of 1.
 
 Reference
 ---------
@@ -29,18 +30,18 @@ class LatentLangevin:
     Parameters
     ----------
     steps : int
-        Steps.
+        Number of steps, at least 1.
     delta : float
-        δ.
+        Step size δ, above 0.
     limit : float or None
-        Largest length of the gradient; None for no limit.
+        Largest norm of the gradient, above 0; None for no limit.
     noisy : int or None
-        Steps that have noise, the first ones; None for all.
+        Number of steps, counted from the first, that add noise; None for all.
 
     Raises
     ------
     ValueError
-        If a number is not positive.
+        If `steps` is below 1, or `delta` or `limit` is not positive.
     """
 
     steps: int = 5
@@ -53,9 +54,9 @@ class LatentLangevin:
             raise ValueError("latent Langevin: need steps of at least 1, delta and limit above 0")
 
     def __call__(self, z: Tensor, misfit: Callable[[Tensor], Tensor], generator: torch.Generator) -> Tensor:
-        """Move a latent z of any shape; the result has its shape and is detached.
+        """Return z, a tensor of any shape, after the steps; the result is detached.
 
-        `misfit` gives −log p(y | z), a scalar that is differentiable in z; the generator is on the CPU.
+        `misfit` maps z to the scalar −log p(y | z) and must be differentiable; the generator is on the CPU.
         """
         z = z.detach()
         for i in range(self.steps):

@@ -1,4 +1,4 @@
-"""The scale of a move: positions z and whitened coordinates w, z = L w, with L Lᵀ near the covariance of the target."""
+"""The metric of a sampler: whitened coordinates w with z = L w, where L Lᵀ approximates the covariance of z."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ class Metric:
     Parameters
     ----------
     factor : Tensor
-        L: (dim,) standard deviations, (dim, dim) a lower triangular factor of a covariance, or (blocks, dim, dim) one
-        factor for each block of successive rows.
+        L, float64: standard deviations (dim,), the lower Cholesky factor of a covariance (dim, dim), or one such factor
+        for each block of successive rows (blocks, dim, dim).
     """
 
     factor: Tensor
@@ -54,9 +54,12 @@ class Metric:
 
 
 def metric_of(covariance: Tensor) -> Metric:
-    """Metric of a covariance (dim, dim), or of variances (dim,).
+    """Return the metric of a covariance (dim, dim), or of variances (dim,).
 
-    Raises ValueError if it is not finite or not positive definite.
+    Raises
+    ------
+    ValueError
+        If the covariance is not finite or not positive definite.
     """
     covariance = covariance.detach().to(torch.float64)
     if covariance.ndim == 1:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -52,8 +52,7 @@ class Potential:
         return -value[0]
 
 
-@dataclass(frozen=True)
-class _Chain:
+class _Chain(NamedTuple):
     """One chain: positions (draws, dim), and a value for each draw."""
 
     position: Tensor
@@ -122,15 +121,7 @@ class PyroNuts(Sampler):
             done.append(chain)
         if not done:
             return self.no_chains(target, request, potential.calls, began)
-        log_prob = torch.stack([c.log_prob for c in done])
-        kept = Kept(
-            torch.stack([c.position for c in done]),
-            log_prob,
-            torch.stack([c.acceptance for c in done]),
-            -log_prob,
-            torch.stack([c.divergent for c in done]),
-            potential.calls,
-        )
+        kept = Kept.stacked([c[:4] for c in done], potential.calls)
         step = torch.tensor([c.step_size for c in done], dtype=torch.float64)
         tuning = {"step_size": float(step.mean())}
         return self.chains(target, request, kept, step, potential.calls, began, tuning)

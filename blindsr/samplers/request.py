@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -86,6 +86,12 @@ class Kept:
     energy: Tensor
     divergent: Tensor
     gradients: int  # Evaluations for each chain
+
+    @classmethod
+    def stacked(cls, chains: Sequence[tuple[Tensor, Tensor, Tensor, Tensor]], gradients: int) -> Kept:
+        """Stack chains, each with positions, log densities, acceptances and divergences; the energy is -log_prob."""
+        position, log_prob, acceptance, divergent = (torch.stack(v) for v in zip(*chains, strict=True))
+        return cls(position, log_prob, acceptance, -log_prob, divergent, gradients)
 
 
 def collect(transition: Transition, state: State, request: Request, rows: int | None = None) -> Kept:

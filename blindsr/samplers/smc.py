@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import torch
 from torch import Tensor
@@ -23,7 +23,7 @@ from blindsr.samplers.hmc import HmcTransition
 from blindsr.samplers.metric import Metric
 from blindsr.samplers.request import Kept, Request
 from blindsr.samplers.sampler import Sampler
-from blindsr.samplers.tempered import Tempered, as_bayes, log_likelihood
+from blindsr.samplers.tempered import Tempered, log_likelihood
 
 ESS_SHARE = 0.5
 """Effective sample size of the weights of a stage, as a share of the particles."""
@@ -173,7 +173,7 @@ class Smc(Sampler):
 
     def run(self, target: Target, request: Request) -> Chains:
         """Carry populations from the prior to the posterior; those unfinished at the deadline are left out."""
-        began, bayes = time.perf_counter(), as_bayes(target)
+        began, bayes = time.perf_counter(), cast(BayesTarget, target)
         request = replace(request, warmup=0, thin=1)
         done: list[Population] = []
         for _ in range(request.chains):
@@ -183,15 +183,8 @@ class Smc(Sampler):
             done.append(population)
         if not done:
             return self.no_chains(target, request, 0, began)
-        log_prob = torch.stack([p.state.log_prob for p in done])
-        kept = Kept(
-            torch.stack([p.state.position for p in done]),
-            log_prob,
-            torch.stack([p.acceptance for p in done]),
-            -log_prob,
-            torch.stack([p.divergent for p in done]),
-            sum(p.gradients for p in done),
-        )
+        rows = [(p.state.position, p.state.log_prob, p.acceptance, p.divergent) for p in done]
+        kept = Kept.stacked(rows, sum(p.gradients for p in done))
         evidence = torch.tensor([p.log_evidence for p in done], dtype=torch.float64)
         tuning = {
             "log_evidence_mean": float(evidence.mean()),

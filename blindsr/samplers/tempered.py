@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from blindsr.posteriors.base import BayesTarget, Target
+from blindsr.posteriors.base import BayesTarget
 
 
 @dataclass(frozen=True)
@@ -21,13 +20,6 @@ class Tempered:
     def log_prob(self, z: Tensor) -> Tensor:
         """Log prior plus β times the log likelihood of z (n, dim): (n,)."""
         return self.target.log_prior(z) + self.beta * self.target.log_likelihood(z)
-
-
-def as_bayes(target: Target) -> BayesTarget:
-    """Return the target, typed as one with prior and likelihood; `table.sample` has checked that it is one."""
-    as_any: Any = target
-    bayes: BayesTarget = as_any
-    return bayes
 
 
 def log_likelihood(target: BayesTarget, z: Tensor) -> Tensor:

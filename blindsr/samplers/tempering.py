@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import torch
 from torch import Tensor
@@ -18,7 +18,6 @@ from blindsr.samplers.exchange import TemperingTransition
 from blindsr.samplers.metric import Metric
 from blindsr.samplers.request import Request, collect
 from blindsr.samplers.sampler import Sampler
-from blindsr.samplers.tempered import as_bayes
 
 FIRST_RUNGS, FEWEST, MOST = 12, 4, 40
 """Number of temperatures at first, and the fewest and most that the warm-up may choose."""
@@ -147,7 +146,7 @@ class Tempering(Sampler):
 
     def run(self, target: Target, request: Request) -> Chains:
         """Tune the temperatures, then keep the draws at β = 1."""
-        began, bayes = time.perf_counter(), as_bayes(target)
+        began, bayes = time.perf_counter(), cast(BayesTarget, target)
         position, _ = request.start(target)
         at = self._warm_up(bayes, position, request)
         transition = replace(at.transition, step_size=at.step.log_mean.exp())

@@ -1,4 +1,4 @@
-"""Pixel-wise uncertainty of a restored image: kernel draws sent through a restorer, and error-uncertainty curves."""
+"""Pixel-wise uncertainty of a restored image from draws of the kernel, and error-uncertainty curves."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FRACTIONS = 50
-"""Points of an error-uncertainty curve."""
+"""Number of points of an error-uncertainty curve."""
 
 
 @dataclass(frozen=True)
@@ -35,11 +35,11 @@ class UncertaintyMap:
     Attributes
     ----------
     mean : Tensor
-        The image (1, C, H, W), values 0..1: the mean of the draws, or the result that the map is about.
+        The image (1, C, H, W), values 0..1: the mean of the draws, or the result whose uncertainty is mapped.
     std : Tensor
         (1, C, H, W), or (1, 1, H, W) for the luma alone: standard deviations in units of the image, 0..1.
     n : int
-        Number of draws that it was made from.
+        Number of draws behind the standard deviations.
     """
 
     mean: Tensor
@@ -48,14 +48,14 @@ class UncertaintyMap:
 
 
 def check_inputs(y: Tensor, kernels: Tensor, degradation: Degradation, noise_std: float) -> None:
-    """Raise ValueError unless y is (1, C, h, w), the kernels (n, 1, K, K) with n ≥ 2, all finite, the noise ≥ 0."""
+    """Raise ValueError unless y is (1, C, h, w), the kernels are (n, 1, K, K), n ≥ 2, all is finite, and noise ≥ 0."""
     k = degradation.kernel_size
     if y.ndim != 4 or y.shape[0] != 1:
         raise ValueError(f"the image has shape {tuple(y.shape)}: (1, channels, height, width) is needed")
     if kernels.ndim != 4 or kernels.shape[1:] != (1, k, k) or len(kernels) < 2:
         raise ValueError(f"kernel draws have shape {tuple(kernels.shape)}: (n, 1, {k}, {k}) with n >= 2 is needed")
     if not bool(torch.isfinite(y).all()) or not bool(torch.isfinite(kernels).all()):
-        raise ValueError("the image or the kernel draws hold NaN or infinite values")
+        raise ValueError("the image or the kernel draws contain NaN or infinite values")
     check_noise(noise_std)
 
 
@@ -71,10 +71,10 @@ def uncertainty_map(
     bootstrap: bool = False,
     interrupt: Callable[[], bool] | None = None,
 ) -> UncertaintyMap:
-    """Restore the image with each kernel draw and return mean and standard deviation over the draws.
+    """Restore the image with each draw of the kernel, and return the mean and standard deviation of the results.
 
-    The spread is that of the kernel and, with `bootstrap`, of the noise. It leaves out what the restorer's prior gets
-    wrong and what lies in the operator's null space, which is most of the error (see
+    The standard deviation covers the uncertainty of the kernel and, with `bootstrap`, the noise. It does not cover the
+    bias of the restorer's prior or the null space of the operator, which make up most of the error (see
     `image_posterior.restoration_uncertainty`).
 
     Parameters
@@ -82,7 +82,7 @@ def uncertainty_map(
     y : Tensor
         LR image (1, C, h, w), values 0..1.
     kernels : Tensor
-        Draws (n, 1, K, K), n of at least 2.
+        Draws (n, 1, K, K) with n ≥ 2.
     restorer : Restorer
         Any restorer.
     degradation : Degradation
@@ -90,17 +90,17 @@ def uncertainty_map(
     noise_std : float
         Noise level, units of 0..1.
     generator : torch.Generator
-        For the bootstrap.
+        Source of the noise of the bootstrap.
     bootstrap : bool
-        Parametric bootstrap (Efron 1979): for each kernel k, degrade the restored image again, without and with fresh
-        noise, and restore both; x_i = R(y) + R((R(y) ⊗ k)↓s + n) − R((R(y) ⊗ k)↓s).
+        Parametric bootstrap (Efron 1979): for each kernel k, degrade the restored image R(y) again, with and without
+        new noise n, and restore both; the draw is x_i = R(y) + R((R(y) ⊗ k)↓s + n) − R((R(y) ⊗ k)↓s).
     interrupt : callable, optional
-        Asked after each draw; once it says True (and two draws are there), the map of those is returned.
+        Called after each draw; once it returns True and there are two draws, the map of the draws so far is returned.
 
     Raises
     ------
     ValueError
-        If a shape or a value is bad.
+        If a shape does not fit, or a value is not finite or out of range.
     """
     check_inputs(y, kernels, degradation, noise_std)
     moments = RunningMoments()
@@ -118,31 +118,32 @@ def uncertainty_map(
 
 
 def as_map(moments: RunningMoments, like: Tensor) -> UncertaintyMap:
-    """Return mean and standard deviation (divisor n − 1) of images as a map, with the type and device of `like`."""
+    """Return the mean and standard deviation (divisor n − 1) of images, with the dtype and device of `like`."""
     mean, std = (v[None].to(like) for v in (moments.mean, moments.std(1)))
     return UncertaintyMap(mean, std, moments.count)
 
 
 def _degrade(x: Tensor, kernel: Tensor, y: Tensor, degradation: Degradation) -> Tensor:
-    """Degrade a picture to the size of y; where its surroundings are unknown, its edge is repeated."""
+    """Degrade an image to the size of y; where pixels beyond its border are needed, the border is repeated."""
     canvas = Canvas(y, kernel, degradation)
     return canvas.degrade(canvas.fill(x.double())).to(y)
 
 
 @dataclass(frozen=True)
 class Sparsification:
-    """Error of the remaining pixels when the most uncertain ones are left out.
+    """Error of the remaining pixels after the most uncertain ones have been left out.
 
     Attributes
     ----------
     fractions : Tensor
-        (m,) share of the pixels that are left out, from 0.
+        (m,) fractions of the pixels that are left out, from 0.
     error, oracle : Tensor
-        (m,) mean absolute error of the rest over that of all pixels: leaving out the largest std, or the largest error.
+        (m,) mean absolute error of the remaining pixels relative to that of all pixels, when those with the largest
+        standard deviation, or with the largest error, are left out first.
     ause, ause_random : float
-        Area between the curve and the oracle's (0: perfect ranking), and the same for a random order.
+        Area between the curve and that of the oracle (0 for a perfect ranking), and the same for a random order.
     spearman : float
-        Rank correlation of std and absolute error.
+        Spearman rank correlation of the standard deviation and the absolute error.
     """
 
     fractions: Tensor
@@ -166,20 +167,21 @@ def sparsification(std: Tensor, error: Tensor) -> Sparsification:
     Raises
     ------
     ValueError
-        If the shapes differ, values are not finite, there are fewer than 50 pixels or the error is zero throughout.
+        If the shapes differ, values are not finite, there are fewer than 50 pixels or the error is zero in
+        every pixel.
     """
     from scipy.stats import spearmanr
 
     if std.shape != error.shape or std.numel() < FRACTIONS:
         raise ValueError(
-            f"error-uncertainty curve: std {tuple(std.shape)} and error {tuple(error.shape)} must agree, and hold at "
-            f"least {FRACTIONS} pixels"
+            f"error-uncertainty curve: std {tuple(std.shape)} and error {tuple(error.shape)} must have the same "
+            f"shape and at least {FRACTIONS} pixels"
         )
     s, e = std.flatten().double(), error.flatten().double().abs()
     if not bool(torch.isfinite(s).all()) or not bool(torch.isfinite(e).all()):
-        raise ValueError("error-uncertainty curve: std or error hold NaN or infinite values")
+        raise ValueError("error-uncertainty curve: std or error contains NaN or infinite values")
     if not float(e.max()) > 0:
-        raise ValueError("error-uncertainty curve: the error is zero throughout, there is nothing to rank")
+        raise ValueError("error-uncertainty curve: the error is zero in every pixel, so there is nothing to rank")
     fractions = torch.arange(FRACTIONS, dtype=torch.float64) / FRACTIONS
     kept = (len(e) * (1 - fractions)).round().long()
 
@@ -193,9 +195,19 @@ def sparsification(std: Tensor, error: Tensor) -> Sparsification:
 
 
 def save_uncertainty(folder: Path, found: UncertaintyMap) -> None:
-    """Write uncertainty.npy (std, float32, (H, W) or (H, W, C), units of 0..1), .png and .json into a folder.
+    """Write uncertainty.npy (standard deviations, float32, (H, W) or (H, W, C), units of 0..1), .png and .json.
 
-    Raises UserError if a file cannot be written.
+    Parameters
+    ----------
+    folder : Path
+        Where to write the files.
+    found : UncertaintyMap
+        The map.
+
+    Raises
+    ------
+    UserError
+        If a file cannot be written.
     """
     std = found.std[0].permute(1, 2, 0).float().cpu().numpy()
     std = std[..., 0] if std.shape[2] == 1 else std
@@ -215,7 +227,15 @@ def save_uncertainty(folder: Path, found: UncertaintyMap) -> None:
 
 
 def draw_uncertainty(found: UncertaintyMap, truth: Tensor | None = None) -> Figure:
-    """Draw the image, its standard deviation and, if the truth is given, the absolute error of its luma."""
+    """Plot the image, its standard deviation and, if the truth is given, the absolute error of its luma.
+
+    Parameters
+    ----------
+    found : UncertaintyMap
+        The map.
+    truth : Tensor, optional
+        True image (1, C, H, W), values 0..1.
+    """
     picture = found.mean[0].permute(1, 2, 0).clamp(0, 1).cpu().numpy()
     maps = [("Standard deviation", 255 * found.std[0].double().square().mean(0).sqrt().cpu().numpy())]
     if truth is not None:
@@ -235,7 +255,7 @@ def draw_uncertainty(found: UncertaintyMap, truth: Tensor | None = None) -> Figu
 
 
 def draw_sparsification(curves: dict[str, Sparsification]) -> Figure:
-    """Draw error-uncertainty curves by name, with the oracle of the first curve and the line of a random order."""
+    """Plot error-uncertainty curves by name, with the oracle of the first one and the line of a random order."""
     figure = new_figure(9.2, 4.4, dpi=150)
     axes = figure.subplots()
     for name, curve in curves.items():
