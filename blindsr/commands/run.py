@@ -156,7 +156,9 @@ def _solved(path: Path, y: Tensor, where: Conditions, keeper: Keeper) -> tuple[R
     facts: dict[str, Any] = {}
     if restorer is not None:
         noise = method.restoration_noise(found, y, d)
-        image, tiles, ended = restored(restorer, y, kernel, d, noise, where.interrupt, where.deadline, where.say)
+        image, tiles, ended = restored(
+            restorer, y, kernel, d.for_kernel(kernel), noise, where.interrupt, where.deadline, where.say
+        )
         found, reason = replace(found, image=image), ended or reason
         if restorer.needs_noise:
             facts["noise_std"] = noise
@@ -177,7 +179,9 @@ def _afterwards(
     settings, entries = where.settings, dict[str, Any]()
     estimator, d = settings.composed.estimator, settings.degradation
     if settings.sampling is not None:
-        scene = Scene(y, first.image.cpu(), first.kernel.cpu(), d, found.posterior, truth.kernel)
+        scene = Scene(
+            y, first.image.cpu(), first.kernel.cpu(), d.for_kernel(first.kernel), found.posterior, truth.kernel
+        )
         entries["posterior"] = sample_posterior(
             folder, settings.sampling, scene, estimator.prior, settings.seed, where.why_stopped, where.say
         )

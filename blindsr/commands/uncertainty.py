@@ -121,7 +121,8 @@ def _inputs(folder: Path, record: dict[str, Any]) -> tuple[Tensor, Tensor, Tenso
             f"{folder / 'sr.png'}: {image.shape[-1]}x{image.shape[-2]} pixels are too many for a map "
             f"(at most {LARGEST}); run on a crop of the picture"
         )
-    return y, image, read_kernel(folder / "kernel.npy")[0], _degradation(record)
+    kernel = read_kernel(folder / "kernel.npy")[0]
+    return y, image, kernel, _degradation(record).for_kernel(kernel)
 
 
 def _chains(folder: Path) -> Tensor | None:

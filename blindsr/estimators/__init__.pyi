@@ -5,6 +5,7 @@ from .base import Estimation as Estimation
 from .base import Estimator as Estimator
 from .base import Finished as Finished
 from .base import Metrics as Metrics
+from .free_form import FreeFormEstimator as FreeFormEstimator
 from .kernelgan.game import KernelGan as KernelGan
 from .loop import JointLoop as JointLoop
 from .problem import KernelBlock as KernelBlock

@@ -131,5 +131,5 @@ class Method:
             return found
         kernel = pixel_average(degradation) if found.kernel is None else found.kernel
         noise = self.restoration_noise(found, y, degradation)
-        image = restore(restorer, y, kernel, degradation, noise)
+        image = restore(restorer, y, kernel, degradation.for_kernel(kernel), noise)
         return replace(found, image=image, noise_std=noise if restorer.needs_noise else found.noise_std)

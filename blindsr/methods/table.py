@@ -12,6 +12,7 @@ from typing import Any
 from blindsr.errors import UserError
 from blindsr.estimators.assumed import NoKernel
 from blindsr.estimators.base import Estimator
+from blindsr.estimators.free_form import FreeFormEstimator
 from blindsr.estimators.kernelgan.game import KernelGan
 from blindsr.estimators.spectral import KernelEstimator
 from blindsr.estimators.stopping import MovingVariance
@@ -116,6 +117,13 @@ METHODS: dict[str, Row] = {
             "internal GAN",
             KernelGan(),
             RESTORERS["zssr"],
+        ),
+        OtherRow(
+            "free-map",
+            "a kernel of any shape from edges and the spectra of y, then a MAP image; motion blur",
+            "free kernel, sparse edges and spectra",
+            FreeFormEstimator(),
+            RESTORERS["map"],
         ),
         OtherRow("bicubic", "interpolation (Keys 1981)", "none", NoKernel(), RESTORERS["bicubic"]),
         OtherRow("external", "a model of your own, by --restorer", "none", NoKernel(), RESTORERS["none"]),

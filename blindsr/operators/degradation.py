@@ -134,6 +134,11 @@ class Degradation:
         padding = Padding.VALID if self.kernel_size >= 2 * self.scale - 1 else Padding.REPLICATE
         return replace(self, padding=padding)
 
+    def for_kernel(self, kernel: Tensor) -> Degradation:
+        """Operator for a kernel (1, 1, K, K) of another size, centred in the same way."""
+        size = int(kernel.shape[-1])
+        return self if size == self.kernel_size else replace(self, kernel_size=size)
+
     def lr_shape(self, height: int, width: int) -> tuple[int, int]:
         """Return the size of y for an image x of this size (`x` is the extended image under VALID)."""
         n = self.kernel_size if self.padding is Padding.VALID else self.scale

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 
 def center_of_mass(kernels: Tensor) -> Tensor:
@@ -62,3 +63,9 @@ def tilted(kernels: Tensor, center: float, steps: int = 8) -> Tensor:
         k = k * weights[:, None]
         k = k / k.sum((2, 3), keepdim=True)
     return k
+
+
+def framed(kernels: Tensor, size: int) -> Tensor:
+    """Cut or pad kernels (..., K, K) to (..., size, size) about their middle; K and size are odd."""
+    gap = (size - kernels.shape[-1]) // 2
+    return F.pad(kernels, (gap, gap, gap, gap))

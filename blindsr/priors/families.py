@@ -18,7 +18,7 @@ from blindsr.operators.degradation import Degradation
 from blindsr.priors.base import KernelDensity, KernelPrior
 from blindsr.priors.flow import SUFFIX, flow_for
 from blindsr.priors.gaussian import GaussianKernelPrior
-from blindsr.priors.motion import CameraShakePrior, LineKernelPrior
+from blindsr.priors.motion import CameraShakePrior, ExposedShakePrior, LineKernelPrior
 from blindsr.priors.normal import DiskShape, GaussianShape, GeneralizedGaussianShape, LineShape, SmoothKernels
 from blindsr.priors.shaped import DiskKernelPrior, GeneralizedGaussianKernelPrior
 from blindsr.priors.simplex import SimplexPrior
@@ -87,6 +87,7 @@ FAMILIES: dict[str, KernelFamily] = {
             GaussianShape.of,
         ),
         KernelFamily("motion", "camera shake; no density", _sized(CameraShakePrior.protocol)),
+        KernelFamily("shake", "camera shake of 13 to 27 pixels; no density", _sized(ExposedShakePrior.protocol)),
         KernelFamily("line", "straight motion", _sized(LineKernelPrior.protocol), smooth=LineShape.of),
         KernelFamily("disk", "defocus", DiskKernelPrior, smooth=DiskShape.of),
         KernelFamily(

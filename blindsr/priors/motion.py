@@ -154,9 +154,70 @@ class CameraShakePrior:
     def sample(self, n: int, *, generator: torch.Generator) -> Tensor:
         """Draw n kernels (n, 1, K, K), non-negative, each summing to one."""
         path = shake_trajectories(n, generator=generator) * (self.extent * self.kernel_size)
-        path = path - path.mean(1, keepdim=True)
-        mid, last = self.center, self.kernel_size - 1
-        reach = torch.stack([path.real.amin(1), path.imag.amin(1)]).amin(0).neg() / mid
-        reach = torch.maximum(reach, torch.stack([path.real.amax(1), path.imag.amax(1)]).amax(0) / (last - mid))
-        path = path / reach.clamp_min(1)[:, None]
-        return splat((path + complex(mid, mid)).clone(), self.kernel_size)
+        return _rasterised(path - path.mean(1, keepdim=True), self.kernel_size, self.center)
+
+
+def _rasterised(path: Tensor, size: int, center: float) -> Tensor:
+    """Kernels (n, 1, size, size) of paths (n, steps) about `center`, shrunk where they would leave the kernel."""
+    last = size - 1
+    reach = torch.stack([path.real.amin(1), path.imag.amin(1)]).amin(0).neg() / center
+    reach = torch.maximum(reach, torch.stack([path.real.amax(1), path.imag.amax(1)]).amax(0) / (last - center))
+    path = path / reach.clamp_min(1)[:, None]
+    return splat((path + complex(center, center)).clone(), size)
+
+
+class ExposedShakePrior:
+    """Camera shake of a stated extent in pixels: an exposure catches only a part of a trajectory.
+
+    A whole trajectory of `shake_trajectories` turns so often that its kernel is a blob. Boracchi & Foi (2012, Sec. III)
+    cut it at the exposure time; measured kernels (Levin et al. 2009) are such parts, with one to three turns. Here a
+    part of U[0.1, 0.5] of the trajectory is scaled so that the longer side of its bounding box is U[low, high] pixels.
+
+    Parameters
+    ----------
+    kernel_size : int
+        Side K.
+    center : float
+        Centre of mass on both axes, pixels from index 0.
+    extent : tuple of float
+        (low, high), HR pixels. A path that would leave the kernel is shrunk to fit.
+
+    Raises
+    ------
+    ValueError
+        If the centre lies outside the kernel, or not 0 < low <= high.
+    """
+
+    EXPOSURE = (0.1, 0.5)
+    """Share of the trajectory that is caught: chosen by eye against the four measured kernels of KAIR."""
+
+    def __init__(self, kernel_size: int, center: float, extent: tuple[float, float] = (13.0, 27.0)) -> None:
+        if not 0 < center < kernel_size - 1 or not 0 < extent[0] <= extent[1]:
+            raise ValueError(f"camera shake: need a centre inside the kernel and 0 < low <= high, not {extent}")
+        self.kernel_size, self.center, self.extent = kernel_size, center, extent
+
+    @classmethod
+    def protocol(cls, scale: int, kernel_size: int = 0) -> ExposedShakePrior:
+        """Return shake of 13 to 27 pixels, or of 0.4 K to 0.9 K where the kernel is smaller than 31."""
+        k = kernel_size or default_kernel_size(scale)
+        low, high = ExposedShakePrior.limits(k)
+        return cls(k, (k - scale) / 2, (low, high))
+
+    @staticmethod
+    def limits(size: int) -> tuple[float, float]:
+        """Extents (low, high) for a kernel of a size: those of the measured kernels of Levin et al. where they fit."""
+        return min(13.0, 0.4 * size), min(27.0, 0.9 * size)
+
+    def sample(self, n: int, *, generator: torch.Generator) -> Tensor:
+        """Draw n kernels (n, 1, K, K), non-negative, each summing to one."""
+        whole = shake_trajectories(n, generator=generator)
+        steps, (least, most) = whole.shape[1], self.EXPOSURE
+        share = least + (most - least) * torch.rand(n, generator=generator)
+        first = steps // 4  # past the start, to which the pull is still weak
+        inside = torch.linspace(0, 1, steps // 2)[None] * (share * steps)[:, None]  # an even pace along the part
+        path = whole.gather(1, (first + inside).long().clamp_max(steps - 1))
+        sides = torch.stack([part.amax(1) - part.amin(1) for part in (path.real, path.imag)]).amax(0)
+        low, high = self.extent
+        extent = low + (high - low) * torch.rand(n, generator=generator)
+        path = path * (extent / sides.clamp_min(1e-6))[:, None]
+        return _rasterised(path - path.mean(1, keepdim=True), self.kernel_size, self.center)

@@ -27,7 +27,7 @@ from blindsr.io.images import Picture, write_png
 from blindsr.io.kernels import remove_kernel, write_kernel
 from blindsr.methods.base import Method
 from blindsr.operators.degradation import Degradation
-from blindsr.operators.kernels import center_of_mass, width
+from blindsr.operators.kernels import center_of_mass, framed, width
 from blindsr.restorers.base import Restorer
 from blindsr.restorers.bicubic import bicubic
 from blindsr.results.device import peak_memory_mib
@@ -93,7 +93,9 @@ def score(result: Result, truth: Truth, say: Callable[[str], None]) -> dict[str,
     if kernel is not None:
         scores |= {"kernel_width": float(width(kernel)), "kernel_center": center_of_mass(kernel)[0].tolist()}
         if truth.kernel is not None:
-            scores["kernel_psnr"] = kernel_psnr(kernel[0, 0].double().numpy(), truth.kernel[0, 0].double().numpy())
+            size = max(kernel.shape[-1], truth.kernel.shape[-1])
+            pair = (framed(k[0, 0].double(), size).numpy() for k in (kernel, truth.kernel))
+            scores["kernel_psnr"] = kernel_psnr(*pair)
     if truth.image is None:
         return scores
     x, t = (as_array(v.clamp(0, 1)) for v in _matched(result.image, truth.image))
