@@ -77,6 +77,7 @@ def measure(x: Tensor, kernel: Tensor, scale: int, usrnet: UsrNetRestorer) -> di
             pass
         found = run.estimate()
         scores[f"{name}_seconds"] = time.perf_counter() - start
+        scores[f"{name}_free"] = float((found.description or {}).get("family") == "free")
         fitted, noise = d.for_kernel(found.kernel), found.noise_std
         for restorer, image in (
             ("usrnet", usrnet(y, found.kernel, fitted, noise)),
@@ -92,7 +93,9 @@ def run(args: argparse.Namespace) -> None:
     usrnet = UsrNetRestorer(args.data / "weights" / "usrnet_tiny.pth")
     done = len(args.out.read_text().splitlines()) if args.out.exists() else 0
     cases = list(zip(pictures(args.data, choose=args.half == "choose"), kernels(args.data, args.scale), strict=True))
-    for i, (path, kernel) in list(enumerate(cases))[done:]:
+    order = [5 * i % N for i in range(N)]  # so that an unfinished file holds pictures of every kind
+    for i in order[done:]:
+        path, kernel = cases[i]
         scores = measure(crop(path), kernel, args.scale, usrnet)
         line = {"scale": args.scale, "image": f"{path.parent.name}/{path.stem}", "kernel": i} | scores
         with args.out.open("a") as file:

@@ -51,7 +51,7 @@ def test_every_family_has_its_laws_at_every_scale(name):
         d = Degradation(scale)
         check_kernel_prior(family.truth(d), d)
         check_kernel_prior(family.sampling(d), d)
-        if name != "motion":
+        if name not in ("motion", "shake"):
             check_kernel_density(family.density(d), d)
         assert isinstance(Degrading.of(f"{name}+0.01").source(d), type(family.truth(d)))
         assert isinstance(prior_part(name, d).value(Problem(torch.zeros(1, 1, 8, 8), d)), type(family.sampling(d)))
@@ -68,7 +68,7 @@ def test_a_family_without_a_density_says_so_in_one_sentence():
 def test_mcmc_is_the_gaussian_family():
     assert {name: kernel_family(name) for name in ALIASES} == {"mcmc": FAMILIES["gaussian"]}
     assert prior_part("mcmc", Degradation(2)) == prior_part("gaussian", Degradation(2))
-    with pytest.raises(UserError, match="blob: unknown kernel family; choose gaussian, motion, line, disk"):
+    with pytest.raises(UserError, match="blob: unknown kernel family; choose gaussian, motion, shake, line, disk"):
         kernel_family("blob")
 
 

@@ -42,7 +42,8 @@ class Estimate:
     image : Tensor or None
         (1, C, s h, s w) in [0, 1]; None where the image is left to a restorer.
     kernel : Tensor or None
-        (1, 1, K, K); None where the method has no kernel.
+        (1, 1, K, K); None where the method has no kernel. K is that of the degradation, or larger (and odd) where the
+        kernel does not fit in it: see `Degradation.for_kernel`.
     noise_std : float or None
         Noise level, units of 0..1, where the estimator knows or estimates it.
     assumed : bool

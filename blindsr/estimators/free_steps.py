@@ -25,7 +25,6 @@ import math
 
 import numpy as np
 import torch
-from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -143,6 +142,8 @@ def least_squares_kernel(a: Tensor, b: Tensor, ridge: float, steps: int = 150) -
 
 def connected(kernel: Tensor, threshold: float, share: float = 0.1) -> Tensor:
     """Cut values below `threshold` of the peak, and parts that hold less than `share` of the mass, of k (K, K)."""
+    from scipy import ndimage  # not loaded with the package
+
     k = torch.where(kernel < threshold * kernel.max(), 0.0, kernel)
     parts, n = ndimage.label(k.numpy() > 0, structure=np.ones((3, 3)))
     mass = ndimage.sum_labels(k.numpy(), parts, np.arange(n + 1))
@@ -153,6 +154,8 @@ def connected(kernel: Tensor, threshold: float, share: float = 0.1) -> Tensor:
 
 def centered(kernel: Tensor, center: float) -> Tensor:
     """Move the centre of mass of k (K, K) to `center` on both axes, by linear interpolation."""
+    from scipy import ndimage
+
     k = kernel.double().numpy()
     for _ in range(2):  # what leaves the array moves the centre
         gap = center - np.array(ndimage.center_of_mass(k))

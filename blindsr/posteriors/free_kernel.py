@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.optimize import minimize
 from torch import Tensor
 
 from blindsr.likelihood.spectral import SpectralLikelihood
@@ -101,6 +100,8 @@ def free_kernel_step(
     Tensor
         (K, K), float32, non-negative, sum one.
     """
+    from scipy.optimize import minimize  # not loaded with the package
+
     (a, b), size = form, kernel.shape[-1]
     unit = size**2 / 20  # brings the pixels of a kernel near one, where L-BFGS-B is well scaled
 
