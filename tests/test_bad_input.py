@@ -177,7 +177,7 @@ OPTIONS = [
     (
         "--prior",
         "nonsense",
-        "--prior nonsense: unknown; choose gaussian, motion, line, disk, generalized-gaussian, simplex, flow, "
+        "--prior nonsense: unknown; choose gaussian, motion, shake, line, disk, generalized-gaussian, simplex, flow, "
         "flow-motion, spectral, none, or my_file.py:MyPart",
     ),
     ("--optimizer", "sgd", "--optimizer sgd: unknown; choose meta, am, joint, refit, projected, em, image-first, or"),

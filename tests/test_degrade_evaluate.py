@@ -129,7 +129,7 @@ def test_bad_input_of_degrade(photo: Path, tmp_path: Path) -> None:
         (("--noise-level", -1), "noise level -1.0: a standard deviation of 0 or more"),
         (("--noise-level", "nan"), "noise level nan"),
         (("--noise-level", "inf"), "noise level inf"),
-        (("--kernel", "blurry"), "--kernel blurry: unknown kernel family; choose gaussian, motion, line"),
+        (("--kernel", "blurry"), "--kernel blurry: unknown kernel family; choose gaussian, motion, shake, line"),
         (("--kernel", tmp_path / "gone.mat"), "gone.mat: no such file"),
         (("--kernel", tmp_path / "gone.safetensors"), "gone.safetensors: no such file"),
         (("--kernel", f"{tmp_path}/gone.py:Mine"), "gone.py: no such file (wanted Mine from it)"),

@@ -451,7 +451,7 @@ def test_options_that_are_refused(tmp_path: Path, image: Path) -> None:
     cases: list[tuple[tuple[object, ...], str]] = [
         (("--iterations", 3), "--iterations 3: leave it out; fast-map: it has no steps"),
         (("--method", "fast-map", "--optimizer", "am"), "`--method mlmc --optimizer am` puts it into the joint loop"),
-        (("--prior", "magic"), "--prior magic: unknown; choose gaussian, motion, line, disk"),
+        (("--prior", "magic"), "--prior magic: unknown; choose gaussian, motion, shake, line, disk"),
         (("--restorer", "none"), "--restorer none: method fast-map makes its image by a restorer"),
         (("--restorer", "magic"), "--restorer magic: unknown; choose none, map, tv, bicubic, zssr, usrnet, a"),
         (("--restorer", "usrnet"), "--restorer usrnet: needs --weights FILE"),

@@ -83,7 +83,7 @@ def test_bad_options_are_one_line_and_leave_nothing(quick, tmp_path):
     cases = {
         "a name that ends with .safetensors": ("--out", tmp_path / "f.pt"),
         "exists; choose another name, or give --overwrite": ("--out", there),
-        "--prior blob: unknown kernel family; choose gaussian, motion, line": ("--out", out, "--prior", "blob"),
+        "--prior blob: unknown kernel family; choose gaussian, motion, shake, line": ("--out", out, "--prior", "blob"),
         "--prior flow-motion: is a trained flow already": ("--out", out, "--prior", "flow-motion", "--kernel-size", 11),
         "no such file (wanted P from it)": ("--out", out, "--prior", f"{tmp_path}/no.py:P"),
         "scale 5": ("--out", out, "--scale", 5),
