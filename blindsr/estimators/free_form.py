@@ -14,8 +14,8 @@
    the noise of the spectra, so it must be better by `margin`; where two starts are not, the parametric one is taken and
    refined as usual.
 
-The weights were chosen on 12 pictures (every fourth of the odd-numbered files of data/dev) with the four motion kernels
-of KAIR and eight drawn ones, x2; `benchmarks/motion.py` measures the result on the even-numbered files.
+The weights were chosen on 12 pictures, evenly spread over the odd-numbered files of data/dev, with the four motion
+kernels of KAIR and eight drawn ones, x2; `benchmarks/motion.py` measures the result on the even-numbered files.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ from blindsr.threads import one_thread
 IMAGE_ERROR = {2: 3 / 255, 3: 5 / 255, 4: 8 / 255, 8: 8 / 255}
 """Standard deviation, by scale, of what an estimated free kernel leaves unexplained, units of 0..1.
 
-Chosen for the mean PSNR with USRNet on the pictures named above: x2 from 0.5, 2, 3 and 5 grey levels, x4 from 3, 5, 8
-and 12; x3 lies between, x8 is as x4.
+By the PSNR with USRNet on the pictures named above: at x2, 2 and 5 grey levels were about equal and better than 0.5, and
+3 lies between; at x4, 8 was best of 3, 5, 8 and 12 on four of them. x3 lies between, x8 is as x4.
 """
 LARGEST = {2: 31, 3: 35, 4: 41, 8: 61}
 """Side of the kernel that is searched for, by scale, unless a larger one is asked for."""
