@@ -50,8 +50,8 @@ from blindsr.threads import one_thread
 IMAGE_ERROR = {2: 3 / 255, 3: 5 / 255, 4: 8 / 255, 8: 8 / 255}
 """Standard deviation, by scale, of what an estimated free kernel leaves unexplained, units of 0..1.
 
-By the PSNR with USRNet on the pictures named above: at x2, 2 and 5 grey levels were about equal and better than 0.5, and
-3 lies between; at x4, 8 was best of 3, 5, 8 and 12 on four of them. x3 lies between, x8 is as x4.
+By the PSNR with USRNet on the pictures named above: at x2, 2 and 5 grey levels were about equal and better than 0.5,
+and 3 lies between; at x4, 8 was best of 3, 5, 8 and 12 on four of them. x3 lies between, x8 is as x4.
 """
 LARGEST = {2: 31, 3: 35, 4: 41, 8: 61}
 """Side of the kernel that is searched for, by scale, unless a larger one is asked for."""
