@@ -20,8 +20,8 @@ from blindsr.estimators.free_steps import (
     differences,
     gradient_form,
     least_squares_kernel,
-    simplex_projection,
 )
+from blindsr.generators.kernel import project_simplex
 from blindsr.likelihood.quadratic import LrErrorForm
 from blindsr.likelihood.spectral import SpectralLikelihood
 from blindsr.operators.degradation import Alignment
@@ -55,7 +55,7 @@ def test_the_form_is_that_of_the_likelihood(scale, alignment):
     d = Degradation(scale, 9, Alignment(alignment))
     x, y = random(1, 2, 10 * scale, 12 * scale), random(1, 2, 10, 12, seed=1)
     a, b = gradient_form(x[0], y[0], scale, 9, d.margins[0])
-    k = simplex_projection(random(81, seed=2) - 0.4)
+    k = project_simplex(random(1, 81, seed=2) - 0.4)[0]
     mine = k @ a @ k - 2 * b @ k + y.square().sum()
     assert float(mine) == pytest.approx(float(LrErrorForm.build(d, x, y)(k.view(1, 1, 9, 9))) * y.numel(), rel=1e-4)
 

@@ -134,10 +134,8 @@ class FreeFormEstimator(Estimator):
 
     def steps_for(self, degradation: Degradation) -> int:
         """The parametric estimate, one for each start, and the rounds after them, if the free kernel wins."""
-        return 1 + max(len(self.starts) + self.rounds, TRIED + self._parametric_rounds(degradation))
-
-    def _parametric_rounds(self, degradation: Degradation) -> int:
-        return 0 if self.parametric is None else self.parametric.steps_for(degradation) - 1
+        free = len(self.starts) + self.rounds
+        return free if self.parametric is None else max(1 + free, TRIED + self.parametric.steps_for(degradation))
 
     @property
     def starts(self) -> tuple[float | None, ...]:
@@ -191,7 +189,7 @@ class FreeFormEstimation(Estimation):
         self.scale, self.center, self.before = s, whole.center, whole.margins[0]
         self.band = 0 if cut.padding is Padding.CIRCULAR else math.ceil(self.size / s)
         self.grey = (close_border(part, self.band) if self.band else part)[0, 0].float()
-        self.edges = self._edges(self.grey)
+        self.edges = self._inside(differences(self.grey), self.band + 1 if self.band else 0)
         self.images = ImageStep(self.grey, s, self.before)
         self.likelihood = SpectralLikelihood(y, s, SpectralSettings(window=64, max_windows=9)).single()
         self.y, self.degradation = y, degradation
@@ -201,28 +199,27 @@ class FreeFormEstimation(Estimation):
         self.candidates: list[_Candidate] = []
         self.step = 0
 
-    def _edges(self, y: Tensor) -> Tensor:
-        """Differences of y, none where its border was made up."""
-        out = differences(y)
-        if self.band:
-            seen = torch.zeros_like(y)
-            seen[self.band : -self.band - 1, self.band : -self.band - 1] = 1
-            out = out * seen
+    def _inside(self, image: Tensor, band: int) -> Tensor:
+        """Zero the outermost `band` pixels of an image (..., H, W), where its border was made up."""
+        if not band:
+            return image
+        out = torch.zeros_like(image)
+        out[..., band:-band, band:-band] = image[..., band:-band, band:-band]
         return out
 
     @torch.no_grad()
     def advance(self) -> Metrics:
         """Make the parametric estimate, or find and try one start, or refine what is best by one round."""
-        starts = self.settings.starts
-        if self.step == 0:
+        starts, free = self.settings.starts, self.step - (self.settings.parametric is not None)
+        if free < 0:
             self._fit_parametric()
         elif self.parametric is not None and self._parametric_wins():
             with torch.enable_grad():
                 self.parametric.advance()
             self._settle()
-        elif self.step <= len(starts):
+        elif free < len(starts):
             with one_thread():
-                candidate = self._begin(starts[self.step - 1])
+                candidate = self._begin(starts[free])
                 for _ in range(self.settings.trial):
                     candidate = self._refined(candidate)
                 self.candidates.append(self._ranked(candidate))
@@ -232,7 +229,7 @@ class FreeFormEstimation(Estimation):
             best = sorted(self.candidates, key=lambda c: c.energy)[: self.settings.kept]
             with one_thread():
                 self.candidates = [self._ranked(self._refined(c)) for c in best]
-            if self.step == len(starts) + self.settings.rounds:
+            if free + 1 == len(starts) + self.settings.rounds:
                 self.settled = "settled: a free kernel"
         self.step += 1
         kernel, noise, energy = self._found()
@@ -240,20 +237,13 @@ class FreeFormEstimation(Estimation):
 
     def _fit_parametric(self) -> None:
         """Estimate the parametric kernel from the spectra, and rank it."""
-        chosen = self.settings.parametric
-        if chosen is None:
-            return
-        self.parametric = chosen.start(self.y, self.degradation)
+        assert self.settings.parametric is not None
+        self.parametric = self.settings.parametric.start(self.y, self.degradation)
         with torch.enable_grad():
             self.parametric.advance()
-        self.rival = self._rival()
-
-    def _rival(self) -> _Candidate:
-        """The parametric kernel from the spectra alone, as a candidate."""
-        assert self.parametric is not None
-        kernel = self.parametric.spectral.mode_kernel[0, 0]
+        kernel = framed(self.parametric.spectral.mode_kernel[0, 0], self.size)
         with one_thread():
-            return self._ranked(_Candidate(framed(kernel, self.size), start=self.parametric.family))
+            self.rival = self._ranked(_Candidate(kernel, start=self.parametric.family))
 
     def _parametric_wins(self) -> bool:
         """Whether, after `TRIED` starts or all of them, no free kernel is better by the margin."""
@@ -275,9 +265,6 @@ class FreeFormEstimation(Estimation):
             assert self.parametric is not None
             found = self.parametric.found
             return found.kernel[0, 0], found.noise_std, self.rival.energy
-        if not self.candidates:
-            flat = framed(torch.ones(self.scale | 1, self.scale | 1), self.size)
-            return flat / flat.sum(), self.image_error, math.inf
         best = self._best
         return best.kernel, self._noise(best), best.energy
 
@@ -299,7 +286,8 @@ class FreeFormEstimation(Estimation):
         """One round: the image at the kernel, then the kernel that lowers the objective."""
         s = self.settings
         x = self.images(candidate.kernel, self._image_weight(candidate.rounds), sparse=False)
-        a, b = gradient_form(differences(x, self.scale) * self._seen(x), self.edges, self.scale, self.size, self.before)
+        of_x = self._inside(differences(x, self.scale), self.scale * self.band)
+        a, b = gradient_form(of_x, self.edges, self.scale, self.size, self.before)
         first = candidate.content is None
         content = fit_content(self.likelihood, candidate.kernel, candidate.content, 10 if first else 3)[1]
         kernel = free_kernel_step(
@@ -315,19 +303,11 @@ class FreeFormEstimation(Estimation):
         kernel = centered(connected(kernel, s.threshold), self.center)
         return _Candidate(kernel, content, candidate.rounds + 1, start=candidate.start)
 
-    def _seen(self, x: Tensor) -> Tensor:
-        """One where x comes from y, zero in the border that was made up."""
-        if not self.band:
-            return torch.ones(())
-        out, band = torch.zeros_like(x), self.scale * self.band
-        out[band:-band, band:-band] = 1
-        return out
-
     def _ranked(self, candidate: _Candidate) -> _Candidate:
         """Give a candidate its energy: the spectra's, and the sparsity of the image that belongs to it."""
         nats, content = fit_content(self.likelihood, candidate.kernel, candidate.content)
         x = self.images(candidate.kernel, 1e-3, sparse=False)
-        g = torch.hypot(*differences(x)) * self._seen(x)
+        g = self._inside(torch.hypot(*differences(x)), self.scale * self.band)
         energy = nats + self.settings.sparsity * float(g.sum() / g.norm().clamp_min(1e-12))
         return _Candidate(candidate.kernel, content, candidate.rounds, energy, nats, candidate.start)
 
@@ -342,7 +322,7 @@ class FreeFormEstimation(Estimation):
 
     def estimate(self) -> Estimate:
         """Return the kernel, cut to its support where it is free; the image is left to a restorer."""
-        if self.step == 0 or not (self.candidates or self.parametric):
+        if self.step == 0:
             self.advance()
         others = sorted([*self.candidates, *([self.rival] if self.rival else [])], key=lambda c: c.energy)
         ranking = [{"kernel": c.start, "energy": c.energy, "spectral_energy": c.nats} for c in others]
@@ -379,8 +359,8 @@ class FreeFormEstimation(Estimation):
             if len(c.content) != self.likelihood.n_nuisance:
                 raise ValueError("content parameters of another picture")
         step = int(state["step"])
-        if step > 0:
+        if step > 0 and self.settings.parametric is not None:
             self._fit_parametric()
-            if self.parametric is not None:
-                self.parametric.load(state["parametric"])
+            assert self.parametric is not None
+            self.parametric.load(state["parametric"])
         self.step, self.settled, self.candidates = step, state["settled"], made

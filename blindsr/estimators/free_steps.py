@@ -28,6 +28,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from blindsr.generators.kernel import project_simplex
+
 _ANCHOR = 1e-6
 """Share of the penalty that ties x itself, not its differences: it fixes the mean, which differences do not see."""
 
@@ -115,13 +117,6 @@ def gradient_form(x: Tensor, y: Tensor, scale: int, size: int, before: int) -> t
     return a.reshape(size**2, size**2), b.reshape(-1)
 
 
-def simplex_projection(v: Tensor) -> Tensor:
-    """Nearest point (n,) with non-negative values that sum to one (Duchi et al., ICML 2008)."""
-    u = v.sort(descending=True).values
-    excess = (u.cumsum(0) - 1) / torch.arange(1, len(v) + 1)
-    return (v - excess[int((u > excess).nonzero().max())]).clamp_min(0)
-
-
 def least_squares_kernel(a: Tensor, b: Tensor, ridge: float, steps: int = 150) -> Tensor:
     """Minimise kᵀAk − 2 bᵀk + ridge ‖k‖² over the simplex by accelerated projected gradient (Beck, Teboulle 2009)."""
     n = len(b)
@@ -134,7 +129,7 @@ def least_squares_kernel(a: Tensor, b: Tensor, ridge: float, steps: int = 150) -
     k = z = torch.full((n,), 1.0 / n)
     t = 1.0
     for _ in range(steps):
-        new = simplex_projection(z - (a @ z - b) / largest)
+        new = project_simplex((z - (a @ z - b) / largest)[None])[0]
         grown = (1 + math.sqrt(1 + 4 * t * t)) / 2
         z, k, t = new + (t - 1) / grown * (new - k), new, grown
     return k

@@ -16,6 +16,7 @@ from .image import NoPrior as NoPrior
 from .image import Tikhonov as Tikhonov
 from .image import TotalVariation as TotalVariation
 from .motion import CameraShakePrior as CameraShakePrior
+from .motion import ExposedShakePrior as ExposedShakePrior
 from .motion import LineKernelPrior as LineKernelPrior
 from .normal import DiskShape as DiskShape
 from .normal import GaussianShape as GaussianShape

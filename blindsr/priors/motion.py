@@ -200,13 +200,7 @@ class ExposedShakePrior:
     def protocol(cls, scale: int, kernel_size: int = 0) -> ExposedShakePrior:
         """Return shake of 13 to 27 pixels, or of 0.4 K to 0.9 K where the kernel is smaller than 31."""
         k = kernel_size or default_kernel_size(scale)
-        low, high = ExposedShakePrior.limits(k)
-        return cls(k, (k - scale) / 2, (low, high))
-
-    @staticmethod
-    def limits(size: int) -> tuple[float, float]:
-        """Extents (low, high) for a kernel of a size: those of the measured kernels of Levin et al. where they fit."""
-        return min(13.0, 0.4 * size), min(27.0, 0.9 * size)
+        return cls(k, (k - scale) / 2, (min(13.0, 0.4 * k), min(27.0, 0.9 * k)))
 
     def sample(self, n: int, *, generator: torch.Generator) -> Tensor:
         """Draw n kernels (n, 1, K, K), non-negative, each summing to one."""
