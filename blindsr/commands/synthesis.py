@@ -19,9 +19,7 @@ from blindsr.io.kernels import KERNEL_SUFFIXES, read_kernel, write_kernel
 from blindsr.methods.words import default_degradation, family_named
 from blindsr.operators.degradation import Alignment, Degradation, Padding
 from blindsr.operators.kernels import center_of_mass, width
-from blindsr.priors.base import KernelPrior
-from blindsr.priors.motion import CameraShakePrior
-from blindsr.priors.parametric import ParametricKernels
+from blindsr.priors.base import KernelPrior, RecordedKernels
 from blindsr.random import generator
 from blindsr.results.files import as_array, to_json
 from blindsr.simulate import Quantize, degrade
@@ -57,13 +55,10 @@ def _from_family(word: str, d: Degradation, seed: int) -> _TrueKernel:
     except UserError as error:
         raise UserError(f"--kernel {error}, or a kernel file ({', '.join(KERNEL_SUFFIXES)})") from error
     prior = family.truth(d)
-    drawn: dict[str, Any] = {}
-    if isinstance(prior, ParametricKernels):
-        theta = prior.sample_theta(1, generator=generator(seed))[0].tolist()
-        drawn = dict(zip(prior.names, theta, strict=True))
-    elif isinstance(prior, CameraShakePrior):
-        drawn = {"extent": prior.extent}
-    return _TrueKernel(d, prior, drawn)
+    if not isinstance(prior, RecordedKernels):
+        return _TrueKernel(d, prior, {})
+    kernel, drawn = prior.sample_recorded(1, generator=generator(seed))
+    return _TrueKernel(d, kernel, drawn[0])
 
 
 def degrade_file(

@@ -2,6 +2,7 @@ from .base import ImagePrior as ImagePrior
 from .base import KernelDensity as KernelDensity
 from .base import KernelEnergy as KernelEnergy
 from .base import KernelPrior as KernelPrior
+from .base import RecordedKernels as RecordedKernels
 from .families import FAMILIES as FAMILIES
 from .families import KernelFamily as KernelFamily
 from .families import kernel_family as kernel_family
@@ -15,6 +16,8 @@ from .image import HyperLaplacian as HyperLaplacian
 from .image import NoPrior as NoPrior
 from .image import Tikhonov as Tikhonov
 from .image import TotalVariation as TotalVariation
+from .mixture import ConvolvedKernelPrior as ConvolvedKernelPrior
+from .mixture import MixtureKernelPrior as MixtureKernelPrior
 from .motion import CameraShakePrior as CameraShakePrior
 from .motion import ExposedShakePrior as ExposedShakePrior
 from .motion import LineKernelPrior as LineKernelPrior

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -21,6 +21,24 @@ class KernelPrior(Protocol):
     def sample(self, n: int, *, generator: torch.Generator) -> Tensor:
         """Draw n kernels (n, 1, K, K), each non-negative and summing to one."""
         ...
+
+
+class RecordedKernels:
+    """Base of the kernel priors that also say what they drew, for the record of a simulated test image.
+
+    A subclass sets `kernel_size` and implements `sample_recorded`.
+    """
+
+    kernel_size: int
+    """Side K."""
+
+    def sample(self, n: int, *, generator: torch.Generator) -> Tensor:
+        """Draw n kernels (n, 1, K, K), non-negative, each summing to one."""
+        return self.sample_recorded(n, generator=generator)[0]
+
+    def sample_recorded(self, n: int, *, generator: torch.Generator) -> tuple[Tensor, list[dict[str, Any]]]:
+        """Draw the kernels (n, 1, K, K) that `sample` draws, and for each what describes it: plain values by name."""
+        raise NotImplementedError
 
 
 @runtime_checkable

@@ -18,6 +18,7 @@ from blindsr.operators.degradation import Degradation
 from blindsr.priors.base import KernelDensity, KernelPrior
 from blindsr.priors.flow import SUFFIX, flow_for
 from blindsr.priors.gaussian import GaussianKernelPrior
+from blindsr.priors.mixture import MixtureKernelPrior
 from blindsr.priors.motion import CameraShakePrior, ExposedShakePrior, LineKernelPrior
 from blindsr.priors.normal import DiskShape, GaussianShape, GeneralizedGaussianShape, LineShape, SmoothKernels
 from blindsr.priors.shaped import DiskKernelPrior, GeneralizedGaussianKernelPrior
@@ -55,11 +56,19 @@ class KernelFamily:
 
     def truth(self, degradation: Degradation) -> KernelPrior:
         """Return the law of true kernels in simulations; UserError if there is none for this scale and kernel size."""
-        return self.law(degradation)
+        return self._made(self.law, degradation)
 
     def sampling(self, degradation: Degradation) -> KernelPrior:
         """Return the law that the Monte Carlo step draws from; UserError if there is none for this scale and size."""
-        return (self.drawn or self.law)(degradation)
+        return self._made(self.drawn or self.law, degradation)
+
+    def _made(self, law: Law, degradation: Degradation) -> KernelPrior:
+        try:
+            return law(degradation)
+        except UserError:
+            raise
+        except ValueError as error:
+            raise UserError(f"the kernel family {self.name}: {error}") from error
 
     def density(self, degradation: Degradation) -> KernelDensity:
         """Return a density over z: the smooth family, else the Monte Carlo law if it has one; else UserError."""
@@ -89,7 +98,12 @@ FAMILIES: dict[str, KernelFamily] = {
         KernelFamily("motion", "camera shake; no density", _sized(CameraShakePrior.protocol)),
         KernelFamily("shake", "camera shake of 13 to 27 pixels; no density", _sized(ExposedShakePrior.protocol)),
         KernelFamily("line", "straight motion", _sized(LineKernelPrior.protocol), smooth=LineShape.of),
-        KernelFamily("disk", "defocus", DiskKernelPrior, smooth=DiskShape.of),
+        KernelFamily("disk", "defocus", DiskKernelPrior.protocol, smooth=DiskShape.of),
+        KernelFamily(
+            "mixture",
+            "line, shake, disk or gaussian, or a motion with an optical blur; no density",
+            MixtureKernelPrior.protocol,
+        ),
         KernelFamily(
             "generalized-gaussian",
             "Gaussians with heavier tails or flatter tops",

@@ -85,10 +85,8 @@ class FlowRecipe:
         return FlowShape(kernel_size, levels, self.couplings, self.bins, self.hidden)
 
 
-RECIPES: dict[str, FlowRecipe] = {
-    "gaussian": FlowRecipe(),
-    "motion": FlowRecipe(steps=5000, uses=10, noise=0.15, one_center=True, couplings=8, bins=12, hidden=128),
-}
+_TRAJECTORIES = FlowRecipe(steps=5000, uses=10, noise=0.15, one_center=True, couplings=8, bins=12, hidden=128)
+RECIPES: dict[str, FlowRecipe] = {"gaussian": FlowRecipe(), "motion": _TRAJECTORIES, "shake": _TRAJECTORIES}
 """Recipes by family, those of the flows that come with the package; any other prior takes that of gaussian."""
 
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.distributions import Distribution, Uniform, biject_to
+
+from blindsr.priors.base import RecordedKernels
 
 TINY = 1e-6
 """Uniform variates are kept this far from 0 and 1, where an inverse distribution function may be infinite."""
@@ -106,14 +109,13 @@ class IndependentParameters:
         return total.masked_fill(bad, -torch.inf)
 
 
-class ParametricKernels:
+class ParametricKernels(RecordedKernels):
     """Base of the priors whose kernels are a formula of a few independent parameters θ.
 
     A subclass sets `kernel_size`, `names` (of θ) and `parameters`, and implements `kernel_of`.
     """
 
     names: tuple[str, ...]
-    kernel_size: int
     parameters: IndependentParameters
 
     def kernel_of(self, theta: Tensor) -> Tensor:
@@ -136,6 +138,11 @@ class ParametricKernels:
     def sample(self, n: int, *, generator: torch.Generator) -> Tensor:
         """Draw n kernels (n, 1, K, K), non-negative, each summing to one."""
         return self.kernel_of(self.sample_theta(n, generator=generator))
+
+    def sample_recorded(self, n: int, *, generator: torch.Generator) -> tuple[Tensor, list[dict[str, Any]]]:
+        """Draw kernels as `sample` does; for each, also its parameters by name."""
+        theta = self.sample_theta(n, generator=generator)
+        return self.kernel_of(theta), [dict(zip(self.names, row, strict=True)) for row in theta.tolist()]
 
     def log_prob(self, z: Tensor) -> Tensor:
         """Log density of z (n, dim): (n,)."""

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Uniform
 
-from blindsr.operators.degradation import Degradation
+from blindsr.operators.degradation import Degradation, default_kernel_size
 from blindsr.priors.gaussian import protocol_variances
 from blindsr.priors.normal import DiskShape, GeneralizedGaussianShape
 from blindsr.priors.parametric import IndependentParameters, ParametricKernels
@@ -23,19 +23,33 @@ squared radius are 0.5 to 4. β = 2 is a Gaussian."""
 
 
 class DiskKernelPrior(ParametricKernels):
-    """Defocus disks, θ = (radius,), centred at (K - s)/2, for the scale and kernel size of a degradation.
+    """Defocus disks, θ = (radius,), with one centre.
 
-    A disk of radius R has the variance R²/4 on each axis. The radius is uniform from 2 sqrt(λ_min) to 2 sqrt(λ_max), HR
-    pixels, where λ_min and λ_max bound the protocol's variances; such a disk lies inside a kernel of the usual size.
+    Parameters
+    ----------
+    shape : DiskShape
+        Kernel size and scale, which set the centre, (K - s)/2.
+    low, high : float
+        The radius is U[low, high], HR pixels.
     """
 
     names = ("radius",)
 
-    def __init__(self, degradation: Degradation) -> None:
-        self.kernel_size = degradation.kernel_size
-        self.shape = DiskShape.of(degradation)
-        low, high = (2 * math.sqrt(v) for v in protocol_variances(degradation.scale))
+    def __init__(self, shape: DiskShape, low: float, high: float) -> None:
+        self.kernel_size, self.shape = shape.kernel_size, shape
         self.parameters = IndependentParameters([Uniform(low, high)])
+
+    @classmethod
+    def protocol(cls, degradation: Degradation) -> DiskKernelPrior:
+        """Return disks as wide as the protocol's Gaussians, or wider in kernels larger than the usual size K₀.
+
+        A disk of radius R has the variance R²/4 on each axis. The radius is uniform from 2 sqrt(λ_min) to
+        2 sqrt(λ_max) max(1, K/K₀), where λ_min and λ_max bound the protocol's variances: up to 4.5 pixels at x2 and 6.3
+        at x4, and up to 12.6 pixels for K = 31 at x2. Such a disk lies inside a kernel of the usual size or larger.
+        """
+        low, high = (2 * math.sqrt(v) for v in protocol_variances(degradation.scale))
+        larger = max(1.0, degradation.kernel_size / default_kernel_size(degradation.scale))
+        return cls(DiskShape.of(degradation), low, high * larger)
 
     def kernel_of(self, theta: Tensor) -> Tensor:
         """Kernels (n, 1, K, K) of θ (n, 1)."""
