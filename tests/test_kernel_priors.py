@@ -224,32 +224,6 @@ def test_trajectories_have_unit_length_and_equal_steps(gen):
     assert torch.all(path[:, 0] == 0)
 
 
-def reference_trajectories(rng, n, steps):
-    """Kupyn et al.'s recursion in their own units: a path of 60 pixels, velocities of 60 / (steps - 1)."""
-    pixels = 60 / (steps - 1)
-    anxiety, centripetal, p_big, gaussian = (m * rng.random(n) for m in (0.1, 0.7, 0.2, 10.0))
-    v = pixels * np.exp(2j * math.pi * rng.random(n))
-    x = np.zeros((n, steps), dtype=complex)
-    for t in range(steps - 1):
-        kick = gaussian * (rng.standard_normal(n) + 1j * rng.standard_normal(n))
-        turn = 2 * v * np.exp(1j * (math.pi + rng.random(n) - 0.5)) * (rng.random(n) < p_big * anxiety)
-        v = v + turn + anxiety * (kick - centripetal * x[:, t]) * pixels
-        v = v / np.abs(v) * pixels
-        x[:, t + 1] = x[:, t] + v
-    return x / 60
-
-
-def test_trajectories_spread_like_the_published_recursion(gen):
-    """Mean spread of paths and mean distance of ends against an independent loop, at five standard errors."""
-    n, steps = 2000, 400
-    ours = shake_trajectories(n, generator=gen, steps=steps).numpy()
-    theirs = reference_trajectories(np.random.default_rng(5), n, steps)
-    for measure in (lambda p: p.std(axis=1), lambda p: np.abs(p[:, -1]), lambda p: np.abs(p).max(axis=1)):
-        a, b = measure(ours), measure(theirs)
-        error = math.sqrt(a.var() / n + b.var() / n)
-        assert abs(a.mean() - b.mean()) < 5 * error
-
-
 def test_splat_is_bilinear():
     points = torch.tensor([[1.25 + 2.5j, 4.0 + 0.0j]])
     expected = torch.zeros(5, 5)

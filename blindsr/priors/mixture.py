@@ -21,6 +21,8 @@ from blindsr.priors.motion import ExposedShakePrior, LineKernelPrior
 from blindsr.priors.normal import DiskShape
 from blindsr.priors.shaped import DiskKernelPrior
 
+Motion = type[LineKernelPrior] | type[ExposedShakePrior]
+
 OPTICAL_RADIUS = (0.05, 0.1)
 """Range of the radius of the optical blur that is added to motion, in units of K: 1.6 to 3.1 pixels for K = 31. It is
 small, so that motion remains the chief cause; disks and Gaussians alone have laws of their own. Chosen here, since we
@@ -49,16 +51,19 @@ class MixtureKernelPrior(RecordedKernels):
 
     @classmethod
     def protocol(cls, degradation: Degradation) -> MixtureKernelPrior:
-        """Return the laws of lines, shake, disks and Gaussians, and each motion with each optical blur: eight parts."""
+        """Return lines, shake, disks and Gaussians, and each of the two motions with an optical blur: six parts.
+
+        Raises ValueError if the kernel has no room for a motion with an optical blur.
+        """
         s, k = degradation.scale, degradation.kernel_size
+        motions: dict[str, Motion] = {"line": LineKernelPrior, "shake": ExposedShakePrior}
         return cls(
-            {
-                "line": LineKernelPrior.protocol(s, k),
-                "shake": ExposedShakePrior.protocol(s, k),
-                "disk": DiskKernelPrior.protocol(degradation),
-                "gaussian": GaussianKernelPrior.truth(s, k),
+            {name: motion.protocol(s, k) for name, motion in motions.items()}
+            | {"disk": DiskKernelPrior.protocol(degradation), "gaussian": GaussianKernelPrior.truth(s, k)}
+            | {
+                f"{name}+optics": ConvolvedKernelPrior.with_optics(name, motion, s, k)
+                for name, motion in motions.items()
             }
-            | {f"{m}+{o}": ConvolvedKernelPrior.protocol(s, k, m, o) for m in _MOTIONS for o in ("disk", "gaussian")}
         )
 
     def sample_recorded(self, n: int, *, generator: torch.Generator) -> tuple[Tensor, list[dict[str, Any]]]:
@@ -93,17 +98,12 @@ class ConvolvedKernelPrior(RecordedKernels):
         self.kernel_size = motion.kernel_size + optics.kernel_size - 1
 
     @classmethod
-    def protocol(cls, scale: int, kernel_size: int, motion: str, optics: str) -> ConvolvedKernelPrior:
-        """Return `line` or `shake` with a `disk` or a `gaussian`, centred at (K - s)/2.
+    def with_optics(cls, name: str, motion: Motion, scale: int, kernel_size: int) -> ConvolvedKernelPrior:
+        """Return a motion with an optical blur, which is a disk or a Gaussian at random, centred at (K - s)/2.
 
         The disk's radius R is uniform over `OPTICAL_RADIUS`; the Gaussian's variances are uniform over the range of
         R²/4, those of such disks. The optical kernel reaches 1.5 R on each side, three standard deviations, and the
-        motion follows its usual law in a kernel that is smaller by so much.
-
-        Raises
-        ------
-        ValueError
-            If the kernel has no room for both.
+        motion follows its usual law in a kernel that is smaller by so much. Raises ValueError if there is no room.
         """
         low, high = (share * kernel_size for share in OPTICAL_RADIUS)
         margin = math.ceil(1.5 * high)
@@ -113,11 +113,13 @@ class ConvolvedKernelPrior(RecordedKernels):
                 f"a kernel of {kernel_size} pixels has no room for motion and optical blur at x{scale}; "
                 "choose a larger kernel"
             )
-        if optics == "disk":
-            blur: RecordedKernels = DiskKernelPrior(DiskShape(side, 1), low, high)  # at x1 a centre is the middle
-        else:
-            blur = GaussianKernelPrior.uniform(side, low**2 / 4, high**2 / 4, float(margin))
-        return cls(_MOTIONS[motion].protocol(scale, room), blur, (motion, optics))
+        optics = MixtureKernelPrior(
+            {
+                "disk": DiskKernelPrior(DiskShape(side, 1), low, high),  # at x1 the nominal centre is the middle
+                "gaussian": GaussianKernelPrior.uniform(side, low**2 / 4, high**2 / 4, float(margin)),
+            }
+        )
+        return cls(motion.protocol(scale, room), optics, (name, "optics"))
 
     def sample_recorded(self, n: int, *, generator: torch.Generator) -> tuple[Tensor, list[dict[str, Any]]]:
         """Draw kernels as `sample` does; for each, also what was drawn for both parts, under their names.
@@ -129,9 +131,3 @@ class ConvolvedKernelPrior(RecordedKernels):
         k = F.conv2d(motion.transpose(0, 1), optics, padding=optics.shape[-1] - 1, groups=n).transpose(0, 1)
         pairs = zip(of_motion, of_optics, strict=True)
         return k / k.sum((1, 2, 3), keepdim=True), [dict(zip(self.names, pair, strict=True)) for pair in pairs]
-
-
-_MOTIONS: dict[str, type[LineKernelPrior] | type[ExposedShakePrior]] = {
-    "line": LineKernelPrior,
-    "shake": ExposedShakePrior,
-}

@@ -70,17 +70,20 @@ class LineKernelPrior(ParametricKernels):
         The length is U[0.4 K, 0.6 K] in kernels of the usual size or smaller, about half the kernel's side. A larger
         kernel is asked for because the motion is long: lengths then go up to K - s - 2, the longest line that lies
         inside the kernel at any angle, with a pixel to spare at each end. At x2 that is 27 pixels for K = 31, and 31
-        pixels for K = 35. The test protocol of the literature has no lines.
+        pixels for K = 35. Where a small kernel has no room, it is U[2/3, 1] (K - s) at most. The test protocol
+        of the literature has no lines.
 
-        Raises ValueError if the kernel is smaller than s, so that its centre would lie outside.
+        Raises ValueError if the kernel is not larger than s, so that it has no room for a line.
         """
         usual = default_kernel_size(scale)
         k = kernel_size or usual
-        if k < scale:
-            raise ValueError(f"a kernel of {k} pixels is smaller than the scale, {scale}; choose a larger kernel")
+        if k <= scale:
+            raise ValueError(f"a kernel of {k} pixels has no room for a line at x{scale}; choose a larger kernel")
         center = near((k - scale) / 2, jitter)
-        longest = 0.6 * k if k <= usual else float(k - scale - 2)
-        return cls(k, Uniform(0.4 * k, longest), Uniform(0.0, math.pi), (center, center))
+        longest = min(0.6 * k, k - scale) if k <= usual else k - scale - 2
+        return cls(
+            k, Uniform(min(0.4 * k, 2 / 3 * (k - scale)), float(longest)), Uniform(0.0, math.pi), (center, center)
+        )
 
 
 def shake_trajectories(n: int, *, generator: torch.Generator, steps: int = 2000) -> Tensor:
