@@ -3,15 +3,17 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from bench_helpers import CHEAP, pictures, tasks_of
-from helpers import call, error_line, gaussian_kernel
+from helpers import call, error_line, gaussian_kernel, save_png
 
 from blindsr.bench.dataset import DataSet
 from blindsr.bench.degrading import Degrading
+from blindsr.bench.measure import make_test_image
 from blindsr.bench.row import Row
-from blindsr.bench.spec import Options, from_file, from_options
+from blindsr.bench.spec import Bench, Options, from_file, from_options
 from blindsr.errors import UserError
 from blindsr.optimizers.meta import MetaLearned
 from blindsr.priors.gaussian import GaussianKernelPrior
@@ -244,6 +246,8 @@ FILE_ERRORS = {
     "[[degradations]]\nname = 'x'\nnoise = 20": "a standard deviation in units of 0..1",
     "[[degradations]]\nname = 'x'\nnoise = 'much'": "noise = 'much': a number is needed",
     "[[degradations]]\nname = 'x'\nquantize = 'none'": "choose round or truncate",
+    "[[degradations]]\nkernel = 'shake'\nkernel_size = 30": "degradation shake-30: kernel_size 30: an odd number",
+    "[[degradations]]\nkernel = 'shake'\nkernel_size = 'large'": "kernel_size = 'large': a whole number is needed",
     "[[degradations]]\nkernel = 'gone.mat'": "gone.mat: no such file",
     "degradations = 'gaussian'": "degradations = 'gaussian': an array of tables, [[degradations]], is needed",
     "degradations = ['gaussian']": "[[degradations]]",
@@ -321,3 +325,26 @@ def test_sample_photos_need_no_folder() -> None:
     bench = from_options(Options(data=(Path("scikit-image"),), methods=("fast-map",), crop=64))
     assert [t.image for t in bench.tasks()][:3] == ["astronaut", "camera", "chelsea"]
     assert bench.data[0].name == "scikit-image-64"
+
+
+def test_the_kernel_size_of_a_family(tmp_path: Path) -> None:
+    """The operator and the kernels have it, the key differs, and without it keys are those of older stores."""
+    large, usual = (Degrading("shake", "shake", kernel_size=size) for size in (31, 0))
+    d = large.operator(2)
+    assert d.kernel_size == 31 and large.source(d).kernel_size == 31 and usual.operator(2).kernel_size == 11
+    (tmp_path / "hr").mkdir()
+    save_png(tmp_path / "hr" / "a.png", 40, 40)
+    np.save(tmp_path / "k.npy", gaussian_kernel(9))
+    with pytest.raises(UserError, match=r"kernel_size goes with a kernel family; .*k.npy has a size of its own"):
+        Degrading("x", str(tmp_path / "k.npy"), kernel_size=9)
+    bench = Bench(
+        (DataSet(str(tmp_path / "hr"), "d"),),
+        (Row("bicubic", "bicubic"),),
+        (2,),
+        (large, replace(usual, name="usual")),
+        oracle="none",
+    )
+    one, two = bench.tasks()
+    old = replace(two, degrading={n: v for n, v in two.degrading.items() if n != "kernel_size"})
+    assert one.key != two.key == old.with_key().key
+    assert make_test_image(one).kernel.shape == (1, 1, 31, 31)

@@ -44,6 +44,8 @@ class Degrading:
     """Standard deviation of white Gaussian noise, units of 0..1."""
     quantize: str = "round"
     """8-bit rule, a `Quantize`; not `none`, since LR images go through a file."""
+    kernel_size: int = 0
+    """Side of the kernels, odd; 0 for the usual one, min(4 s + 3, 21), or the size of a kernel file."""
 
     def __post_init__(self) -> None:
         where = f"degradation {self.name}"
@@ -60,6 +62,10 @@ class Degrading:
             raise UserError(f"{where}: noise {self.noise}: a standard deviation in units of 0..1 is needed")
         if self.quantize not in (Quantize.ROUND, Quantize.TRUNCATE):
             raise UserError(f"{where}: quantize {self.quantize}: choose round or truncate")
+        if self.kernel_size and _is_kernel_file(self.kernel):
+            raise UserError(f"{where}: kernel_size goes with a kernel family; {self.kernel} has a size of its own")
+        if self.kernel_size < 0 or (self.kernel_size and self.kernel_size % 2 == 0):
+            raise UserError(f"{where}: kernel_size {self.kernel_size}: an odd number above 0 is needed, or 0")
 
     @classmethod
     def of(cls, word: str) -> Degrading:
@@ -85,7 +91,8 @@ class Degrading:
         """Read a `[[degradations]]` table; UserError if a key is unknown or a value makes no sense."""
         given = read_fields(cls, table, where, places, optional=("name",))
         kernel, noise = given.get("kernel", "gaussian"), given.get("noise")
-        default = {"name": Path(kernel).stem + (f"+{noise:g}" if noise else "")}
+        size = f"-{given['kernel_size']}" if given.get("kernel_size") else ""
+        default = {"name": Path(kernel).stem + size + (f"+{noise:g}" if noise else "")}
         made = cls(**default | given)
         return made if made.file is None else replace(made, kernel=places.find(kernel))
 
@@ -108,7 +115,7 @@ class Degrading:
     def operator(self, scale: int) -> Degradation:
         """Return the forward operator for a scale."""
         given = self.given(scale)
-        size = 0 if given is None else given.shape[-1]
+        size = self.kernel_size if given is None else given.shape[-1]
         return Degradation(scale, size, Alignment.FKP, Padding.CIRCULAR)
 
     def source(self, degradation: Degradation) -> KernelPrior | Tensor:

@@ -58,7 +58,11 @@ class Task:
             "image_sha256": self.image_sha256,
             "crop": self.crop,
             "degrading": self.degrading
-            and {name: v for name, v in self.degrading.items() if name not in ("name", "kernel")},
+            and {
+                name: v
+                for name, v in self.degrading.items()
+                if name not in ("name", "kernel") and (name, v) != ("kernel_size", 0)  # not in the keys of older runs
+            },
             "kernel": d and d.content(file_hash),
             "kernel_seed": self.kernel_seed if d else None,
             "oracle": [self.oracle["restorer"], self.oracle["weights"] and file_hash(self.oracle["weights"])],
