@@ -177,8 +177,8 @@ OPTIONS = [
     (
         "--prior",
         "nonsense",
-        "--prior nonsense: unknown; choose gaussian, motion, shake, line, disk, mixture, generalized-gaussian, simplex, "
-        "flow, flow-motion, spectral, none, or my_file.py:MyPart",
+        "--prior nonsense: unknown; choose gaussian, motion, shake, line, disk, mixture, generalized-gaussian, "
+        "simplex, flow, flow-motion, spectral, none, or my_file.py:MyPart",
     ),
     ("--optimizer", "sgd", "--optimizer sgd: unknown; choose meta, am, joint, refit, projected, em, image-first, or"),
     ("--image-prior", "nice", "--image-prior nice: unknown; choose hyper-laplacian, tv"),
