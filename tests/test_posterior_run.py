@@ -212,10 +212,9 @@ def test_control_c_while_sampling(tmp_path: Path, toy: None, monkeypatch: pytest
 
 
 def test_the_family_of_the_kernel() -> None:
-    d = Degradation(2)
-    assert kernel_family(False, None, d, None) == GaussianShape(11, 2)
+    assert kernel_family(False, None, scene()) == GaussianShape(11, 2)
     for name, shape in (("gaussian", GaussianShape), ("line", LineShape), ("simplex", SimplexPrior)):
-        assert isinstance(kernel_family(True, PRIORS[name].value, d, None), shape)
+        assert isinstance(kernel_family(True, PRIORS[name].value, scene()), shape)
 
 
 def test_a_bad_target_is_one_line(tmp_path: Path) -> None:

@@ -179,9 +179,7 @@ def _afterwards(
     settings, entries = where.settings, dict[str, Any]()
     estimator, d = settings.composed.estimator, settings.degradation
     if settings.sampling is not None:
-        scene = Scene(
-            y, first.image.cpu(), first.kernel.cpu(), d.for_kernel(first.kernel), found.posterior, truth.kernel
-        )
+        scene = Scene.of(y, first.image, first.kernel, d, found, truth.kernel)
         entries["posterior"] = sample_posterior(
             folder, settings.sampling, scene, estimator.prior, settings.seed, where.why_stopped, where.say
         )

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blindsr.diagnostics import arviz_io
+from blindsr.diagnostics.moments import NAMES
 
 Array = NDArray[Any]
 
@@ -120,7 +121,7 @@ def _cells(row: Row) -> tuple[str, ...]:
 
 
 MANY = 8
-"""Largest number of nuisance parameters that are printed one by one; more are summarised in a line."""
+"""Largest number of nuisance parameters, or of kernel coordinates, that are printed one by one; more are one line."""
 
 
 def aligned(rows: Sequence[Sequence[str]], *, numbers: bool = False) -> list[str]:
@@ -135,17 +136,24 @@ def aligned(rows: Sequence[Sequence[str]], *, numbers: bool = False) -> list[str
 
 
 def as_text(rows: list[Row], *, everything: bool = False) -> list[str]:
-    """Return the table as aligned lines; many nuisance parameters become one line, unless `everything` is true."""
-    nuisance = [r for r in rows if r.nuisance]
-    folded = len(nuisance) > MANY and not everything
-    shown = [r for r in rows if not (folded and r.nuisance)]
-    cells = [HEAD, *(_cells(r) for r in shown)]
-    lines = aligned(cells, numbers=True)
-    if folded:
-        worst = max(nuisance, key=lambda r: r.rhat if math.isfinite(r.rhat) else -1)
-        least = min(nuisance, key=lambda r: r.ess if math.isfinite(r.ess) else math.inf)
+    """Return the table as aligned lines.
+
+    Unless `everything` is true, nuisance parameters become one line where they are many, and so do the coordinates of a
+    kernel beside its moments.
+    """
+    has_moments = {*NAMES} <= {r.name for r in rows}
+    groups = {
+        "kernel coordinates": [r for r in rows if has_moments and not r.nuisance and r.name not in NAMES],
+        "nuisance parameters": [r for r in rows if r.nuisance],
+    }
+    folded = {} if everything else {name: group for name, group in groups.items() if len(group) > MANY}
+    hidden = {r.name for group in folded.values() for r in group}
+    lines = aligned([HEAD, *(_cells(r) for r in rows if r.name not in hidden)], numbers=True)
+    for name, group in folded.items():
+        worst = max(group, key=lambda r: r.rhat if math.isfinite(r.rhat) else -1)
+        least = min(group, key=lambda r: r.ess if math.isfinite(r.ess) else math.inf)
         lines.append(
-            f"{len(nuisance)} nuisance parameters: worst R-hat {worst.rhat:.3f} ({worst.name}), "
+            f"{len(group)} {name}: worst R-hat {worst.rhat:.3f} ({worst.name}), "
             f"smallest ESS {least.ess:.0f} ({least.name}); --all lists them"
         )
     return lines

@@ -11,6 +11,7 @@ from .flow import flow_for as flow_for
 from .flow import read_flow as read_flow
 from .flow_training import FlowRecipe as FlowRecipe
 from .flow_training import train_flow as train_flow
+from .free import FreeKernels as FreeKernels
 from .gaussian import GaussianKernelPrior as GaussianKernelPrior
 from .image import HyperLaplacian as HyperLaplacian
 from .image import NoPrior as NoPrior

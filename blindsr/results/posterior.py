@@ -68,7 +68,7 @@ def sample_posterior(
         raise UserError(f"{folder}: {error}") from error
     if result.chains.draws.shape[1] == 0:
         return entry | _nothing(stopped() or "stopped")
-    family = type(kernel_family(sampling.family is not None, factory, scene.degradation, scene.found)).__name__
+    family = type(kernel_family(sampling.family is not None, factory, scene)).__name__
     return entry | save_posterior(folder, result, family, start)
 
 
@@ -88,7 +88,7 @@ def draw(
     """
     part = sampler_part(sampling.sampler, check=False)
     sampler = part.value
-    family = kernel_family(sampling.family is not None, factory, scene.degradation, scene.found)
+    family = kernel_family(sampling.family is not None, factory, scene)
     of = "posterior" if sampler.valid else "posterior, approximately"
     say(f"sampling the kernel's {of} ({sampling.target}): {part.name}, {sampling.chains} chains")
     try:
@@ -142,6 +142,7 @@ def save_posterior(folder: Path, result: PosteriorResult, family: str, start: fl
         arviz_io.save(data, temporary)
     entry: dict[str, Any] = {
         "family": family,
+        "kernel_parameters": len(result.kernel_coordinates),
         "draws": chains.draws.shape[1],
         "warmup": chains.warmup,
         "thin": chains.thin,

@@ -199,8 +199,7 @@ class SuperResolved:
         sampling = read_sampling(asked, task.prior, task.method, d)
         assert sampling is not None  # a sampler was named
         kernel = pixel_average(d) if self.estimate.kernel is None else self.estimate.kernel
-        y, image = self.result.picture.pixels, self.result.image.cpu()
-        scene = Scene(y, image, kernel.cpu(), d.for_kernel(kernel), self.estimate.posterior, None)
+        scene = Scene.of(self.result.picture.pixels, self.result.image, kernel, d, self.estimate, None)
         seed = task.seed if seed is None else seed
         return to_arviz(draw(sampling, scene, task.method.estimator.prior, seed))
 

@@ -8,10 +8,12 @@ from typing import Any
 
 from torch import Tensor
 
+from blindsr.estimators.base import Estimate
 from blindsr.estimators.interior import interior
 from blindsr.generators.kernel import KernelNetwork
 from blindsr.likelihood.quadratic import LrErrorForm
 from blindsr.operators.degradation import Degradation
+from blindsr.operators.kernels import framed
 from blindsr.posteriors.base import Target, coordinate_names
 from blindsr.posteriors.fixed_image import FixedImageTarget
 from blindsr.posteriors.laplace_map import SHAPE_UP_TO, nested_laplace
@@ -20,6 +22,7 @@ from blindsr.posteriors.spectral import SpectralTarget
 from blindsr.posteriors.spectral_laplace import SpectralPosterior
 from blindsr.posteriors.transport import Transport
 from blindsr.priors.base import KernelDensity
+from blindsr.priors.free import FreeKernels
 from blindsr.priors.normal import GaussianShape
 from blindsr.random import seeded
 
@@ -40,6 +43,20 @@ class Scene:
     """The Laplace approximation of p(k | y), if the method makes one."""
     true_kernel: Tensor | None
     """(1, 1, K, K), if it is known."""
+    free: bool = False
+    """Whether the kernel is a free-form estimate, which belongs to no parametric family."""
+
+    @classmethod
+    def of(
+        cls, y: Tensor, image: Tensor, kernel: Tensor, degradation: Degradation, found: Estimate, truth: Tensor | None
+    ) -> Scene:
+        """Return the scene of an estimate with the image and the kernel that were made of it.
+
+        The true kernel is padded or cut to the side of the estimated one.
+        """
+        truth = None if truth is None else framed(truth, kernel.shape[-1])
+        free = (found.description or {}).get("family") == "free"
+        return cls(y, image.cpu(), kernel.cpu(), degradation.for_kernel(kernel), found.posterior, truth, free)
 
 
 @dataclass(frozen=True)
@@ -54,7 +71,8 @@ class Prepared:
 
 def _spectral(scene: Scene, family: KernelDensity) -> Prepared:
     target = SpectralTarget(scene.y, scene.degradation, family)
-    few = target.n_kernel <= SHAPE_UP_TO  # with many parameters, each point of the map takes as long as the mode
+    # With many parameters each point of the map takes as long as the mode, unless the prior is narrow.
+    few = target.n_kernel <= SHAPE_UP_TO or isinstance(family, FreeKernels)
     transport = (lambda: nested_laplace(target)) if few else None
     return Prepared(target, coordinate_names(family), target.laplace()[1], transport)
 
@@ -83,14 +101,17 @@ TARGETS: dict[str, Callable[[Scene, KernelDensity], Prepared]] = {
 SR image; of the weights of a kernel network given y and the SR image."""
 
 
-def kernel_family(
-    family_named: bool, factory: Any, degradation: Degradation, found: SpectralPosterior | None
-) -> KernelDensity:
-    """Return the kernel prior of a target: the one named, else that of the estimate, else Gaussians."""
+def kernel_family(family_named: bool, factory: Any, scene: Scene) -> KernelDensity:
+    """Return the kernel prior of a target: the one named, else that of the estimate, else Gaussians.
+
+    That of a free-form estimate is `FreeKernels` about it.
+    """
     if family_named and factory is not None:
-        named: KernelDensity | None = factory.density(degradation)
+        named: KernelDensity | None = factory.density(scene.degradation)
         if named is not None:
             return named
-    if found is not None:
-        return found.family
-    return GaussianShape(degradation.kernel_size, degradation.scale)
+    if scene.found is not None:
+        return scene.found.family
+    if scene.free:
+        return FreeKernels(scene.kernel[0, 0], scene.degradation.scale)
+    return GaussianShape(scene.degradation.kernel_size, scene.degradation.scale)
