@@ -217,7 +217,7 @@ def test_an_unknown_border_is_left_out(moved):
     assert math.isfinite(float(run.estimate().kernel.sum()))
 
 
-@pytest.mark.parametrize("bad", [{"weights": ()}, {"decay": 0.5}, {"kept": 0}, {"edges": 0.0}, {"share": -1.0}])
+@pytest.mark.parametrize("bad", [{"weights": ()}, {"decay": 0.5}, {"rounds": 0}, {"edges": 0.0}, {"share": -1.0}])
 def test_numbers_out_of_range(bad):
     with pytest.raises(ValueError, match="free-form kernel: need"):
         FreeFormEstimator(**bad)

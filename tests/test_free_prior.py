@@ -104,7 +104,8 @@ def test_the_spread_is_that_of_drawn_shake(scale):
         products.append((smooth[:, scale:] * smooth[:, :-scale])[both])
     variance = np.concatenate(squares).mean()
     assert math.sqrt(variance) == pytest.approx(SPREAD[scale], rel=0.04)
-    assert np.concatenate(products).mean() / variance == pytest.approx(math.exp(-1), abs=0.15)
+    if scale < 8:  # a path of 27 pixels has hardly two windows of s = 8 that do not overlap
+        assert np.concatenate(products).mean() / variance == pytest.approx(math.exp(-1), abs=0.15)
 
 
 @pytest.mark.parametrize(

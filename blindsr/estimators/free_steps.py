@@ -68,6 +68,11 @@ class ImageStep:
         s, (h, w) = self.scale, self.y.shape
         return f.reshape(s, h, s, w).mean((0, 2))
 
+    def seen(self, x: Tensor, kernel: Tensor) -> Tensor:
+        """Return (x ⊗ k)↓s (h, w) of an image (s h, s w)."""
+        y: Tensor = torch.fft.ifft2(self._fold(self.transfer(kernel) * torch.fft.fft2(x))).real
+        return y
+
     def __call__(self, kernel: Tensor, weight: float, *, sparse: bool, last: float = 1e5) -> Tensor:
         """Return the image (s h, s w) for a kernel; λ = `weight`, φ = L0 where `sparse`, else total variation.
 
