@@ -305,9 +305,11 @@ class FreeFormEstimation(Estimation):
     def _noise(self, candidate: _Candidate) -> float:
         """Noise level for the restorer: the spectra's, and the kernel's error in squares."""
         assert candidate.content is not None
-        noise = self.likelihood.noise_std(candidate.content, self.channels)
-        known = self.settings.image_error
-        return math.hypot(noise, self._kernel_error(candidate) if known is None else known)
+        given, error = self.settings.parametric, self.settings.image_error
+        noise = None if given is None else given.noise_std
+        if noise is None:
+            noise = self.likelihood.noise_std(candidate.content, self.channels)
+        return math.hypot(noise, self._kernel_error(candidate) if error is None else error)
 
     def _kernel_error(self, found: _Candidate) -> float:
         """Step 5 at the top of the module, units of 0..1."""

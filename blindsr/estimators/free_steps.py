@@ -50,28 +50,35 @@ class ImageStep:
     def __init__(self, y: Tensor, scale: int, before: int) -> None:
         self.y, self.scale, self.before = y, scale, before
         self.shape = (scale * y.shape[0], scale * y.shape[1])
-        self.spectrum = torch.fft.fft2(y)
+        self.spectrum = self._forward(y)
         impulse = torch.zeros(self.shape)
         impulse[0, 0] = 1.0
-        self.filters = [torch.fft.fft2(d) for d in differences(impulse)]
+        self.filters = [self._forward(d) for d in differences(impulse)]
         self.penalty = torch.stack([d.abs().square() for d in self.filters]).sum(0) + _ANCHOR
+
+    def _forward(self, x: Tensor) -> Tensor:
+        """Spectrum of an image; half of it at s = 1, where no frequency needs its aliases."""
+        spectrum: Tensor = torch.fft.rfft2(x) if self.scale == 1 else torch.fft.fft2(x)
+        return spectrum
+
+    def _back(self, spectrum: Tensor, shape: torch.Size | tuple[int, int]) -> Tensor:
+        x: Tensor = torch.fft.irfft2(spectrum, s=shape) if self.scale == 1 else torch.fft.ifft2(spectrum).real
+        return x
 
     def transfer(self, kernel: Tensor) -> Tensor:
         """Spectrum of the correlation with a kernel (K, K) on the HR grid."""
         size, shift = kernel.shape[-1], (-self.before, -self.before)
         out = torch.zeros(self.shape)
         out[:size, :size] = kernel
-        spectrum: Tensor = torch.fft.fft2(out.roll(shift, (0, 1))).conj()
-        return spectrum
+        return self._forward(out.roll(shift, (0, 1))).conj()
 
     def _fold(self, f: Tensor) -> Tensor:
         s, (h, w) = self.scale, self.y.shape
-        return f.reshape(s, h, s, w).mean((0, 2))
+        return f if s == 1 else f.reshape(s, h, s, w).mean((0, 2))
 
     def seen(self, x: Tensor, kernel: Tensor) -> Tensor:
         """Return (x ⊗ k)↓s (h, w) of an image (s h, s w)."""
-        y: Tensor = torch.fft.ifft2(self._fold(self.transfer(kernel) * torch.fft.fft2(x))).real
-        return y
+        return self._back(self._fold(self.transfer(kernel) * self._forward(x)), self.y.shape)
 
     def __call__(self, kernel: Tensor, weight: float, *, sparse: bool, last: float = 1e5) -> Tensor:
         """Return the image (s h, s w) for a kernel; λ = `weight`, φ = L0 where `sparse`, else total variation.
@@ -80,22 +87,21 @@ class ImageStep:
         """
         s, k = self.scale, self.transfer(kernel)
         power = k.abs().square()
-        x = torch.fft.fft2(self.y if s == 1 else resized(self.y, *self.shape))
+        x = self._forward(self.y if s == 1 else resized(self.y, *self.shape))
         beta = 2 * weight
         while beta < last:
-            g = [torch.fft.ifft2(d * x).real for d in self.filters]
+            g = [self._back(d * x, self.shape) for d in self.filters]
             length = torch.hypot(*g)
             if sparse:
                 keep = (length.square() >= weight / beta).to(length)
             else:
                 keep = (1 - weight / (2 * beta) / length.clamp_min(1e-12)).clamp_min(0)
-            near = sum((d.conj() * torch.fft.fft2(v * keep) for d, v in zip(self.filters, g, strict=True)), _ANCHOR * x)
+            near = sum((d.conj() * self._forward(v * keep) for d, v in zip(self.filters, g, strict=True)), _ANCHOR * x)
             start, inverse = near / self.penalty, 1 / (beta * self.penalty)
             rest = (self.spectrum - self._fold(k * start)) / (self._fold(power * inverse) + 1 / s**2)
-            x = start + k.conj() * inverse * rest.repeat(s, s)
+            x = start + k.conj() * inverse * (rest if s == 1 else rest.repeat(s, s))
             beta *= 2
-        image: Tensor = torch.fft.ifft2(x).real
-        return image
+        return self._back(x, self.shape)
 
 
 def gradient_form(x: Tensor, y: Tensor, scale: int, size: int, before: int) -> tuple[Tensor, Tensor]:

@@ -13,6 +13,7 @@ from typing import Any
 
 from blindsr.errors import UserError
 from blindsr.estimators.base import Estimator
+from blindsr.estimators.free_form import FreeFormEstimator
 from blindsr.estimators.spectral import KernelEstimator
 from blindsr.methods.base import Method
 from blindsr.methods.parts import RESTORERS, Part, Regularizer
@@ -142,16 +143,20 @@ def _map_under(part: Part[Regularizer]) -> MapRestorer:
 
 @dataclass(frozen=True)
 class SpectralRow(Row):
-    """The kernel from y alone by `KernelEstimator`, then a restorer."""
+    """The kernel from y alone by `KernelEstimator`, or of any shape, then a restorer."""
 
     estimator: KernelEstimator = field(default_factory=KernelEstimator)
     """Numbers of the kernel's estimation."""
+    free: FreeFormEstimator | None = None
+    """Where given, a kernel of any shape competes with the families, unless one of them is chosen."""
     restorer: Part[Restorer | None] = RESTORERS["map"]
     """Makes the image."""
 
     @property
     def columns(self) -> tuple[str, str]:
         """The spectral MAP estimate, and the restorer."""
+        if self.free is not None:
+            return "spectral MAP, or sparse edges and the spectra", self.restorer.name
         return "spectral MAP, refined on MAP images", self.restorer.name
 
     def compose(self, choice: Choice, degradation: Degradation, rows: Iterable[Row] = ()) -> Method:
@@ -174,8 +179,11 @@ class SpectralRow(Row):
             restorer = replace(restorer, value=_map_under(part))
             labels["image_prior"] = part.name
             parts.append(part)
-        made = stepped(self.name, estimator, choice.iterations)
-        return finished(self.name, made, restorer, tuple(parts), noise_std=noise, labels=labels)
+        free = None if choice.prior is not None else self.free
+        whole = estimator if free is None else replace(free, parametric=estimator)
+        made = stepped(self.name, whole, choice.iterations)
+        known = noise if free is None else None  # a free kernel adds its own error to the level
+        return finished(self.name, made, restorer, tuple(parts), noise_std=known, labels=labels)
 
 
 @dataclass(frozen=True)

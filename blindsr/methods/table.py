@@ -44,6 +44,11 @@ METHODS: dict[str, Row] = {
     m.name: m
     for m in (
         SpectralRow("fast-map", "kernel from the spectra of y and MAP images, then a MAP image; seconds"),
+        SpectralRow(
+            "free-map",
+            "a kernel of any shape, where y asks for one: motion blur; then a MAP image",
+            free=FreeFormEstimator(),
+        ),
         _MLMC,
         replace(_MLMC, name="mlmc-no-mc", summary="no Monte Carlo step, no warm-up", prior=PRIORS["none"]),
         replace(_MLMC, name="mlmc-no-meta", summary="plain alternating minimisation", optimizer=OPTIMIZERS["am"]),
@@ -117,13 +122,6 @@ METHODS: dict[str, Row] = {
             "internal GAN",
             KernelGan(),
             RESTORERS["zssr"],
-        ),
-        OtherRow(
-            "free-map",
-            "a kernel of any shape from edges and the spectra of y, then a MAP image; motion blur",
-            "free kernel, sparse edges and spectra",
-            FreeFormEstimator(),
-            RESTORERS["map"],
         ),
         OtherRow("bicubic", "interpolation (Keys 1981)", "none", NoKernel(), RESTORERS["bicubic"]),
         OtherRow("external", "a model of your own, by --restorer", "none", NoKernel(), RESTORERS["none"]),
