@@ -72,7 +72,7 @@ class SpectralSettings:
     """
 
     window: int = 32
-    max_windows: int = 36
+    max_windows: int = 16
     degrees: float = 3.0
     lowest: float = 3.0
     content: Mapping[str, Term] = field(default_factory=lambda: PHOTOGRAPH)
