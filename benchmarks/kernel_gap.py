@@ -5,10 +5,10 @@
 
 DATA holds dev/{bsd100,kodak,set14,urban100} and weights/usrnet_tiny.pth. One half of each folder: the even-numbered
 files, or the odd-numbered ones (`--half choose`), on which the numbers of the method were chosen. Central 256x256
-crops, one Gaussian kernel of the test protocol for each (its seed is the number of the file among all of both halves),
-circular borders, 8 bits. Both kernels go through the same USRNet; PSNR of the luma, border s². Three estimates are
-measured: the default, and the spectra with no and with `MOST` refinement rounds. Every line of --out is one picture; a
-run that is started again goes on where it stopped.
+crops, one Gaussian kernel of the test protocol for each (its seed is the number of the picture in its half, from 0),
+circular borders, 8 bits. Both kernels go through the same USRNet; PSNR of the luma, border s². Two estimates are
+measured: the default, and with `MOST` refinement rounds. Every line of --out is one picture; a run that is started
+again goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -35,18 +35,15 @@ from blindsr.restorers.usrnet import UsrNetRestorer
 MOST = 6
 ESTIMATORS = {
     "default": KernelEstimator(),
-    "spectra": KernelEstimator(rounds=0),
     "rounds": KernelEstimator(rounds=MOST),
 }
 NOISE = 0.3 / 255
 """What rounding to 8 bits leaves (1/√12 of a grey level)."""
 
 
-def pictures(data: Path, *, choose: bool) -> list[tuple[int, Path]]:
-    """The files of a half of each folder, with their numbers among those of both halves."""
-    files = [p for f in FOLDERS for p in sorted((data / "dev" / f).iterdir())]
-    within = [i for f in FOLDERS for i in range(len(list((data / "dev" / f).iterdir())))]
-    return [(n, p) for n, (i, p) in enumerate(zip(within, files, strict=True)) if i % 2 == (0 if choose else 1)]
+def pictures(data: Path, *, choose: bool) -> list[Path]:
+    """The files of a half of each folder."""
+    return [p for f in FOLDERS for p in sorted((data / "dev" / f).iterdir())[0 if choose else 1 :: 2]]
 
 
 def spread(n: int) -> list[int]:
@@ -55,12 +52,12 @@ def spread(n: int) -> list[int]:
     return [step * i % n for i in range(n)]
 
 
-def measure(x: Tensor, number: int, scale: int, usrnet: UsrNetRestorer, names: list[str]) -> dict[str, Any]:
+def measure(x: Tensor, seed: int, scale: int, usrnet: UsrNetRestorer, names: list[str]) -> dict[str, Any]:
     """PSNR with bicubic and the true kernel; gap, seconds, rounds and family by estimate."""
     d = Degradation(scale)
     h, w = (n // scale * scale for n in x.shape[-2:])
     x = x[..., :h, :w]
-    kernel = GaussianKernelPrior.truth(scale, d.kernel_size).sample(1, generator=generator(number))
+    kernel = GaussianKernelPrior.truth(scale, d.kernel_size).sample(1, generator=generator(seed))
     y = (d(x, kernel) * 255).round().clamp(0, 255) / 255
 
     def score(image: Tensor) -> float:
@@ -83,12 +80,12 @@ def run(args: argparse.Namespace) -> None:
     done = {json.loads(line)["image"] for line in args.out.read_text().splitlines()} if args.out.exists() else set()
     cases = pictures(args.data, choose=args.half == "choose")
     for i in spread(len(cases))[: args.images]:
-        number, path = cases[i]
+        path = cases[i]
         name = f"{path.parent.name}/{path.stem}"
         if name in done:
             continue
-        line = {"scale": args.scale, "image": name, "seed": number}
-        line |= measure(crop(path), number, args.scale, usrnet, args.estimators)
+        line = {"scale": args.scale, "image": name, "seed": i}
+        line |= measure(crop(path), i, args.scale, usrnet, args.estimators)
         with args.out.open("a") as file:
             file.write(json.dumps(line) + "\n")
 
