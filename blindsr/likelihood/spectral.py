@@ -56,7 +56,7 @@ class SpectralSettings:
     window : int
         Side of a window in LR pixels (a smaller image is one window).
     max_windows : int
-        Windows used at most: those with the most fine detail.
+        Windows used at most: those with the most fine detail. Windows out of focus mislead, see docs/posterior.md.
     degrees : float
         ν of the heavy-tailed Whittle likelihood; infinity stands for a Gaussian field.
     lowest : float

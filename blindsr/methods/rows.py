@@ -152,7 +152,7 @@ class SpectralRow(Row):
     @property
     def columns(self) -> tuple[str, str]:
         """The spectral MAP estimate, and the restorer."""
-        return "spectral MAP, refined on MAP images", self.restorer.name
+        return "spectral MAP", self.restorer.name
 
     def compose(self, choice: Choice, degradation: Degradation, rows: Iterable[Row] = ()) -> Method:
         """Put a kernel family for `prior`, an image prior into the MAP restorer, a known noise level, a restorer."""
