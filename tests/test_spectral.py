@@ -394,4 +394,6 @@ def test_start_has_the_level_of_the_periodogram():
 
 def test_start_of_an_image_without_a_usable_frequency_is_the_prior():
     likelihood = SpectralLikelihood(random_image(2, 2), 2)
-    assert torch.equal(likelihood.start(likelihood.power(random_kernel(5))[0])[1:], torch.zeros(18).double())
+    assert torch.equal(
+        likelihood.start(likelihood.power(random_kernel(5))[0])[1:], torch.zeros(len(SHARED) + len(TERMS)).double()
+    )

@@ -153,8 +153,8 @@ class SpectralLikelihood:
         """Split the terms into those with a shared and those with a local part."""
         content = self.settings.content
         self.terms = tuple(name for name, t in content.items() if t.shared > 0 or t.local > 0)
-        table = torch.tensor([[content[n].mean, content[n].shared, content[n].local] for n in self.terms])
-        self.mean, self.shared_std, self.local_std = table.double().unbind(1)
+        rows = [[content[n].mean, content[n].shared, content[n].local] for n in self.terms]
+        self.mean, self.shared_std, self.local_std = torch.tensor(rows, dtype=torch.float64).unbind(1)
         self.shared = [i for i, n in enumerate(self.terms) if content[n].shared > 0]
         self.local = [i for i, n in enumerate(self.terms) if content[n].local > 0]
 
