@@ -13,7 +13,12 @@ from blindsr.operators.degradation import Degradation, Padding
 from blindsr.priors.normal import GaussianShape
 
 TERMS = tuple(PHOTOGRAPH)
-GENTLE = [-1.0, 1.0, 0.5, -0.6, 0.2, 0.3, 0.2, -0.3, 0.1, 0.2, 0.3, -0.3, 0.2]
+GENTLE = [
+    *(-1.0, 1.0),
+    *(0.5, -0.6, 0.2, 0.3, 0.1, -0.1, 0.05, 0.1),
+    *(0.2, -0.3, 0.1, 0.2, -0.05, 0.1, 0.05, -0.05),
+    *(0.3, -0.3, 0.2),
+]
 """Coefficients of a spectrum that varies slowly, yet with direction in every term."""
 
 

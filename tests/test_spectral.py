@@ -17,10 +17,9 @@ from blindsr.priors.normal import GaussianShape
 
 TINY = SpectralSettings(window=6, lowest=2.0)
 SHARED = ["level", "slope", "bend", "bend_cos2", "bend_sin2"]
-TERMS = [
-    *("level", "slope", "angular_cos2", "angular_sin2", "angular_cos4", "angular_sin4"),
-    *("slope_cos2", "slope_sin2", "slope_cos4", "slope_sin4", "bend", "bend_cos2", "bend_sin2"),
-]
+HARMONICS = (2, 4, 6, 8)
+TURNED = {name: [f"{name}_{f}{n}" for n in HARMONICS for f in ("cos", "sin")] for name in ("angular", "slope")}
+TERMS = ["level", "slope", *TURNED["angular"], *TURNED["slope"], "bend", "bend_cos2", "bend_sin2"]
 
 
 def random_image(*shape, seed=0):
@@ -69,10 +68,13 @@ def content(fy, fx, s, t):
     fy, fx = fold(fy), fold(fx)
     rho, phi = 2 * s * math.hypot(fy, fx), math.atan2(fy, fx)
     bend = 2 * math.tanh(rho**2 / 2)
-    c2, s2, c4, s4 = math.cos(2 * phi), math.sin(2 * phi), math.cos(4 * phi), math.sin(4 * phi)
-    slope = t["slope"] + t["slope_cos2"] * c2 + t["slope_sin2"] * s2 + t["slope_cos4"] * c4 + t["slope_sin4"] * s4
-    turn = t["angular_cos2"] * c2 + t["angular_sin2"] * s2 + t["angular_cos4"] * c4 + t["angular_sin4"] * s4
-    bent = t["bend"] + t["bend_cos2"] * c2 + t["bend_sin2"] * s2
+
+    def turned(name, harmonics):
+        pairs = [(n, math.cos(n * phi), math.sin(n * phi)) for n in harmonics]
+        return sum(t[f"{name}_cos{n}"] * c + t[f"{name}_sin{n}"] * s for n, c, s in pairs)
+
+    slope, turn = t["slope"] + turned("slope", HARMONICS), turned("angular", HARMONICS)
+    bent = t["bend"] + turned("bend", (2,))
     return math.exp(t["level"] + turn - bent * bend) * (2 * rho) ** -slope
 
 
@@ -200,7 +202,7 @@ def test_expected_periodogram_of_one_frequency_by_hand():
 
 def test_terms_and_names():
     assert set(PHOTOGRAPH) == set(BASIS) == set(TERMS)
-    assert list(POWER_LAW) == TERMS[:6]
+    assert list(POWER_LAW) == TERMS[:6]  # up to the fourth harmonic
     likelihood = SpectralLikelihood(random_image(9, 6), 2, TINY)
     assert likelihood.names[:6] == ("noise", *SHARED)
     assert likelihood.names[6:] == tuple(f"{name}[{w}]" for w in range(2) for name in TERMS)
@@ -392,4 +394,6 @@ def test_start_has_the_level_of_the_periodogram():
 
 def test_start_of_an_image_without_a_usable_frequency_is_the_prior():
     likelihood = SpectralLikelihood(random_image(2, 2), 2)
-    assert torch.equal(likelihood.start(likelihood.power(random_kernel(5))[0])[1:], torch.zeros(18).double())
+    assert torch.equal(
+        likelihood.start(likelihood.power(random_kernel(5))[0])[1:], torch.zeros(len(SHARED) + len(TERMS)).double()
+    )

@@ -32,6 +32,8 @@ PRIORS = {
     "line shape": LineShape(11, 2),
     "simplex": SimplexPrior(5, 2),
 }
+N_U = 1 + 5 + len(PHOTOGRAPH)
+"""The content's parameters of one window: the noise, five shared terms, and every term of the window."""
 FEW = {
     "level": Term(-6.0, 2.0, 0.0),
     "slope": Term(2.9, 0.35, 0.0),
@@ -108,7 +110,10 @@ def test_single_precision_likelihood_is_near(gen):
 @pytest.mark.parametrize("prior", PRIORS)
 def test_join_undoes_split(prior, gen):
     t = target(prior)
-    z, u = PRIORS[prior].sample_z(5, generator=gen).double(), torch.randn(5, 19, generator=gen, dtype=torch.float64)
+    z, u = (
+        PRIORS[prior].sample_z(5, generator=gen).double(),
+        torch.randn(5, N_U, generator=gen, dtype=torch.float64),
+    )
     position = t.join(z, u)
     own, kernels, back = t.split(position)
     torch.testing.assert_close(own, z, rtol=0, atol=0)
@@ -121,7 +126,7 @@ def test_join_undoes_split(prior, gen):
 def test_shear_has_jacobian_one(prior, gen):
     t = target(prior)
     d = t.n_kernel
-    at = torch.cat([PRIORS[prior].sample_z(1, generator=gen).double()[0], torch.zeros(19, dtype=torch.float64)])
+    at = torch.cat([PRIORS[prior].sample_z(1, generator=gen).double()[0], torch.zeros(N_U, dtype=torch.float64)])
     h = 1e-5 * torch.eye(len(at), dtype=torch.float64)
     up, down = (t.join((at + s)[:, :d], (at + s)[:, d:]) for s in (h, -h))
     jacobian = (up - down) / 2e-5
@@ -132,7 +137,7 @@ def test_shear_has_jacobian_one(prior, gen):
 def test_totals_are_bend_plus_the_kernels_own(gen):
     """total = (coefficient of the bend - its mean + π² moment / s²) / spread, and only bends move."""
     t = target()
-    z, u = PRIORS["gaussian shape"].sample_z(3, generator=gen).double(), torch.zeros(3, 19, dtype=torch.float64)
+    z, u = PRIORS["gaussian shape"].sample_z(3, generator=gen).double(), torch.zeros(3, N_U, dtype=torch.float64)
     position = t.join(z, u)[:, 3:]
     c = covariance(PRIORS["gaussian shape"].kernel(z))
     unit = math.pi**2 / 4
@@ -150,7 +155,7 @@ def test_low_frequencies_hardly_see_a_wider_kernel_at_the_same_total(gen):
     """Along a position's kernel coordinates their spectrum stays, along z at a fixed content it does not."""
     t = target(lowest=1.0)
     z = torch.tensor([[0.2, 0.1, 0.2], [0.5, -0.1, 0.3]], dtype=torch.float64)
-    u = 0.3 * torch.randn(1, 19, generator=gen, dtype=torch.float64).repeat(2, 1)
+    u = 0.3 * torch.randn(1, N_U, generator=gen, dtype=torch.float64).repeat(2, 1)
     apart = t.join(z, u)
     together = torch.cat([z, apart[:1, 3:].repeat(2, 1)], 1)
     h, w = t.likelihood.shape
@@ -171,7 +176,10 @@ def test_low_frequencies_hardly_see_a_wider_kernel_at_the_same_total(gen):
 @pytest.mark.parametrize("prior", PRIORS)
 def test_log_prior_is_the_change_of_variables(prior, gen):
     t = target(prior)
-    z, u = PRIORS[prior].sample_z(5, generator=gen).double(), torch.randn(5, 19, generator=gen, dtype=torch.float64)
+    z, u = (
+        PRIORS[prior].sample_z(5, generator=gen).double(),
+        torch.randn(5, N_U, generator=gen, dtype=torch.float64),
+    )
     expected = PRIORS[prior].log_prob(z).numpy() + stats.norm.logpdf(u.numpy()).sum(1)
     np.testing.assert_allclose(t.log_prior(t.join(z, u)), expected, rtol=1e-9)
     np.testing.assert_allclose(standard_normal(u), stats.norm.logpdf(u.numpy()).sum(1), rtol=1e-12)

@@ -56,7 +56,7 @@ class SpectralSettings:
     window : int
         Side of a window in LR pixels (a smaller image is one window).
     max_windows : int
-        Windows used at most: those with the most fine detail.
+        Windows used at most: those with the most fine detail. Windows out of focus mislead, see docs/posterior.md.
     degrees : float
         ν of the heavy-tailed Whittle likelihood; infinity stands for a Gaussian field.
     lowest : float
@@ -72,7 +72,7 @@ class SpectralSettings:
     """
 
     window: int = 32
-    max_windows: int = 36
+    max_windows: int = 16
     degrees: float = 3.0
     lowest: float = 3.0
     content: Mapping[str, Term] = field(default_factory=lambda: PHOTOGRAPH)
@@ -153,8 +153,8 @@ class SpectralLikelihood:
         """Split the terms into those with a shared and those with a local part."""
         content = self.settings.content
         self.terms = tuple(name for name, t in content.items() if t.shared > 0 or t.local > 0)
-        table = torch.tensor([[content[n].mean, content[n].shared, content[n].local] for n in self.terms])
-        self.mean, self.shared_std, self.local_std = table.double().unbind(1)
+        rows = [[content[n].mean, content[n].shared, content[n].local] for n in self.terms]
+        self.mean, self.shared_std, self.local_std = torch.tensor(rows, dtype=torch.float64).unbind(1)
         self.shared = [i for i, n in enumerate(self.terms) if content[n].shared > 0]
         self.local = [i for i, n in enumerate(self.terms) if content[n].local > 0]
 

@@ -157,7 +157,7 @@ class SpectralRow(Row):
         """The spectral MAP estimate, and the restorer."""
         if self.free is not None:
             return "spectral MAP, or sparse edges and the spectra", self.restorer.name
-        return "spectral MAP, refined on MAP images", self.restorer.name
+        return "spectral MAP", self.restorer.name
 
     def compose(self, choice: Choice, degradation: Degradation, rows: Iterable[Row] = ()) -> Method:
         """Put a kernel family for `prior`, an image prior into the MAP restorer, a known noise level, a restorer."""
