@@ -394,10 +394,13 @@ def test_options_that_are_refused(image: Path, kernel: Path, tmp_path: Path) -> 
         (("--restorer", "none"), "--restorer none: leaves nothing to do"),
         (
             ("--restorer", "magic"),
-            "--restorer magic: unknown; choose none, map, tv, bicubic, zssr, usrnet, a",
+            "--restorer magic: unknown; choose none, map, tv, bicubic, zssr, unfolded, usrnet, a",
         ),
         (("--restorer", "usrnet"), "--restorer usrnet: needs --weights FILE"),
-        (("--restorer", "tv", "--weights", gone), f"--weights {gone}: goes with --restorer usrnet, not with tv"),
+        (
+            ("--restorer", "tv", "--weights", gone),
+            f"--weights {gone}: goes with --restorer usrnet or unfolded, not with tv",
+        ),
         (("--weights", gone), "gone.pt: cannot be read (No such file or directory)"),
         (("--weights", tmp_path), "cannot be read ("),
         (("--weights", damaged), "damaged.pt: not a file of weights (a state dict, saved by torch.save), or damaged"),

@@ -11,7 +11,8 @@ from PIL import Image
 from blindsr.diagnostics.metrics import psnr
 from blindsr.errors import UserError
 from blindsr.operators.degradation import Alignment, Degradation, Padding
-from blindsr.restorers.usrnet import UsrNetRestorer, close_border, load_usrnet
+from blindsr.restorers.borders import close_border
+from blindsr.restorers.usrnet import UsrNetRestorer, load_usrnet
 from blindsr.restorers.usrnet_net import ResUNet, UsrNet, data_step, transfer_function
 
 NAMES = ("baby", "bird", "butterfly", "head", "woman")

@@ -25,12 +25,17 @@ KernelSizeOption = Annotated[int, typer.Option(help="Side of the kernel, odd; 0:
 RestorerOption = Annotated[
     str | None,
     typer.Option(
-        help="What makes the image from the kernel: map, tv, bicubic, zssr, usrnet, model.pt, model.onnx, weights.pth, "
-        "my_file.py:restore, none; a model's own pixel grid goes behind it, as in model.pt@centered.",
+        help="What makes the image from the kernel: map, tv, bicubic, zssr, unfolded, usrnet, model.pt, model.onnx, "
+        "weights.pth, my_file.py:restore, none; a model's own pixel grid goes behind it, as in model.pt@centered.",
         show_default=False,
     ),
 ]
-WeightsOption = Annotated[Path | None, typer.Option(help="State dict for --restorer usrnet.", show_default=False)]
+WeightsOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="State dict for --restorer usrnet, or a file of `blindsr train-restorer` for unfolded.", show_default=False
+    ),
+]
 
 PaddingOption = Annotated[
     Padding | None,

@@ -264,6 +264,32 @@ def train_flow(
     show(record, f"{out}: {words}", as_json=as_json)
 
 
+@app.command("train-restorer")
+def train_restorer(
+    data: Annotated[Path, typer.Option(help="Folder of pictures, 96x96 or larger.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="File to write (.safetensors).", show_default=False)],
+    steps: Annotated[
+        int | None,
+        typer.Option(min=1, help="Steps of Adam on blurred pictures; the denoiser gets a share of them more."),
+    ] = None,
+    seed: SeedOption = 0,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file.")] = False,
+    json: JsonOption = False,
+) -> None:
+    """Train the network of --restorer unfolded on pictures of your own: then `--restorer unfolded --weights FILE`.
+
+    Hours on a CPU. OUT.part keeps the training every few minutes; the same command goes on from there.
+    """
+    options = dict(locals())
+    as_json = options.pop("json")
+    from blindsr.commands.train_restorer import train_restorer_file
+
+    with one_line_errors():
+        record = train_restorer_file(**options, say=say)
+    words = f"trained on {record['pictures']} pictures, last loss {record['loss']}, {record['seconds']:.0f} s"
+    show(record, f"{out}: {words}", as_json=as_json)
+
+
 @app.command()
 def methods() -> None:
     """Print the table of methods and their parts."""

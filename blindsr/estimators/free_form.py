@@ -49,7 +49,7 @@ from blindsr.operators.degradation import Degradation, Padding
 from blindsr.operators.kernels import framed, width
 from blindsr.operators.luma import luma
 from blindsr.posteriors.free_kernel import fit_content, free_kernel_step
-from blindsr.restorers.usrnet import close_border
+from blindsr.restorers.borders import close_border
 from blindsr.threads import one_thread
 
 LEAST_ERROR = {2: 1 / 255, 3: 2.5 / 255, 4: 4 / 255, 8: 4 / 255}

@@ -28,11 +28,13 @@ def save(path: Path, settings: dict[str, Any], state: dict[str, Any]) -> None:
         temporary.write_bytes(content.getbuffer())
 
 
-def load(path: Path, settings: dict[str, Any]) -> dict[str, Any]:
+def load(
+    path: Path, settings: dict[str, Any], *, advice: str = "use the same settings, or leave out --resume"
+) -> dict[str, Any]:
     """Read a checkpoint's state, if it was made with these settings.
 
     Raises UserError if the file is not a checkpoint, holds anything but tensors and plain values, or belongs to other
-    settings.
+    settings; `advice` is what the message says to do then.
     """
     try:
         with warnings.catch_warnings(action="ignore"):
@@ -49,7 +51,6 @@ def load(path: Path, settings: dict[str, Any]) -> dict[str, Any]:
     for name in [*settings, *sorted(str(n) for n in old if n not in settings)]:
         if json.dumps(settings.get(name)) != json.dumps(old.get(name), default=str):
             raise UserError(
-                f"{path}: made with other settings ({name}: {old.get(name)} there, {settings.get(name)} here); "
-                "use the same settings, or leave out --resume"
+                f"{path}: made with other settings ({name}: {old.get(name)} there, {settings.get(name)} here); {advice}"
             )
     return state

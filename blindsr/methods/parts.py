@@ -37,6 +37,7 @@ from blindsr.priors.patch_groups import PatchGroups
 from blindsr.restorers.base import Restorer
 from blindsr.restorers.bicubic import BicubicRestorer, bicubic
 from blindsr.restorers.map import MapRestorer
+from blindsr.restorers.unfolded import UnfoldedRestorer
 from blindsr.restorers.zssr import ZssrRestorer
 
 T = TypeVar("T")
@@ -215,8 +216,10 @@ RESTORERS: dict[str, Part[Restorer | None]] = _table(
     Part("tv", MapRestorer(TotalVariation())),
     Part("bicubic", BicubicRestorer()),
     Part("zssr", ZssrRestorer()),
+    Part("unfolded", UnfoldedRestorer()),
 )
-"""What makes the final image from the kernel; `none` keeps the image of the run."""
+"""What makes the final image from the kernel; `none` keeps the image of the run. Of these, `unfolded` alone was trained
+beforehand."""
 
 
 IMAGE_PRIORS: dict[str, Part[Regularizer]] = _table(

@@ -38,6 +38,7 @@ from blindsr.restorers.external import (
 )
 from blindsr.restorers.grid import Grid, OnGrid
 from blindsr.restorers.spandrel_model import SPANDREL_SUFFIXES, SpandrelRestorer
+from blindsr.restorers.unfolded import UnfoldedRestorer
 from blindsr.restorers.usrnet import UsrNetRestorer
 from blindsr.samplers.sampler import Sampler
 from blindsr.samplers.table import SAMPLERS
@@ -198,12 +199,14 @@ def restorer_part(word: Any, weights: Path | None = None, grid: Grid | None = No
     """
     if not isinstance(word, str):
         return _object(word)
-    if weights is not None and word != "usrnet":
-        raise UserError(f"--weights {weights}: goes with --restorer usrnet, not with {word}")
+    if weights is not None and word not in ("usrnet", "unfolded"):
+        raise UserError(f"--weights {weights}: goes with --restorer usrnet or unfolded, not with {word}")
     if word == "usrnet":
         if weights is None:
             raise UserError("--restorer usrnet: needs --weights FILE, the published state dict")
         return Part("usrnet", UsrNetRestorer(weights), str(weights))
+    if word == "unfolded" and weights is not None:
+        return Part("unfolded", UnfoldedRestorer(weights), str(weights))
     if word in RESTORERS:
         return RESTORERS[word]
     bare, at, named = word.rpartition("@")

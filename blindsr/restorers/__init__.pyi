@@ -12,5 +12,7 @@ from .splitting import HalfQuadratic as HalfQuadratic
 from .splitting import PlugAndPlay as PlugAndPlay
 from .splitting import map_solution as map_solution
 from .tiled import restore as restore
+from .unfolded import UnfoldedRestorer as UnfoldedRestorer
+from .unfolded_training import train_restorer as train_restorer
 from .usrnet import UsrNetRestorer as UsrNetRestorer
 from .zssr import ZssrRestorer as ZssrRestorer

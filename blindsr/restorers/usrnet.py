@@ -2,8 +2,7 @@
 
 References
 ----------
-Zhang, Van Gool, Timofte, "Deep Unfolding Network for Image Super-Resolution", CVPR 2020;
-Liu, Jia, "Reducing Boundary Artifacts in Image Deconvolution", ICIP 2008 (why a border that closes smoothly).
+Zhang, Van Gool, Timofte, "Deep Unfolding Network for Image Super-Resolution", CVPR 2020.
 """
 
 from __future__ import annotations
@@ -21,6 +20,7 @@ from torch import Tensor
 from blindsr.errors import UserError
 from blindsr.operators.degradation import Degradation, Padding
 from blindsr.restorers.base import Restorer, count_parameters
+from blindsr.restorers.borders import close_border
 from blindsr.restorers.usrnet_net import UsrNet
 
 
@@ -68,27 +68,6 @@ def load_usrnet(path: Path) -> UsrNet:
     if not all(bool(torch.isfinite(p).all()) for p in net.parameters()):
         raise UserError(f"{path}: the weights are not all finite numbers")
     return net.eval().requires_grad_(False)
-
-
-def _mirror(i: Tensor, n: int) -> Tensor:
-    """Indices of an axis of n pixels that is continued by its mirror image on both sides, edge pixels twice."""
-    i = i % (2 * n)
-    return torch.minimum(i, 2 * n - 1 - i)
-
-
-def close_border(y: Tensor, pad: int) -> Tensor:
-    """Add a border of `pad` pixels on each side that makes y (B, C, h, w) periodic without a jump.
-
-    The mirror image at one end fades into that at the other: (B, C, h + 2 pad, w + 2 pad), with y itself in the middle.
-    """
-    t = torch.arange(2 * pad)
-    fade = ((t + 0.5) / (2 * pad)).to(y)
-    for axis, weight in ((-2, fade[:, None]), (-1, fade)):
-        n = y.shape[axis]
-        after = y.index_select(axis, _mirror(n + t, n).to(y.device))
-        before = y.index_select(axis, _mirror(t - 2 * pad, n).to(y.device))
-        y = torch.cat([y, torch.lerp(after, before, weight)], axis).roll(pad, axis)
-    return y
 
 
 @dataclass(frozen=True)

@@ -114,7 +114,7 @@ def transfer_function(kernel: Tensor, height: int, width: int, offset: int = 0) 
     return transfer
 
 
-def _alias_mean(spectrum: Tensor, scale: int) -> Tensor:
+def alias_mean(spectrum: Tensor, scale: int) -> Tensor:
     """Spectrum (B, C, H, W) after keeping every s-th pixel: the mean over the s² aliases of each LR frequency."""
     h, w = spectrum.shape[-2] // scale, spectrum.shape[-1] // scale
     blocks: Tensor = spectrum.unflatten(-1, (scale, w)).unflatten(-3, (scale, h))
@@ -134,8 +134,8 @@ def data_step(x: Tensor, y: Tensor, transfer: Tensor, alpha: Tensor, scale: int)
     x and z are (B, C, s h, s w), y (B, C, h, w), the transfer function B (B, 1, s h, s w), and α > 0 (B, 1, 1, 1).
     """
     fx = torch.fft.fft2(x)
-    missing = torch.fft.fft2(y) - _alias_mean(transfer * fx, scale)
-    power = _alias_mean(transfer.real.square() + transfer.imag.square(), scale)
+    missing = torch.fft.fft2(y) - alias_mean(transfer * fx, scale)
+    power = alias_mean(transfer.real.square() + transfer.imag.square(), scale)
     gain = (missing / (power + alpha)).repeat(1, 1, scale, scale)
     z: Tensor = torch.fft.ifft2(fx + transfer.conj() * gain).real
     return z
