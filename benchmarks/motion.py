@@ -1,4 +1,4 @@
-"""Motion blur of 13 to 27 pixels: kernel and image by the default, by a free kernel, and with the true kernel.
+"""Motion blur of 13 to 27 pixels: kernel and image by parametric families, by a free kernel, and with the true kernel.
 
     python benchmarks/motion.py run --scale 2 --data DATA --out motion_x2.jsonl [--half choose]
     python benchmarks/motion.py report motion_x2.jsonl motion_x4.jsonl
@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from blindsr.restorers.unfolded import UnfoldedRestorer
 from scipy.io import loadmat
 from torch import Tensor
 
@@ -29,8 +30,8 @@ from blindsr.methods.table import METHODS
 from blindsr.operators.kernels import framed
 from blindsr.priors.motion import ExposedShakePrior
 from blindsr.random import generator
+from blindsr.restorers.base import Restorer
 from blindsr.restorers.bicubic import bicubic
-from blindsr.restorers.map import MapRestorer
 from blindsr.restorers.usrnet import UsrNetRestorer
 
 FOLDERS = ("bsd100", "kodak", "set14", "urban100")
@@ -62,13 +63,17 @@ def crop(path: Path) -> Tensor:
     return x.expand(-1, 3, -1, -1) if x.shape[1] == 1 else x
 
 
-def measure(x: Tensor, kernel: Tensor, scale: int, usrnet: UsrNetRestorer) -> dict[str, float]:
-    """PSNR by each method, gap to the true kernel, seconds for the kernel."""
+def measure(x: Tensor, kernel: Tensor, scale: int, restorers: dict[str, Restorer]) -> dict[str, float]:
+    """PSNR by each kernel and restorer, what free-map chose, its seconds for the kernel."""
     own = Degradation(scale, kernel.shape[-1])
     y = (own(x, kernel) * 255).round().clamp(0, 255) / 255
-    out = {"bicubic": bicubic(y, scale, own.alignment), "true_usrnet": usrnet(y, kernel, own, 0.3 / 255)}
-    out["true_map"] = MapRestorer()(y, kernel, own, 0.3 / 255)
-    scores = {name: float(psnr(image.clamp(0, 1), x, scale**2)) for name, image in out.items()}
+    scores = {"bicubic": float(psnr(bicubic(y, scale, own.alignment).clamp(0, 1), x, scale**2))}
+
+    def add(name: str, k: Tensor, d: Degradation, noise: float) -> None:
+        for restorer, of in restorers.items():
+            scores[f"{name}_{restorer}"] = float(psnr(of(y, k, d, noise).clamp(0, 1), x, scale**2))
+
+    add("true", kernel, own, 0.3 / 255)
     for name in ("fast-map", "free-map"):
         d, method = Degradation(scale), METHODS[name].method()
         start = time.perf_counter()
@@ -78,25 +83,24 @@ def measure(x: Tensor, kernel: Tensor, scale: int, usrnet: UsrNetRestorer) -> di
         found = run.estimate()
         scores[f"{name}_seconds"] = time.perf_counter() - start
         scores[f"{name}_free"] = float((found.description or {}).get("family") == "free")
-        fitted, noise = d.for_kernel(found.kernel), found.noise_std
-        for restorer, image in (
-            ("usrnet", usrnet(y, found.kernel, fitted, noise)),
-            ("map", method.restored(found, y, d).image),
-        ):
-            scores[f"{name}_{restorer}"] = float(psnr(image.clamp(0, 1), x, scale**2))
+        scores[f"{name}_noise"] = 255 * float(found.noise_std or 0)
+        add(name, found.kernel, d.for_kernel(found.kernel), float(found.noise_std or 0))
     return scores
 
 
 def run(args: argparse.Namespace) -> None:
     """Measure what is not yet in the file."""
     torch.set_num_threads(1)
-    usrnet = UsrNetRestorer(args.data / "weights" / "usrnet_tiny.pth")
+    restorers: dict[str, Restorer] = {
+        "usrnet": UsrNetRestorer(args.data / "weights" / "usrnet_tiny.pth"),
+        "unfolded": UnfoldedRestorer(),
+    }
     done = len(args.out.read_text().splitlines()) if args.out.exists() else 0
     cases = list(zip(pictures(args.data, choose=args.half == "choose"), kernels(args.data, args.scale), strict=True))
     order = [5 * i % N for i in range(N)]  # so that an unfinished file holds pictures of every kind
     for i in order[done:]:
         path, kernel = cases[i]
-        scores = measure(crop(path), kernel, args.scale, usrnet)
+        scores = measure(crop(path), kernel, args.scale, restorers)
         line = {"scale": args.scale, "image": f"{path.parent.name}/{path.stem}", "kernel": i} | scores
         with args.out.open("a") as file:
             file.write(json.dumps(line) + "\n")
@@ -113,7 +117,7 @@ def report(args: argparse.Namespace) -> None:
         print(", ".join(f"{m} {t:.1f} s" for m, t in seconds.items()))
         print("| kernel, restorer | mean dB | gain over bicubic: mean, quartiles, least | below bicubic by 0.05 dB |")
         print("|---|---|---|---|")
-        for name in ("fast-map_map", "fast-map_usrnet", "free-map_map", "free-map_usrnet", "true_map", "true_usrnet"):
+        for name in (f"{kernel}_{of}" for kernel in ("fast-map", "free-map", "true") for of in ("unfolded", "usrnet")):
             gain = np.array([r[name] for r in of]) - base
             low, mid, high = np.quantile(gain, (0.25, 0.5, 0.75))
             worse = int((gain < -0.05).sum())
