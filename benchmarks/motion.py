@@ -19,7 +19,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from blindsr.restorers.unfolded import UnfoldedRestorer
 from scipy.io import loadmat
 from torch import Tensor
 
@@ -32,6 +31,7 @@ from blindsr.priors.motion import ExposedShakePrior
 from blindsr.random import generator
 from blindsr.restorers.base import Restorer
 from blindsr.restorers.bicubic import bicubic
+from blindsr.restorers.unfolded import UnfoldedRestorer
 from blindsr.restorers.usrnet import UsrNetRestorer
 
 FOLDERS = ("bsd100", "kodak", "set14", "urban100")
