@@ -72,10 +72,21 @@ def train_restorer_file(
     names = [str(p.relative_to(data)) for p in files]
     about: dict[str, Any] = {"settings": asdict(recipe), "seed": seed, "pictures": len(names), "names": names}
     part, kept = out.with_name(out.name + PART), _settings(about, files)
-    _resume(training, part, kept, say)
+    losses: deque[float] = deque(maxlen=100)
+
+    def save() -> None:
+        checkpoint.save(part, kept, {"training": training.state_dict(), "losses": list(losses)})
+
+    if part.exists():
+        state = checkpoint.load(part, kept, advice="run the same command, or delete the file to start anew")
+        training.load_state_dict(state["training"])
+        losses.extend(state["losses"])
+        say(f"{part}: going on after step {training.training.step} of {training.stage}")
+    else:
+        save()  # fails at once where nothing can be written
     with Interrupt().listening() as interrupt:
-        loss = _train(training, lambda: checkpoint.save(part, kept, training.state_dict()), interrupt, say)
-    about |= {"loss": loss, "versions": versions()}
+        _train(training, losses, save, interrupt, say)
+    about |= {"loss": round(sum(losses) / len(losses), 6), "versions": versions()}
     content = unfolded_bytes(training.result(), about)
     with atomic_path(out) as temporary:
         temporary.write_bytes(content)
@@ -97,27 +108,15 @@ def _settings(about: dict[str, Any], files: list[Path]) -> dict[str, Any]:
     }
 
 
-def _resume(
-    training: unfolded_training.RestorerTraining, part: Path, settings: dict[str, Any], say: Callable[[str], None]
-) -> None:
-    """Go on from a checkpoint if there is one; else write one, which fails at once where nothing can be written."""
-    if not part.exists():
-        checkpoint.save(part, settings, training.state_dict())
-        return
-    advice = "run the command with the same settings, or delete the file to start anew"
-    training.load_state_dict(checkpoint.load(part, settings, advice=advice))
-    say(f"{part}: going on after step {training.training.step} of {training.stage}")
-
-
 def _train(
     training: unfolded_training.RestorerTraining,
+    losses: deque[float],
     save: Callable[[], None],
     interrupt: Interrupt,
     say: Callable[[str], None],
-) -> float | None:
-    """Train to the end, with checkpoints and lines of progress; return the mean loss of the last 100 steps."""
+) -> None:
+    """Train to the end, with checkpoints and lines of progress; `losses` takes those of the last steps of the stage."""
     told = saved = time.perf_counter()
-    losses: deque[float] = deque(maxlen=100)
     while not training.done:
         try:
             progress = training.advance()
@@ -135,4 +134,3 @@ def _train(
             saved = time.perf_counter()
         if interrupt.raised:
             raise KeyboardInterrupt
-    return round(sum(losses) / len(losses), 6) if losses else None

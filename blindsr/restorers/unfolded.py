@@ -1,4 +1,4 @@
-"""Restoration by the unfolded network that comes with blindsr, which was trained to bear with wrong kernels.
+"""Restoration by the unfolded network that comes with blindsr, which was trained to cope with wrong kernels.
 
 The weights that come with the package were trained on photographs, by the training of `blindsr train-restorer`; their
 recipe is in their file. No method uses them unless `unfolded` is named.
@@ -77,7 +77,7 @@ def read_unfolded(path: Path) -> tuple[UnfoldedNet, dict[str, Any]]:
             net = UnfoldedNet.of(shape)
         net.load_state_dict(tensors, assign=True)
         recipe = dict(about["recipe"])
-    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RuntimeError) as error:
         raise UserError(f"{path}: the weights do not fit their description; train the network anew") from error
     net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return net.eval().requires_grad_(False), recipe

@@ -1,4 +1,4 @@
-"""Kernels as an estimate may have them: what a restorer is trained with, so that it bears with them."""
+"""Kernels as an estimate may have them: a restorer that is trained with them learns to cope."""
 
 from __future__ import annotations
 
