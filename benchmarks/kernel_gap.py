@@ -6,9 +6,9 @@
 DATA holds dev/{bsd100,kodak,set14,urban100} and weights/usrnet_tiny.pth. One half of each folder: the even-numbered
 files, or the odd-numbered ones (`--half choose`), on which the numbers of the method were chosen. Central 256x256
 crops, one Gaussian kernel of the test protocol for each (its seed is the number of the picture in its half, from 0),
-circular borders, 8 bits. Both kernels go through the same USRNet; PSNR of the luma, border s². Three estimates are
-measured: the parametric one, the same with `MOST` refinement rounds, and with the competition of a free kernel. Every line of --out is one picture; a run that is started
-again goes on where it stopped.
+circular borders, 8 bits. Both kernels go through the same USRNet; PSNR of the luma, border s². Three estimates can be
+measured: the parametric one, the same with `MOST` refinement rounds, and the parametric one in competition with a free
+kernel. Every line of --out is one picture; a run that is started again goes on where it stopped.
 """
 
 from __future__ import annotations
