@@ -173,7 +173,7 @@ OPTIONS = [
     ("--noise", "nan", "--noise nan: choose"),
     ("--noise", "inf", "--noise inf: choose"),
     ("--noise", "loud", "--noise loud: choose"),
-    ("--method", "magic", "--method magic: unknown; `blindsr methods` lists them: fast-map, free-map, mlmc, "),
+    ("--method", "magic", "--method magic: unknown; `blindsr methods` lists them: free-unfolded, free-map, "),
     (
         "--prior",
         "nonsense",

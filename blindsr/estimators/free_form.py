@@ -66,7 +66,7 @@ LARGEST = {2: 31, 3: 35, 4: 41, 8: 61}
 TRIED = 2
 """Starts after which the parametric kernel is taken, if none of them is better."""
 SMALLEST = 24
-"""Least side of y, LR pixels."""
+"""Least side of y, LR pixels; a smaller one gets a parametric kernel."""
 
 
 @dataclass(frozen=True)
@@ -143,8 +143,8 @@ class FreeFormEstimator(Estimator):
         return (first, *([None] if self.with_spectra else []), *rest)
 
     def check(self, y: Tensor, degradation: Degradation, device: torch.device) -> None:
-        """Refuse pictures that are too small to hold edges."""
-        if min(y.shape[-2:]) < SMALLEST:
+        """Refuse pictures that are too small to hold edges, where no parametric kernel can be taken instead."""
+        if min(y.shape[-2:]) < SMALLEST and self.parametric is None:
             h, w = y.shape[-2:]
             raise ValueError(f"{w}x{h} pixels: a free kernel needs a picture of at least {SMALLEST}x{SMALLEST}")
 
@@ -192,6 +192,7 @@ class FreeFormEstimation(Estimation):
         self.images = ImageStep(self.grey, s, self.before)
         self.likelihood = SpectralLikelihood(y, s, SpectralSettings(window=64, max_windows=9)).single()
         self.y, self.degradation = y, degradation
+        self.starts = settings.starts if min(y.shape[-2:]) >= SMALLEST else ()
         self.parametric: SpectralEstimation | None = None
         self.rival: _Candidate | None = None
         self.candidates: list[_Candidate] = []
@@ -208,9 +209,11 @@ class FreeFormEstimation(Estimation):
     @torch.no_grad()
     def advance(self) -> Metrics:
         """Make the parametric estimate, or a round of it where it has won; else find one start and refine it."""
-        starts, free = self.settings.starts, self.step - (self.settings.parametric is not None)
+        starts, free = self.starts, self.step - (self.settings.parametric is not None)
         if free < 0:
             self._fit_parametric()
+            if not starts:
+                self._settle()
         elif self.parametric is not None and self._parametric_wins():
             with torch.enable_grad():
                 self.parametric.advance()
@@ -242,9 +245,9 @@ class FreeFormEstimation(Estimation):
     def _parametric_wins(self) -> bool:
         """Whether, after `TRIED` starts or all of them, no free kernel is better by the margin."""
         tried = len(self.candidates)
-        if self.rival is None or tried < min(TRIED, len(self.settings.starts)):
+        if self.rival is None or tried < min(TRIED, len(self.starts)):
             return False
-        return self._best.energy > self.rival.energy - self.settings.margin
+        return not self.candidates or self._best.energy > self.rival.energy - self.settings.margin
 
     def _settle(self) -> None:
         """End where the parametric estimate has made its rounds."""

@@ -25,12 +25,14 @@ from blindsr.methods.rows import Choice, OtherRow, Row, SpectralRow
 from blindsr.methods.words import estimator_part, is_reference
 from blindsr.operators.degradation import Degradation
 
-DEFAULT_METHOD = "fast-map"
+DEFAULT_METHOD = "free-unfolded"
 """The method where none is named."""
+MAP_METHOD = "free-map"
+"""The method where none is named and an image prior for MAP images is."""
 LOOP_METHOD = "mlmc"
 """The method where none is named and a part of the joint loop is."""
 MAP_PRIORS = ("patch-groups",)
-"""Image priors that, named alone, are the default method's: made for MAP images, and slow in the joint loop."""
+"""Image priors that, named alone, are for MAP images; they are slow in the joint loop."""
 
 _MLMC = LoopRow(
     "mlmc",
@@ -43,12 +45,16 @@ _MLMC = LoopRow(
 METHODS: dict[str, Row] = {
     m.name: m
     for m in (
-        SpectralRow("fast-map", "kernel from the spectra of y and MAP images, then a MAP image; seconds"),
         SpectralRow(
-            "free-map",
-            "a kernel of any shape, where y asks for one: motion blur; then a MAP image",
+            "free-unfolded",
+            "a kernel of any shape, where y asks for one; the image by a network trained on photographs",
+            restorer=RESTORERS["unfolded"],
             free=FreeFormEstimator(),
         ),
+        SpectralRow(
+            "free-map", "the same kernel, then a MAP image: nothing trained beforehand", free=FreeFormEstimator()
+        ),
+        SpectralRow("fast-map", "kernel of a parametric family from the spectra of y, then a MAP image"),
         _MLMC,
         replace(_MLMC, name="mlmc-no-mc", summary="no Monte Carlo step, no warm-up", prior=PRIORS["none"]),
         replace(_MLMC, name="mlmc-no-meta", summary="plain alternating minimisation", optimizer=OPTIMIZERS["am"]),
@@ -134,7 +140,7 @@ def compose(choice: Choice, degradation: Degradation) -> Method:
     """Return the method that a user asks for.
 
     Where no method is named, a part of the joint loop (a kernel prior, an optimizer, an image prior, a noise model)
-    replaces that of MLMC; else the default method is taken.
+    replaces that of MLMC, and an image prior for MAP images that of free-map; else the default method is taken.
 
     Parameters
     ----------
@@ -152,7 +158,7 @@ def compose(choice: Choice, degradation: Degradation) -> Method:
     notes: tuple[str, ...] = ()
     if name is None:
         given = _loop_parts(choice)
-        name = LOOP_METHOD if given else DEFAULT_METHOD
+        name = LOOP_METHOD if given else MAP_METHOD if choice.image_prior is not None else DEFAULT_METHOD
         if given:
             notes = (f"{', '.join(given)}: composed into the joint loop, --method {LOOP_METHOD}",)
     own = not isinstance(name, str) or is_reference(name)
