@@ -4,8 +4,9 @@
     python benchmarks/restorers.py report restorers.jsonl
 
 Pictures, crops and Gaussian kernels are those of `benchmarks/kernel_gap.py` (its test half), with white noise of so
-many grey levels before rounding to 8 bits. The noise level is the one that the kernel's estimate found, for the true kernel
-the true one. PSNR of the luma, border s². Every line of --out is one picture; a run that is started again goes on.
+many grey levels before rounding to 8 bits. The noise level is the one that the kernel's estimate found; for the true
+kernel, the true one. PSNR of the luma, border s². Every line of --out is one picture; a run that is started again goes
+on where it stopped.
 """
 
 from __future__ import annotations
