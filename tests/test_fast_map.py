@@ -451,7 +451,7 @@ def test_options_that_are_refused(tmp_path: Path, image: Path) -> None:
     gone, damaged = tmp_path / "gone.pt", tmp_path / "damaged.pt"
     np.save(tmp_path / "k9.npy", gaussian_kernel(9))
     cases: list[tuple[tuple[object, ...], str]] = [
-        (("--iterations", 3), "--iterations 3: leave it out; fast-map: it has no steps"),
+        (("--iterations", 3), "--iterations 3: leave it out; free-unfolded: it has no steps"),
         (("--method", "fast-map", "--optimizer", "am"), "`--method mlmc --optimizer am` puts it into the joint loop"),
         (("--prior", "magic"), "--prior magic: unknown; choose gaussian, motion, shake, line, disk"),
         (("--restorer", "none"), "--restorer none: method fast-map makes its image by a restorer"),

@@ -193,7 +193,8 @@ def test_which_method_is_taken_where_none_is_named():
     def name(**words):
         return compose(Choice(**words), op).name
 
-    assert name() == name(noise=0.01) == name(image_prior="patch-groups") == name(restorer="tv") == "fast-map"
+    assert name() == name(noise=0.01) == name(restorer="tv") == "free-unfolded"
+    assert name(image_prior="patch-groups") == "free-map"
     assert name(prior="mcmc", optimizer="meta") == name(prior="gaussian") == "mlmc"
     assert (name(image_prior="tv"), name(optimizer="am"), name(noise="patch")) == ("mlmc-tv", "mlmc-no-meta", "custom")
 

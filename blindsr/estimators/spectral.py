@@ -262,9 +262,10 @@ class SpectralEstimation(Estimation):
         return Estimate(None, found.kernel, found.noise_std, False, found.spectral, found.described())
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the step, z, and the canvas of the last MAP image."""
+        """Return the step, z, the canvas of the last MAP image, and why the estimation has ended, if it has."""
         canvas = None if self.canvas is None else self.canvas.clone()
-        return {"step": self.step, "z": self.z.clone() if self.step else None, "canvas": canvas}
+        z = self.z.clone() if self.step else None
+        return {"step": self.step, "z": z, "canvas": canvas, "settled": self.settled}
 
     def load(self, state: dict[str, Any]) -> None:
         """Take over a state; see `KernelEstimator.resume`."""
@@ -274,7 +275,7 @@ class SpectralEstimation(Estimation):
         self.advance()
         if z.shape != self.z.shape or z.dtype != self.z.dtype or (step > 1) != (canvas is not None):
             raise ValueError("kernel parameters of another family")
-        self.step, self.z, self.canvas = step, z, canvas
+        self.step, self.z, self.canvas, self.settled = step, z, canvas, state["settled"]
 
 
 def refit(spectral: SpectralPosterior, z: Tensor, form: Callable[[Tensor], Tensor], n: int, variance: float) -> Tensor:
