@@ -453,11 +453,14 @@ def test_options_that_are_refused(tmp_path: Path, image: Path) -> None:
     cases: list[tuple[tuple[object, ...], str]] = [
         (("--iterations", 3), "--iterations 3: leave it out; free-unfolded: it has no steps"),
         (("--method", "fast-map", "--optimizer", "am"), "`--method mlmc --optimizer am` puts it into the joint loop"),
-        (("--prior", "magic"), "--prior magic: unknown; choose gaussian, motion, shake, line, disk"),
-        (("--restorer", "none"), "--restorer none: method fast-map makes its image by a restorer"),
-        (("--restorer", "magic"), "--restorer magic: unknown; choose none, map, tv, bicubic, zssr, usrnet, a"),
+        (("--prior", "magic"), "--prior magic: unknown; choose gaussian, motion, shake, "),
+        (("--restorer", "none"), "--restorer none: method free-unfolded makes its image by a restorer"),
+        (
+            ("--restorer", "magic"),
+            "--restorer magic: unknown; choose none, map, tv, bicubic, zssr, unfolded, usrnet, a",
+        ),
         (("--restorer", "usrnet"), "--restorer usrnet: needs --weights FILE"),
-        (("--restorer", "tv", "--weights", gone), "goes with --restorer usrnet, not with tv"),
+        (("--restorer", "tv", "--weights", gone), "goes with --restorer usrnet or unfolded, not with tv"),
         (("--restorer", "usrnet", "--weights", gone), "gone.pt: cannot be read"),
         (("--restorer", "usrnet", "--weights", damaged), "damaged.pt: not a file of weights"),
         (("--restorer", gone), "gone.pt: no such file"),
