@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 import pytest
+import skimage.data
 import torch
 from helpers import call
 from PIL import Image
@@ -24,7 +25,7 @@ from blindsr.estimators.free_steps import (
 from blindsr.generators.kernel import project_simplex
 from blindsr.likelihood.quadratic import LrErrorForm
 from blindsr.likelihood.spectral import SpectralLikelihood
-from blindsr.operators.degradation import Alignment
+from blindsr.operators.degradation import Alignment, Padding
 from blindsr.operators.kernels import center_of_mass, framed
 from blindsr.posteriors.free_kernel import fit_content, free_kernel_step, roughness
 from blindsr.priors.motion import ExposedShakePrior, line_kernel
@@ -186,6 +187,19 @@ def test_a_long_line_is_found_and_competes(moved):
     assert {"0.004", "0.002"} & set(names) and set(names) & {"gaussian", "line", "disk"}
     size = max(found.kernel.shape[-1], 21)
     assert similarity(framed(found.kernel, size), framed(k, size)) > 0.6
+
+
+def test_texture_is_not_taken_for_motion():
+    """The fur of a sharp photo: a wide kernel leaves a sparse image, but the marginal likelihood is against it."""
+    y = torch.from_numpy(skimage.data.chelsea()[70:150, 90:186].copy()).permute(2, 0, 1)[None] / 255
+    estimator, d = FreeFormEstimator(), Degradation(4, alignment=Alignment.CENTERED, padding=Padding.VALID)
+    run = estimator.start(y, d)
+    for _ in run.iterate(estimator.steps_for(d)):
+        pass
+    found = run.estimate()
+    by_energy = found.description["ranking"][0]["kernel"]
+    assert by_energy not in ("gaussian", "line", "disk"), "else this picture shows nothing"
+    assert found.description["family"] == "gaussian" and found.noise_std < 2 / 255
 
 
 def test_an_estimation_goes_on_to_the_bit(moved):
