@@ -14,12 +14,12 @@ kernel. Every line of --out is one picture; a run that is started again goes on 
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import records
 import torch
 from motion import FOLDERS, crop
 from torch import Tensor
@@ -85,7 +85,7 @@ def run(args: argparse.Namespace) -> None:
     """Measure what is not yet in the file."""
     torch.set_num_threads(1)
     usrnet = UsrNetRestorer(args.data / "weights" / "usrnet_tiny.pth")
-    done = {json.loads(line)["image"] for line in args.out.read_text().splitlines()} if args.out.exists() else set()
+    done = {r["image"] for r in records.read(args.out)}
     cases = pictures(args.data, choose=args.half == "choose")
     for i in spread(len(cases))[: args.images]:
         path = cases[i]
@@ -94,13 +94,12 @@ def run(args: argparse.Namespace) -> None:
             continue
         line = {"scale": args.scale, "image": name, "seed": i}
         line |= measure(crop(path), i, args.scale, usrnet, args.estimators)
-        with args.out.open("a") as file:
-            file.write(json.dumps(line) + "\n")
+        records.append(args.out, line)
 
 
 def report(args: argparse.Namespace) -> None:
     """Print one table for each scale, and the pictures of the largest gaps."""
-    rows = [json.loads(line) for path in args.files for line in path.read_text().splitlines()]
+    rows = records.read(*args.files)
     for scale in sorted({r["scale"] for r in rows}):
         of = [r for r in rows if r["scale"] == scale]
         bicubic_psnr, true = (np.mean([r[name] for r in of]) for name in ("bicubic", "true"))
@@ -121,24 +120,12 @@ def report(args: argparse.Namespace) -> None:
         print(f"\nWorst ({first}): " + ", ".join(f"{r['image']} {r[first]['gap']:.2f}" for r in worst))
 
 
-def main() -> None:
-    """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    commands = parser.add_subparsers(required=True)
-    one = commands.add_parser("run")
-    one.add_argument("--scale", type=int, choices=(2, 3, 4), required=True)
-    one.add_argument("--data", type=Path, required=True)
-    one.add_argument("--half", choices=("choose", "test"), default="test")
-    one.add_argument("--images", type=int, help="only so many, spread over the folders")
-    one.add_argument("--estimators", nargs="+", choices=tuple(ESTIMATORS), default=["parametric", "free"])
-    one.add_argument("--out", type=Path, required=True)
-    one.set_defaults(call=run)
-    all_ = commands.add_parser("report")
-    all_.add_argument("files", type=Path, nargs="+")
-    all_.set_defaults(call=report)
-    args = parser.parse_args()
-    args.call(args)
+def options(parser: argparse.ArgumentParser) -> None:
+    """Add what `run` takes besides scale, data and out."""
+    parser.add_argument("--half", choices=("choose", "test"), default="test")
+    parser.add_argument("--images", type=int, help="only so many, spread over the folders")
+    parser.add_argument("--estimators", nargs="+", choices=tuple(ESTIMATORS), default=["parametric", "free"])
 
 
 if __name__ == "__main__":
-    main()
+    records.main(__doc__.splitlines()[0], run, report, options)

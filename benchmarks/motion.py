@@ -13,11 +13,11 @@ picture; a run that is started again goes on where it stopped.
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from pathlib import Path
 
 import numpy as np
+import records
 import torch
 from scipy.io import loadmat
 from torch import Tensor
@@ -95,20 +95,19 @@ def run(args: argparse.Namespace) -> None:
         "usrnet": UsrNetRestorer(args.data / "weights" / "usrnet_tiny.pth"),
         "unfolded": UnfoldedRestorer(),
     }
-    done = len(args.out.read_text().splitlines()) if args.out.exists() else 0
+    done = len(records.read(args.out))
     cases = list(zip(pictures(args.data, choose=args.half == "choose"), kernels(args.data, args.scale), strict=True))
     order = [5 * i % N for i in range(N)]  # so that an unfinished file holds pictures of every kind
     for i in order[done:]:
         path, kernel = cases[i]
         scores = measure(crop(path), kernel, args.scale, restorers)
         line = {"scale": args.scale, "image": f"{path.parent.name}/{path.stem}", "kernel": i} | scores
-        with args.out.open("a") as file:
-            file.write(json.dumps(line) + "\n")
+        records.append(args.out, line)
 
 
 def report(args: argparse.Namespace) -> None:
     """Print one table for each scale: means, quartiles, and how often a method is below bicubic."""
-    rows = [json.loads(line) for path in args.files for line in path.read_text().splitlines()]
+    rows = records.read(*args.files)
     for scale in sorted({r["scale"] for r in rows}):
         of = [r for r in rows if r["scale"] == scale]
         base = np.array([r["bicubic"] for r in of])
@@ -127,22 +126,10 @@ def report(args: argparse.Namespace) -> None:
             )
 
 
-def main() -> None:
-    """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    commands = parser.add_subparsers(required=True)
-    one = commands.add_parser("run")
-    one.add_argument("--scale", type=int, choices=(2, 3, 4), required=True)
-    one.add_argument("--data", type=Path, required=True)
-    one.add_argument("--half", choices=("choose", "test"), default="test")
-    one.add_argument("--out", type=Path, required=True)
-    one.set_defaults(call=run)
-    all_ = commands.add_parser("report")
-    all_.add_argument("files", type=Path, nargs="+")
-    all_.set_defaults(call=report)
-    args = parser.parse_args()
-    args.call(args)
+def options(parser: argparse.ArgumentParser) -> None:
+    """Add what `run` takes besides scale, data and out."""
+    parser.add_argument("--half", choices=("choose", "test"), default="test")
 
 
 if __name__ == "__main__":
-    main()
+    records.main(__doc__.splitlines()[0], run, report, options)

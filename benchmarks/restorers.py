@@ -12,12 +12,11 @@ on where it stopped.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import time
-from pathlib import Path
 
 import numpy as np
+import records
 import torch
 from kernel_gap import NOISE, pictures, spread
 from motion import crop
@@ -58,8 +57,7 @@ def run(args: argparse.Namespace) -> None:
     torch.set_num_threads(1)
     weights = args.data / "weights" / "usrnet_tiny.pth"
     restorers = {"map": MapRestorer(), "unfolded": UnfoldedRestorer(), "usrnet": UsrNetRestorer(weights)}
-    lines = args.out.read_text().splitlines() if args.out.exists() else []
-    done = {(r["scale"], r["noise"], r["image"]) for r in map(json.loads, lines)}
+    done = {(r["scale"], r["noise"], r["image"]) for r in records.read(args.out)}
     cases = pictures(args.data, choose=False)
     for i in spread(len(cases))[: args.images]:
         key = (args.scale, args.noise, f"{cases[i].parent.name}/{cases[i].stem}")
@@ -67,13 +65,12 @@ def run(args: argparse.Namespace) -> None:
             continue
         line = dict(zip(("scale", "noise", "image"), key, strict=True))
         line |= measure(crop(cases[i]), i, args.scale, args.noise / 255, restorers)
-        with args.out.open("a") as file:
-            file.write(json.dumps(line) + "\n")
+        records.append(args.out, line)
 
 
 def report(args: argparse.Namespace) -> None:
     """Print a table: means over the pictures, and how often an image is below bicubic's."""
-    rows = [json.loads(line) for path in args.files for line in path.read_text().splitlines()]
+    rows = records.read(*args.files)
     print("| scale | noise | pictures | bicubic | kernel | " + " | ".join(NAMES) + " | below bicubic by 0.05 dB |")
     print("|---|---|---|---|---|---|---|---|---|")
     for scale, noise in sorted({(r["scale"], r["noise"]) for r in rows}):
@@ -87,23 +84,11 @@ def report(args: argparse.Namespace) -> None:
     print("\nSeconds: " + ", ".join(f"{n} {np.mean([r[f'{n}_seconds'] for r in rows]):.1f}" for n in NAMES))
 
 
-def main() -> None:
-    """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    commands = parser.add_subparsers(required=True)
-    one = commands.add_parser("run")
-    one.add_argument("--scale", type=int, choices=(2, 3, 4), required=True)
-    one.add_argument("--noise", type=float, default=0.0, help="grey levels")
-    one.add_argument("--data", type=Path, required=True)
-    one.add_argument("--images", type=int, help="only so many, spread over the folders")
-    one.add_argument("--out", type=Path, required=True)
-    one.set_defaults(call=run)
-    all_ = commands.add_parser("report")
-    all_.add_argument("files", type=Path, nargs="+")
-    all_.set_defaults(call=report)
-    args = parser.parse_args()
-    args.call(args)
+def options(parser: argparse.ArgumentParser) -> None:
+    """Add what `run` takes besides scale, data and out."""
+    parser.add_argument("--noise", type=float, default=0.0, help="grey levels")
+    parser.add_argument("--images", type=int, help="only so many, spread over the folders")
 
 
 if __name__ == "__main__":
-    main()
+    records.main(__doc__.splitlines()[0], run, report, options)

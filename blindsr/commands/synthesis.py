@@ -18,7 +18,7 @@ from blindsr.io.images import Picture, read_image, write_png
 from blindsr.io.kernels import KERNEL_SUFFIXES, read_kernel, write_kernel
 from blindsr.methods.words import default_degradation, family_named
 from blindsr.operators.degradation import Alignment, Degradation, Padding
-from blindsr.operators.kernels import center_of_mass, width
+from blindsr.operators.kernels import center_of_mass, framed, width
 from blindsr.priors.base import KernelPrior, RecordedKernels
 from blindsr.random import generator
 from blindsr.results.files import as_array, to_json
@@ -147,7 +147,8 @@ def evaluate_files(
 
     The HR image may have up to s - 1 more rows and columns at its end, which are left out; for `border` see
     `border_pixels`. Returns PSNR (dB) and SSIM of the Y channel, kernel PSNR (dB) where kernels are given, and how they
-    were measured. Raises UserError if a file cannot be read or the sizes do not fit.
+    were measured; the smaller of two kernels is padded with zeros. Raises UserError if a file cannot be read or the
+    images' sizes do not fit.
     """
     if (kernel is None) != (true_kernel is None):
         raise UserError("--kernel and --true-kernel go together: give both or none")
@@ -169,8 +170,7 @@ def evaluate_files(
     if kernel is not None and true_kernel is not None:
         loaded = [read_kernel(p, scale=scale) for p in (kernel, true_kernel)]
         record["notes"] = [note for one in loaded for note in one.notes]
-        k, kt = (one.kernel[0, 0].double().numpy() for one in loaded)
-        if k.shape != kt.shape:
-            raise UserError(f"{kernel}: {k.shape[0]}x{k.shape[0]}, but {true_kernel} is {kt.shape[0]}x{kt.shape[0]}")
+        size = max(one.kernel.shape[-1] for one in loaded)  # a free kernel may be larger than the true one, or smaller
+        k, kt = (framed(one.kernel[0, 0], size).double().numpy() for one in loaded)
         record["kernel_psnr"] = kernel_psnr(k, kt)
     return record

@@ -53,7 +53,7 @@ from blindsr.operators.degradation import Degradation, Padding
 from blindsr.operators.kernels import framed, width
 from blindsr.operators.luma import luma
 from blindsr.posteriors.free_kernel import fit_content, free_kernel_step
-from blindsr.restorers.borders import close_border
+from blindsr.restorers.borders import border_width, close_border
 from blindsr.threads import one_thread
 
 LEAST_ERROR = {2: 1 / 255, 3: 2.5 / 255, 4: 4 / 255, 8: 4 / 255}
@@ -194,7 +194,7 @@ class FreeFormEstimation(Estimation):
         part, cut = detailed_crop(luma(y), degradation, settings.side // s)
         whole = Degradation(s, self.size, degradation.alignment, Padding.CIRCULAR)
         self.scale, self.center, self.before = s, whole.center, whole.margins[0]
-        self.band = 0 if cut.padding is Padding.CIRCULAR else math.ceil(self.size / s)
+        self.band = border_width(replace(cut, kernel_size=self.size))
         self.grey = (close_border(part, self.band) if self.band else part)[0, 0].float()
         self.edges = self._inside(differences(self.grey), self.band + 1 if self.band else 0)
         self.images = ImageStep(self.grey, s, self.before)

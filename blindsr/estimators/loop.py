@@ -115,7 +115,7 @@ class JointLoop(LoopNumbers, Estimator):
     rho: float = 0.2
     prior: PriorFactory | None = None
     noise_std: float | None = None
-    kernel_estimator: KernelEstimator = field(default_factory=lambda: KernelEstimator(rounds=0))
+    kernel_estimator: KernelEstimator = field(default_factory=KernelEstimator)
     guide: Restorer | None = None
     stopping: MovingVariance | None = None
     makes_image = True

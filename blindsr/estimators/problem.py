@@ -36,7 +36,7 @@ class Problem:
     y: Tensor
     degradation: Degradation
     noise_std: float | None = None
-    kernel_estimator: KernelEstimator = field(default_factory=lambda: KernelEstimator(rounds=0))
+    kernel_estimator: KernelEstimator = field(default_factory=KernelEstimator)
     guide: Tensor | None = None
 
     @cached_property

@@ -99,7 +99,7 @@ METHODS: dict[str, Row] = {
         ),
         LoopRow(
             "spectral-dip",
-            "the kernel of fast-map, refitted while a skip network makes the image",
+            "the kernel of fast-map, and a skip network that its MAP image guides",
             PRIORS["none"],
             OPTIMIZERS["refit"],
             IMAGE_PRIORS["hyper-laplacian"],

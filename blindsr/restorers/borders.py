@@ -7,8 +7,18 @@ Liu, Jia, "Reducing Boundary Artifacts in Image Deconvolution", ICIP 2008 (why a
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
+
+from blindsr.operators.degradation import Degradation, Padding
+
+
+def border_width(degradation: Degradation) -> int:
+    """LR pixels that a periodic method must add on each side: one kernel width, none where y is periodic itself."""
+    circular = degradation.padding is Padding.CIRCULAR
+    return 0 if circular else math.ceil(degradation.kernel_size / degradation.scale)
 
 
 def _mirror(i: Tensor, n: int) -> Tensor:

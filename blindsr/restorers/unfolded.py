@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from functools import cached_property
-from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +16,9 @@ import torch
 from torch import Tensor
 
 from blindsr.errors import UserError, check_file
-from blindsr.operators.degradation import Degradation, Padding
+from blindsr.operators.degradation import Degradation
 from blindsr.restorers.base import Restorer, count_parameters
-from blindsr.restorers.borders import close_border
+from blindsr.restorers.borders import border_width, close_border
 from blindsr.restorers.unfolded_net import UnfoldedNet
 
 FORMAT = "blindsr-unfolded-1"
@@ -139,7 +138,7 @@ class UnfoldedRestorer(Restorer):
         """Restore y (1, C, h, w) with kernel (1, 1, K, K), as `Restorer` says."""
         net, s = self.network.to(y.device), degradation.scale
         channels, h, w = y.shape[-3:]
-        pad = 0 if degradation.padding is Padding.CIRCULAR else ceil(degradation.kernel_size / s)
+        pad = border_width(degradation)
         wide = (close_border(y, pad) if pad else y).float()
         planes = wide if channels == 3 else wide.transpose(0, 1).expand(-1, 3, -1, -1)
         sigma = planes.new_full((len(planes), 1, 1, 1), max(noise_std, LEAST_NOISE))

@@ -10,7 +10,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +17,9 @@ import torch
 from torch import Tensor
 
 from blindsr.errors import UserError
-from blindsr.operators.degradation import Degradation, Padding
+from blindsr.operators.degradation import Degradation
 from blindsr.restorers.base import Restorer, count_parameters
-from blindsr.restorers.borders import close_border
+from blindsr.restorers.borders import border_width, close_border
 from blindsr.restorers.usrnet_net import UsrNet
 
 
@@ -112,7 +111,7 @@ class UsrNetRestorer(Restorer):
             raise UserError(
                 f"{self.weights}: restores images of 1 or {net.image_channels} channels; this one has {channels}"
             )
-        pad = 0 if degradation.padding is Padding.CIRCULAR else ceil(degradation.kernel_size / s)
+        pad = border_width(degradation)
         wide = (close_border(y, pad) if pad else y).float().expand(-1, net.image_channels, -1, -1)
         sigma = wide.new_full((1, 1, 1, 1), noise_std)
         x = net(wide, kernel.to(wide), s, sigma, degradation.offset)
