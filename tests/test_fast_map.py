@@ -522,6 +522,6 @@ def test_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     result = call("demo", "--output", tmp_path)
     assert result.exit_code == 0 and f"look at {tmp_path / 'demo' / 'overview.png'}" in result.stderr
     r = record(tmp_path / "demo")
-    assert (r["method"], r["alignment"], r["restorer"], r["scale"]) == ("fast-map", "centered", "map", 4)
+    assert (r["method"], r["alignment"], r["restorer"], r["scale"]) == ("free-unfolded", "centered", "unfolded", 4)
     with Image.open(tmp_path / "demo" / "sr.png") as sr:
         assert sr.size == (80, 80)

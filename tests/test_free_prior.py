@@ -2,7 +2,6 @@
 
 import json
 import math
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,6 +14,8 @@ from blindsr.diagnostics import arviz_io
 from blindsr.estimators.base import Estimate
 from blindsr.estimators.free_form import FreeFormEstimator
 from blindsr.methods import table
+from blindsr.methods.parts import RESTORERS
+from blindsr.methods.rows import OtherRow
 from blindsr.operators.degradation import Degradation
 from blindsr.posteriors.base import value_and_gradient
 from blindsr.posteriors.fixed_image import FixedImageTarget
@@ -228,8 +229,9 @@ def test_the_family_is_that_of_the_estimate():
 @pytest.mark.parametrize("target", ["spectral", "image"])
 def test_a_free_kernel_is_sampled(tmp_path, monkeypatch, target):
     """A whole run, its files and its diagnosis; the estimate is a quick one in which no parametric kernel competes."""
-    quick = FreeFormEstimator(weights=(4e-3,), with_spectra=0.0, rounds=1, trial=2, parametric=None)
-    monkeypatch.setitem(table.METHODS, "free-map", replace(table.METHODS["free-map"], estimator=quick))
+    quick = FreeFormEstimator(weights=(4e-3,), with_spectra=0.0, rounds=2, parametric=None)
+    row = OtherRow("free-map", "a quick estimate", "free kernel", quick, RESTORERS["bicubic"])
+    monkeypatch.setitem(table.METHODS, "free-map", row)
     x = torch.from_numpy(ndimage.zoom(np.random.default_rng(0).random((3, 16, 16)), (1, 6, 6), order=0)).float()[None]
     d = Degradation(2, 15)
     y = d(x, shake()[None, None])[0].permute(1, 2, 0)

@@ -212,8 +212,8 @@ def test_nuts_runs_on_the_spectral_model(pyro):
     common = t.names[t.prior.dim :][: 1 + len(t.likelihood.shared)]
     start = dict(zip((*t.names[:3], *common), mode, strict=False)) | {"content": mode[3 + len(common) :]}
     with seeded(0):
-        kernel = pyro.infer.NUTS(spectral_model(t), max_tree_depth=3)
-        run = pyro.infer.MCMC(kernel, 30, warmup_steps=20, initial_params=start, disable_progbar=True)
+        kernel = pyro.infer.NUTS(spectral_model(t), max_tree_depth=5)
+        run = pyro.infer.MCMC(kernel, 60, warmup_steps=60, initial_params=start, disable_progbar=True)
         run.run()
     draws = torch.stack([run.get_samples()[n] for n in t.names[:3]], 1)
     assert (((draws.mean(0) - mode[:3]) / covariance.diagonal()[:3].sqrt()).abs() < 3).all()
