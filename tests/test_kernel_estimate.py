@@ -10,7 +10,6 @@ import torch
 from PIL import Image
 from skimage import data
 
-from blindsr.estimators import spectral
 from blindsr.estimators import spectral as kernel_estimate
 from blindsr.estimators.interior import contrast, detailed_crop, interior
 from blindsr.estimators.problem import MonteCarloSettings, Problem
@@ -269,7 +268,7 @@ def test_kernel_of_a_photograph(scale, z):
 )
 @pytest.mark.slow
 def test_kernel_of_a_photograph_in_few_rounds(monkeypatch, how):
-    monkeypatch.setattr(spectral, "SETTLED", 0.0)  # else the first round ends it: the image agrees with the spectra
+    monkeypatch.setattr(kernel_estimate, "SETTLED", 0.0)  # else the first round, which agrees with the spectra, ends it
     y, k, d = photo(2, **how)
     before = y.clone()
     found = QUICK(y, d)
@@ -286,12 +285,12 @@ def test_rounds_end_where_the_image_does_not_move_the_kernel():
     run = QUICK.start(y, d)
     assert [m.step for m in run.iterate(QUICK.steps_for(d))] == [1, 2] and "does not move" in run.settled
     step = run.z - run.spectral.mode
-    assert float(step @ run.spectral.precision @ step) < (QUICK.relaxation * spectral.SETTLED) ** 2
+    assert float(step @ run.spectral.precision @ step) < (QUICK.relaxation * kernel_estimate.SETTLED) ** 2
 
 
 @pytest.mark.slow
 def test_the_same_image_gives_the_same_bits(monkeypatch):
-    monkeypatch.setattr(spectral, "SETTLED", 0.0)
+    monkeypatch.setattr(kernel_estimate, "SETTLED", 0.0)
     y, _, d = photo(2)
     first = QUICK(y, d)
     torch.rand(5)
